@@ -1,0 +1,38 @@
+# Everything a person types, on a machine with Python 3.11 or newer, make and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help demo test lint docs clean
+
+help:
+	@echo "make demo   run the shipped four-phase chain on this machine"
+	@echo "make test   run every test"
+	@echo "make lint   check style and types"
+	@echo "make docs   write the generated pages of docs/ again"
+	@echo "make clean  remove what make demo and make test left behind (the virtual environment stays)"
+
+demo: $(INSTALLED)
+	$(BIN)/kchain demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest -n 2 --dist loadfile
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/generate.py
+
+# torch by itself first: its pinned version may come as a smaller CPU build, which a range would pass over.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,test]"
+	touch $(INSTALLED)
+
+clean:
+	if [ -x $(BIN)/kchain ] && [ -d kchain-demo ]; then $(BIN)/kchain -C kchain-demo serve --stop; fi
+	rm -rf kchain-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

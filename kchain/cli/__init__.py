@@ -1,0 +1,98 @@
+"""The command line: parse, call one library function, print. A command's module is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from kchain import __version__
+from kchain.cli.common import change_folder
+from kchain.errors import KchainError
+
+# Command -> (where it lives, what it does). The help text stands here so that `kchain --help` imports no command.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("kchain.cli.init:init", "Make a project: kchain.toml and one file per phase."),
+    "adopt": ("kchain.cli.adopt:adopt", "Take over an adapter that was trained elsewhere."),
+    "plan": ("kchain.cli.plan:plan", "Say what each phase will do, on what, built on whom."),
+    "render": ("kchain.cli.render:render", "Write the notebooks and their metadata into build/."),
+    "review": ("kchain.cli.review:review", "Show what would be pushed, and remember that you saw it."),
+    "lint": ("kchain.cli.lint:lint", "Check any notebook folder for what goes wrong on Kaggle."),
+    "push": ("kchain.cli.push:push", "Push one reviewed phase."),
+    "watch": ("kchain.cli.watch:watch", "Drive the chain on: wait, pull, verify, push the next phase."),
+    "run": ("kchain.cli.watch:run", "watch, approving what is rendered now."),
+    "status": ("kchain.cli.status:status", "Where every phase stands, from the journal alone."),
+    "logs": ("kchain.cli.logs:logs", "Show a phase's log, live with -f."),
+    "pull": ("kchain.cli.pull:pull", "Fetch a phase's outputs again."),
+    "doctor": ("kchain.cli.doctor:doctor", "Check credentials, client, clock, disk, target and quota."),
+    "serve": ("kchain.cli.serve:serve", "Run the Kaggle-compatible server."),
+    "demo": ("kchain.cli.demo:demo", "Run a four-phase chain on this machine, start to end."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used or its own help is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kchain")
+@click.option(
+    "-C",
+    "folder",
+    type=click.Path(exists=True, file_okay=False),
+    default=".",
+    metavar="DIR",
+    help="Work as if started in DIR.",
+)
+def group(folder: str) -> None:
+    """Fine-tune a small language model in a chain of Kaggle notebooks.
+
+    One file per phase; kchain renders the notebooks, shows them to you, pushes what you reviewed, watches the runs,
+    verifies every adapter and builds the next phase on it.
+
+    \b
+    First steps:
+      kchain init my-chain && cd my-chain
+      kchain plan                what will happen
+      kchain review              read it
+      kchain watch               push it, phase by phase
+    """
+    change_folder(folder)
+
+
+def main() -> None:
+    """Run the command line; every kchain error becomes one text on stderr and its exit code."""
+    try:
+        code = group.main(standalone_mode=False)
+    except KchainError as error:
+        fail(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        fail("interrupted; what was reached is saved", "the same command goes on from here")
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, hint: str) -> None:
+    """Print an error to stderr: what is wrong, then what to do."""
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {message}", err=True)
+    if hint:
+        click.echo(f"{click.style('  try:', bold=True)} {hint}", err=True)

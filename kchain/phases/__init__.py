@@ -1,0 +1,27 @@
+"""WHAT is trained: the phase files, validated and linked into a Chain. Pure but for reading the project's files."""
+
+from kchain.phases.accelerators import ACCELERATORS, GIB, RETIRED, TPUS, Accelerator
+from kchain.phases.chain import Chain, Phase
+from kchain.phases.load import CHAIN_FILE, PHASE_FOLDER, find_root, load_chain
+from kchain.phases.schema import Condition, Data, Gates, Lora, Model, Source, Training
+
+__all__ = [
+    "ACCELERATORS",
+    "CHAIN_FILE",
+    "GIB",
+    "PHASE_FOLDER",
+    "RETIRED",
+    "TPUS",
+    "Accelerator",
+    "Chain",
+    "Condition",
+    "Data",
+    "Gates",
+    "Lora",
+    "Model",
+    "Phase",
+    "Source",
+    "Training",
+    "find_root",
+    "load_chain",
+]

@@ -1,0 +1,122 @@
+"""A chain as the rest of kchain sees it: phases resolved over the chain's defaults, linked, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slugify import slugify
+
+from kchain.errors import InputError
+from kchain.phases.accelerators import ACCELERATORS, Accelerator
+from kchain.phases.schema import Data, Gates, Lora, Model, Training
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training step with nothing left open.
+
+    Attributes:
+        name: the stem of its file; what is typed on the command line.
+        after: name of the phase whose result this one builds on, None for a root.
+        precision: "fp16", "bf16" or "fp32", decided from training.precision and the accelerator.
+        precision_reason: why, in words for the plan.
+        session_timeout: seconds.
+        file: the phase's own file, relative to the project.
+    """
+
+    name: str
+    title: str
+    description: str
+    after: str | None
+    accelerator: Accelerator
+    internet: bool
+    session_timeout: int
+    data: Data
+    lora: Lora
+    training: Training
+    precision: str
+    precision_reason: str
+    gates: Gates
+    file: Path
+
+    @property
+    def slug(self) -> str:
+        """Kaggle makes a kernel's address from its title, whatever `id` says."""
+        return str(slugify(self.title))
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The phases and what they share; parents stand before their children.
+
+    Attributes:
+        root: folder of the project.
+        files: text of every JSONL file of the project that a phase names, by its path as written there.
+    """
+
+    root: Path
+    name: str
+    owner: str
+    target: str
+    seed: int
+    model: Model
+    phases: tuple[Phase, ...]
+    files: Mapping[str, str]
+
+    def phase(self, name: str) -> Phase:
+        """The phase of that name.
+
+        Raises:
+            InputError: there is none; says which there are.
+        """
+        for phase in self.phases:
+            if phase.name == name:
+                return phase
+        names = ", ".join(phase.name for phase in self.phases)
+        raise InputError(f"there is no phase {name!r}", f"phases of this chain: {names}")
+
+    def lineage(self, name: str) -> tuple[Phase, ...]:
+        """The ancestors of a phase, root first: every adapter that is merged before it trains."""
+        parent = self.phase(name).after
+        return () if parent is None else (*self.lineage(parent), self.phase(parent))
+
+    def children(self, name: str) -> tuple[Phase, ...]:
+        """The phases that build directly on this one."""
+        return tuple(phase for phase in self.phases if phase.after == name)
+
+    def kernel(self, name: str) -> str:
+        """`owner/slug` of the kernel that runs a phase."""
+        return f"{self.owner}/{self.phase(name).slug}"
+
+
+def choose_precision(wanted: str, accelerator: Accelerator) -> tuple[str, str]:
+    """The arithmetic of a phase, and why.
+
+    Raises:
+        ValueError: the accelerator cannot do what is wanted.
+    """
+    if wanted == "auto":
+        if not accelerator.is_gpu:
+            return "fp32", "a CPU is slower in half precision than in fp32"
+        if accelerator.bf16:
+            return "bf16", f"{accelerator.name} has bf16: the range of fp32, no loss scaling"
+        major, minor = accelerator.capability
+        return "fp16", f"{accelerator.name} has no bf16 (compute capability {major}.{minor})"
+    if wanted == "bf16" and not accelerator.bf16:
+        raise ValueError(f"{accelerator.name} has no bf16; use precision = \"auto\"")
+    if wanted == "fp16" and not accelerator.is_gpu:
+        raise ValueError("fp16 training needs a GPU; use precision = \"auto\"")
+    return wanted, "as the phase file says"
+
+
+def known_accelerator(name: str) -> Accelerator:
+    """The accelerator of that name.
+
+    Raises:
+        ValueError: kchain does not train there; says where it does.
+    """
+    if name not in ACCELERATORS:
+        raise ValueError(f"unknown accelerator {name!r}; one of {', '.join(ACCELERATORS)}")
+    return ACCELERATORS[name]

@@ -1,0 +1,262 @@
+"""From files to a Chain: read, validate each file whole, link.
+
+All errors of all files are told at once, each with its file, its key and what is allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from kchain.errors import InputError
+from kchain.phases.chain import Chain, Phase, choose_precision, known_accelerator
+from kchain.phases.schema import ChainFile, PhaseFile
+
+CHAIN_FILE = "kchain.toml"
+PHASE_FOLDER = "phases"
+# Project files travel inside the notebook, whose source Kaggle caps at 1 MiB.
+PROJECT_FILE_LIMIT = 256 * 1024
+
+Table = TypeVar("Table", bound=BaseModel)
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder at or above `start` that holds `kchain.toml`.
+
+    Raises:
+        InputError: there is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / CHAIN_FILE).is_file():
+            return folder
+    raise InputError(f"no {CHAIN_FILE} in {start} or above it", "make a project with: kchain init my-chain")
+
+
+def load_chain(root: Path) -> Chain:
+    """Read and link the project in `root`.
+
+    Raises:
+        InputError: one text with every problem of every file.
+    """
+    problems: list[str] = []
+    chain_file = _read(root / CHAIN_FILE, CHAIN_FILE, ChainFile, problems)
+    files = sorted((root / PHASE_FOLDER).glob("*.toml"))
+    if not files:
+        problems.append(f"{PHASE_FOLDER}/: no phase file; a chain has at least one, {PHASE_FOLDER}/phase1.toml")
+    tables = {path.stem: _read(path, f"{PHASE_FOLDER}/{path.name}", PhaseFile, problems) for path in files}
+    _stop_on(problems)
+    assert chain_file is not None
+    phase_files = {name: table for name, table in tables.items() if table is not None}
+    problems += _link_problems(phase_files)
+    _stop_on(problems)
+    resolved = (_resolve(name, chain_file, phase_files[name], problems) for name in _in_order(phase_files))
+    phases = tuple(phase for phase in resolved if phase is not None)
+    project_files = _project_files(root, phases, problems)
+    problems += _chain_problems(phases)
+    _stop_on(problems)
+    table = chain_file.chain
+    return Chain(root, table.name, table.owner, table.target, table.seed, chain_file.model, phases, project_files)
+
+
+def _stop_on(problems: Iterable[str]) -> None:
+    found = list(problems)
+    if found:
+        count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
+        raise InputError(f"{count} in this project:\n" + "\n".join(f"  {problem}" for problem in found))
+
+
+def _read(path: Path, label: str, table: type[Table], problems: list[str]) -> Table | None:
+    try:
+        return table.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        problems.append(f"{label}: cannot be read: {error.strerror or error}")
+    except UnicodeDecodeError:
+        problems.append(f"{label}: is not UTF-8 text")
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"{label}: is not TOML: {error}")
+    except ValidationError as error:
+        problems += [f"{label}: {describe(problem, table)}" for problem in error.errors()]
+    return None
+
+
+def describe(problem: Mapping[str, Any], table: type[BaseModel]) -> str:
+    """One pydantic error as `key: what is wrong; what is allowed`."""
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path) or "the file"
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        allowed = _keys_at(table, path[:-1])
+        return f"{key}: unknown key" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
+    if kind == "missing":
+        return f"{key}: missing"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if kind == "value_error":
+        return f"{key}: {context.get('error', message)}"
+    return f"{key}: {message[0].lower()}{message[1:]}; found {problem['input']!r:.80}"
+
+
+def _keys_at(table: type[BaseModel], path: list[str]) -> list[str]:
+    """The keys allowed in the table that `path` leads to."""
+    current: Any = table
+    for part in path:
+        if part.isdigit():
+            continue
+        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
+        if field is None:
+            return []
+        current = _table_in(field.annotation)
+    return list(current.model_fields) if hasattr(current, "model_fields") else []
+
+
+def _table_in(annotation: Any) -> Any:
+    """The model inside `Model | None` or `tuple[Model, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if (found := _table_in(inner)) is not None:
+            return found
+    return None
+
+
+def _link_problems(files: Mapping[str, PhaseFile]) -> list[str]:
+    problems = []
+    for name, table in files.items():
+        label = f"{PHASE_FOLDER}/{name}.toml"
+        if table.after is not None and table.after not in files:
+            problems.append(f"{label}: after: there is no phase {table.after!r}; phases: {', '.join(files)}")
+    if problems:
+        return problems
+    for name in files:
+        seen = [name]
+        while (parent := files[seen[-1]].after) is not None:
+            if parent in seen:
+                if parent == name:
+                    problems.append(f"{PHASE_FOLDER}/{name}.toml: after: a circle: {' -> '.join([*seen, parent])}")
+                break
+            seen.append(parent)
+    return problems
+
+
+def _in_order(files: Mapping[str, PhaseFile]) -> list[str]:
+    """Names with parents before children, otherwise by name."""
+    def depth(name: str) -> int:
+        parent = files[name].after
+        return 0 if parent is None else depth(parent) + 1
+
+    return sorted(files, key=lambda name: (depth(name), name))
+
+
+def _over(chain: Table, phase: Table | None) -> Table:
+    """The chain's table with what the phase says in its place."""
+    if phase is None:
+        return chain
+    return chain.model_copy(update={key: getattr(phase, key) for key in phase.model_fields_set})
+
+
+def _resolve(name: str, chain: ChainFile, table: PhaseFile, problems: list[str]) -> Phase | None:
+    label = f"{PHASE_FOLDER}/{name}.toml"
+    training = _over(chain.training, table.training)
+    try:
+        accelerator = known_accelerator(table.accelerator or chain.chain.accelerator)
+    except ValueError as error:
+        problems.append(f"{label if table.accelerator else CHAIN_FILE}: accelerator: {error}")
+        return None
+    try:
+        precision, reason = choose_precision(training.precision, accelerator)
+    except ValueError as error:
+        problems.append(f"{label}: training.precision: {error}")
+        return None
+    internet = chain.chain.internet if table.internet is None else table.internet
+    if not internet:
+        problems += [
+            f"{label}: data.sources.{index}: {source.name!r} needs internet, which is off; "
+            "set internet = true or attach the data as a Kaggle data set"
+            for index, source in enumerate(table.data.sources)
+            if source.kind == "huggingface"
+        ]
+    return Phase(
+        name=name,
+        title=table.title,
+        description=table.description,
+        after=table.after,
+        accelerator=accelerator,
+        internet=internet,
+        session_timeout=table.session_timeout or chain.chain.session_timeout,
+        data=table.data,
+        lora=_over(chain.lora, table.lora),
+        training=training,
+        precision=precision,
+        precision_reason=reason,
+        gates=_over(chain.gates, table.gates),
+        file=Path(PHASE_FOLDER) / f"{name}.toml",
+    )
+
+
+def _chain_problems(phases: tuple[Phase, ...]) -> list[str]:
+    """What can only be seen with all phases in view: one LoRA configuration, one address per phase."""
+    problems = []
+    for phase in phases[1:]:
+        first = phases[0]
+        different = [
+            f"{key} = {getattr(phase.lora, key)!r} here, {getattr(first.lora, key)!r} in {first.name}"
+            for key in type(first.lora).model_fields
+            if getattr(phase.lora, key) != getattr(first.lora, key)
+        ]
+        if different:
+            problems.append(f"{phase.file}: lora: one chain has one LoRA configuration; {'; '.join(different)}")
+    by_slug: dict[str, Phase] = {}
+    for phase in phases:
+        if len(phase.slug) < 5:
+            problems.append(f"{phase.file}: title: Kaggle makes the address {phase.slug!r} from it; 5 letters or more")
+        if phase.slug in by_slug:
+            other = by_slug[phase.slug].file
+            problems.append(f"{phase.file}: title: same kernel address {phase.slug!r} as {other}; change one title")
+        by_slug.setdefault(phase.slug, phase)
+    return problems
+
+
+def _project_files(root: Path, phases: tuple[Phase, ...], problems: list[str]) -> dict[str, str]:
+    """Text of the project's own JSONL files, checked line by line: they travel inside the notebook."""
+    found: dict[str, str] = {}
+    for phase in phases:
+        for index, source in enumerate(phase.data.sources):
+            if source.kind != "project" or source.file is None or source.file in found:
+                continue
+            label = f"{phase.file}: data.sources.{index}.file"
+            try:
+                found[source.file] = _read_project_file(root, source.file)
+            except ValueError as error:
+                problems.append(f"{label}: {error}")
+    return found
+
+
+def _read_project_file(root: Path, name: str) -> str:
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise ValueError(f"{name!r} is outside the project")
+    if path.suffix != ".jsonl":
+        raise ValueError(f"{name!r} is no .jsonl file; attach other formats as a Kaggle data set")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{name!r} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{name!r} is not UTF-8 text") from None
+    if len(text.encode()) > PROJECT_FILE_LIMIT:
+        raise ValueError(
+            f"{name!r} is over {PROJECT_FILE_LIMIT // 1024} KiB, too large to travel in the notebook; "
+            "attach it as a Kaggle data set"
+        )
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                rows.append(json.dumps(json.loads(line), ensure_ascii=False))
+            except ValueError as error:
+                raise ValueError(f"{name!r} line {number} is not JSON: {error}") from None
+    return "".join(f"{row}\n" for row in rows)

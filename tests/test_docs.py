@@ -1,0 +1,40 @@
+"""The generated pages say what the code says, and every command is documented."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path, text", list(generator().pages()), ids=lambda value: getattr(value, "name", ""))
+def test_a_generated_page_is_what_the_code_says_now(path: Path, text: str) -> None:
+    assert path.read_text(encoding="utf-8") == text, f"{path.name} is out of date: run `make docs`"
+
+
+def test_every_key_of_the_phase_files_is_explained() -> None:
+    for heading, (_, table) in generator().TABLES.items():
+        for name, field in table.model_fields.items():
+            known = field.description or name in {"data", "lora", "training", "gates"}
+            assert known, f"{heading}: {name} has no description"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    import re
+
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name}: {link} leads nowhere"
