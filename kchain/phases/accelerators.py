@@ -48,7 +48,7 @@ ACCELERATORS: dict[str, Accelerator] = {
     for accelerator in (
         Accelerator("cpu", 0, 0, (0, 0), _SCRATCH, "no GPU"),
         # 14.56 GiB: the lower end of what CUDA reports as usable on a 16 GB T4.
-        Accelerator("NvidiaTeslaT4", 2, int(14.56 * GIB), (7, 5), _SCRATCH, "two T4s; usable memory as CUDA reports it"),
+        Accelerator("NvidiaTeslaT4", 2, int(14.56 * GIB), (7, 5), _SCRATCH, "two T4s; memory as CUDA reports it"),
         Accelerator("NvidiaTeslaT4Highmem", 2, int(14.56 * GIB), (7, 5), _SCRATCH, _KAGGLE),
         Accelerator("NvidiaL4", 4, 22 * GIB, (8, 9), _SCRATCH, _KAGGLE),
         Accelerator("NvidiaL4X1", 1, 22 * GIB, (8, 9), _SCRATCH, _KAGGLE),

@@ -9,7 +9,7 @@ from pathlib import Path
 from slugify import slugify
 
 from kchain.errors import InputError
-from kchain.phases.accelerators import ACCELERATORS, Accelerator
+from kchain.phases.accelerators import ACCELERATORS, RETIRED, Accelerator
 from kchain.phases.schema import Data, Gates, Lora, Model, Training
 
 
@@ -117,6 +117,8 @@ def known_accelerator(name: str) -> Accelerator:
     Raises:
         ValueError: kchain does not train there; says where it does.
     """
+    if name in RETIRED:
+        raise ValueError(f"Kaggle retired {name} and gives you a {RETIRED[name]} without a word; name that one")
     if name not in ACCELERATORS:
         raise ValueError(f"unknown accelerator {name!r}; one of {', '.join(ACCELERATORS)}")
     return ACCELERATORS[name]

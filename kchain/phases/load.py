@@ -5,7 +5,7 @@ All errors of all files are told at once, each with its file, its key and what i
 
 from __future__ import annotations
 
-import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,12 +15,12 @@ from pydantic import BaseModel, ValidationError
 
 from kchain.errors import InputError
 from kchain.phases.chain import Chain, Phase, choose_precision, known_accelerator
-from kchain.phases.schema import ChainFile, PhaseFile
+from kchain.phases.describe import describe
+from kchain.phases.project_files import project_files
+from kchain.phases.schema import NAME, NAME_LENGTH, ChainFile, PhaseFile
 
 CHAIN_FILE = "kchain.toml"
 PHASE_FOLDER = "phases"
-# Project files travel inside the notebook, whose source Kaggle caps at 1 MiB.
-PROJECT_FILE_LIMIT = 256 * 1024
 
 Table = TypeVar("Table", bound=BaseModel)
 
@@ -48,6 +48,7 @@ def load_chain(root: Path) -> Chain:
     files = sorted((root / PHASE_FOLDER).glob("*.toml"))
     if not files:
         problems.append(f"{PHASE_FOLDER}/: no phase file; a chain has at least one, {PHASE_FOLDER}/phase1.toml")
+    problems += [problem for path in files for problem in _name_problems(path)]
     tables = {path.stem: _read(path, f"{PHASE_FOLDER}/{path.name}", PhaseFile, problems) for path in files}
     _stop_on(problems)
     assert chain_file is not None
@@ -56,11 +57,11 @@ def load_chain(root: Path) -> Chain:
     _stop_on(problems)
     resolved = (_resolve(name, chain_file, phase_files[name], problems) for name in _in_order(phase_files))
     phases = tuple(phase for phase in resolved if phase is not None)
-    project_files = _project_files(root, phases, problems)
+    files_read = project_files(root, phases, problems)
     problems += _chain_problems(phases)
     _stop_on(problems)
     table = chain_file.chain
-    return Chain(root, table.name, table.owner, table.target, table.seed, chain_file.model, phases, project_files)
+    return Chain(root, table.name, table.owner, table.target, table.seed, chain_file.model, phases, files_read)
 
 
 def _stop_on(problems: Iterable[str]) -> None:
@@ -70,57 +71,37 @@ def _stop_on(problems: Iterable[str]) -> None:
         raise InputError(f"{count} in this project:\n" + "\n".join(f"  {problem}" for problem in found))
 
 
+def _name_problems(path: Path) -> list[str]:
+    """A phase's name is typed, and becomes part of folders and of cell ids."""
+    if re.fullmatch(NAME, path.stem) and len(path.stem) <= NAME_LENGTH:
+        return []
+    return [
+        f"{PHASE_FOLDER}/{path.name}: a phase is named by its file: small letters, digits, - and _, "
+        f"{NAME_LENGTH} at most; rename it"
+    ]
+
+
 def _read(path: Path, label: str, table: type[Table], problems: list[str]) -> Table | None:
     try:
-        return table.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        # Some editors put a byte order mark in front.
+        return table.model_validate(_tuples(tomllib.loads(path.read_text(encoding="utf-8-sig"))))
     except OSError as error:
         problems.append(f"{label}: cannot be read: {error.strerror or error}")
     except UnicodeDecodeError:
         problems.append(f"{label}: is not UTF-8 text")
-    except tomllib.TOMLDecodeError as error:
-        problems.append(f"{label}: is not TOML: {error}")
     except ValidationError as error:
-        problems += [f"{label}: {describe(problem, table)}" for problem in error.errors()]
+        problems += [f"{label}: {text}" for text in describe(error, table)]
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: a number of 5,000 digits is a plain ValueError.
+        problems.append(f"{label}: is not TOML: {error}")
     return None
 
 
-def describe(problem: Mapping[str, Any], table: type[BaseModel]) -> str:
-    """One pydantic error as `key: what is wrong; what is allowed`."""
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join(path) or "the file"
-    kind, context = problem["type"], problem.get("ctx", {})
-    if kind == "extra_forbidden":
-        allowed = _keys_at(table, path[:-1])
-        return f"{key}: unknown key" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
-    if kind == "missing":
-        return f"{key}: missing"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if kind == "value_error":
-        return f"{key}: {context.get('error', message)}"
-    return f"{key}: {message[0].lower()}{message[1:]}; found {problem['input']!r:.80}"
-
-
-def _keys_at(table: type[BaseModel], path: list[str]) -> list[str]:
-    """The keys allowed in the table that `path` leads to."""
-    current: Any = table
-    for part in path:
-        if part.isdigit():
-            continue
-        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
-        if field is None:
-            return []
-        current = _table_in(field.annotation)
-    return list(current.model_fields) if hasattr(current, "model_fields") else []
-
-
-def _table_in(annotation: Any) -> Any:
-    """The model inside `Model | None` or `tuple[Model, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _table_in(inner)) is not None:
-            return found
-    return None
+def _tuples(value: Any) -> Any:
+    """Arrays as tuples: the schema takes no other type in place of the one it names."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _link_problems(files: Mapping[str, PhaseFile]) -> list[str]:
@@ -218,45 +199,3 @@ def _chain_problems(phases: tuple[Phase, ...]) -> list[str]:
             problems.append(f"{phase.file}: title: same kernel address {phase.slug!r} as {other}; change one title")
         by_slug.setdefault(phase.slug, phase)
     return problems
-
-
-def _project_files(root: Path, phases: tuple[Phase, ...], problems: list[str]) -> dict[str, str]:
-    """Text of the project's own JSONL files, checked line by line: they travel inside the notebook."""
-    found: dict[str, str] = {}
-    for phase in phases:
-        for index, source in enumerate(phase.data.sources):
-            if source.kind != "project" or source.file is None or source.file in found:
-                continue
-            label = f"{phase.file}: data.sources.{index}.file"
-            try:
-                found[source.file] = _read_project_file(root, source.file)
-            except ValueError as error:
-                problems.append(f"{label}: {error}")
-    return found
-
-
-def _read_project_file(root: Path, name: str) -> str:
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise ValueError(f"{name!r} is outside the project")
-    if path.suffix != ".jsonl":
-        raise ValueError(f"{name!r} is no .jsonl file; attach other formats as a Kaggle data set")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{name!r} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{name!r} is not UTF-8 text") from None
-    if len(text.encode()) > PROJECT_FILE_LIMIT:
-        raise ValueError(
-            f"{name!r} is over {PROJECT_FILE_LIMIT // 1024} KiB, too large to travel in the notebook; "
-            "attach it as a Kaggle data set"
-        )
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append(json.dumps(json.loads(line), ensure_ascii=False))
-            except ValueError as error:
-                raise ValueError(f"{name!r} line {number} is not JSON: {error}") from None
-    return "".join(f"{row}\n" for row in rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -24,18 +24,31 @@ def _duration(value: Any) -> Any:
     return value
 
 
+def _one_line(value: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise ValueError("one line, without control characters")
+    return value
+
+
+NAME = r"^[a-z0-9][a-z0-9_-]*$"
+NAME_LENGTH = 40
+REF = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
+MODEL_REF = r"^[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+/\d+$"
 Duration = Annotated[int, BeforeValidator(_duration)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=NAME_LENGTH)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Ref = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
-ModelRef = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+/\d+$")]
+Ref = Annotated[str, StringConstraints(pattern=REF)]
+ModelRef = Annotated[str, StringConstraints(pattern=MODEL_REF)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Strict(BaseModel):
-    """A table that refuses keys it does not know, and does not change once read."""
+    """A table that refuses keys it does not know and values of another type, and does not change once read.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_max_length=100_000)
+    Infinities and NaN are refused too: they have no literal that could stand in a notebook.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, str_max_length=100_000)
 
 
 class Model(Strict):
@@ -103,7 +116,7 @@ class Condition(Strict):
         if self.matches is not None:
             try:
                 re.compile(self.matches)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"matches is no regular expression: {error}") from None
         return self
 
@@ -194,7 +207,7 @@ class ChainTable(Strict):
     """`[chain]`: the name, the owner and the machine."""
 
     name: Name = Field(description="name of the chain; part of no path on Kaggle")
-    owner: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field(description="Kaggle user name")
+    owner: Annotated[str, StringConstraints(pattern=NAME)] = Field(description="Kaggle user name")
     target: Text = Field("kaggle", description="who runs the notebooks: kaggle, local, or the URL of a kchain server")
     accelerator: Text = Field("NvidiaTeslaT4", description="Kaggle machine shape, or cpu")
     internet: bool = Field(True, description="needed by Hugging Face sources and by the notebook's installs")
@@ -217,7 +230,9 @@ class ChainFile(Strict):
 class PhaseFile(Strict):
     """`phases/NAME.toml`."""
 
-    title: Annotated[str, StringConstraints(strip_whitespace=True, min_length=5, max_length=50)] = Field(
+    title: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=5, max_length=50), AfterValidator(_one_line)
+    ] = Field(
         description="title of the Kaggle notebook; its address is made from it"
     )
     description: Text = Field(description="what this phase teaches, for whoever reviews the notebook")

@@ -1,0 +1,142 @@
+"""The bundle as a folder: `build/<target>/<phase>/`, which Kaggle's own command line can push too."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slugify import slugify
+
+from kchain.bundle.build import Bundle
+from kchain.bundle.hash import canonical_hash, cells_of, code_hash, find_hash, text
+from kchain.errors import InputError
+from kchain.kernel_metadata import METADATA_FILE, NOTEBOOK_FILE
+from kchain.templates import node
+
+BUILD = "build"
+
+
+def bundle_folder(root: Path, target: str, phase_name: str) -> Path:
+    """Where the bundle of a phase lies in the project `root`."""
+    return root / BUILD / (target if target in {"kaggle", "local"} else slugify(target)) / phase_name
+
+
+def write(bundle: Bundle, root: Path) -> Path:
+    """Write the bundle below the project `root`, replacing the folder as a whole; nothing changes if nothing differs.
+
+    Returns:
+        the folder.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    folder = bundle_folder(root, bundle.target, bundle.phase)
+    files = {NOTEBOOK_FILE: _notebook_text(bundle), METADATA_FILE: metadata_text(bundle.metadata)}
+    try:
+        if not _holds(folder, files):
+            _replace(folder, files)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return folder
+
+
+def read(folder: Path) -> Bundle:
+    """The bundle in a folder that kchain wrote.
+
+    Raises:
+        InputError: it is no bundle of kchain's, or it was edited after it was rendered.
+    """
+    try:
+        source = (folder / NOTEBOOK_FILE).read_text(encoding="utf-8")
+        notebook = cells_of(source)
+        metadata = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
+        told = _parameters(notebook)
+        bundle = _bundle(notebook, metadata, told)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror or error}", "kchain render") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} holds no bundle of kchain's: {error}", "kchain render") from None
+    if find_hash(source) != bundle.hash:
+        raise InputError(
+            f"{folder} was edited after it was rendered",
+            f"change the phase file instead, then: kchain render {bundle.phase}",
+        )
+    return bundle
+
+
+def metadata_text(metadata: Mapping[str, Any]) -> str:
+    """`kernel-metadata.json` as it is written."""
+    return json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
+
+
+def source_bytes(notebook: Mapping[str, Any]) -> int:
+    """Size of a notebook as Kaggle's client sends it: sources joined, outputs emptied, plain ASCII JSON."""
+    sent = {**notebook, "cells": [_as_sent(cell) for cell in notebook["cells"]]}
+    return len(json.dumps(sent))
+
+
+def _as_sent(cell: Mapping[str, Any]) -> dict[str, Any]:
+    sent = {**cell, "source": text(cell)}
+    return {**sent, "outputs": []} if cell["cell_type"] == "code" and "outputs" in cell else sent
+
+
+def _bundle(notebook: dict[str, Any], metadata: dict[str, Any], told: dict[str, Any]) -> Bundle:
+    timeout = int(told["session_timeout"])
+    return Bundle(
+        target=told["target"],
+        phase=told["phase"],
+        kernel=metadata["id"],
+        title=metadata["title"],
+        notebook=node({**notebook, "cells": [{**cell, "source": text(cell)} for cell in notebook["cells"]]}),
+        metadata=metadata,
+        timeout=timeout,
+        hash=canonical_hash(notebook, metadata, timeout),
+        code_hash=code_hash(notebook),
+    )
+
+
+def _parameters(notebook: Mapping[str, Any]) -> dict[str, Any]:
+    """The PARAMETERS literal, read without running anything."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code" and text(cell).startswith("BUNDLE = "):
+            for node in ast.parse(text(cell)).body:
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PARAMETERS":
+                    return dict(ast.literal_eval(node.value))
+    raise ValueError("its notebook has no PARAMETERS")
+
+
+def _notebook_text(bundle: Bundle) -> str:
+    import nbformat
+
+    text_of: Callable[[Any], str] = nbformat.writes
+    return text_of(bundle.notebook) + "\n"
+
+
+def _holds(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether the folder has these files and no other."""
+    if not folder.is_dir() or {entry.name for entry in folder.iterdir()} != files.keys():
+        return False
+    return all((folder / name).read_bytes() == content.encode() for name, content in files.items())
+
+
+def _replace(folder: Path, files: Mapping[str, str]) -> None:
+    """Put a complete folder in the place of the old one; a crash leaves the old one, none, or the new one."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        fresh, old = Path(scratch) / "new", Path(scratch) / "old"
+        fresh.mkdir()
+        for name, content in files.items():
+            with (fresh / name).open("wb") as handle:
+                handle.write(content.encode())
+                handle.flush()
+                os.fsync(handle.fileno())
+        if folder.is_dir():
+            folder.rename(old)
+        elif folder.exists() or folder.is_symlink():
+            folder.unlink()
+        fresh.rename(folder)

@@ -1,0 +1,110 @@
+"""The hashes by which a bundle is known, and the BUNDLE literal in which the notebook carries its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kchain.templates import NO_HASH
+
+# The first line of the parameters cell. The runtime modules and project files cannot look like it: their cells begin
+# with %%writefile.
+_LITERAL = re.compile(r'\ABUNDLE = "([0-9a-f]{64})"$', re.MULTILINE)
+
+
+def canonical_hash(notebook: Mapping[str, Any], metadata: Mapping[str, Any], timeout: int) -> str:
+    """sha256 of what a person reviews: cell ids, types and sources, the metadata and the session time-out.
+
+    Outputs, notebook metadata and the BUNDLE literal do not count, so the hash survives Kaggle's re-serialising.
+
+    Args:
+        timeout: seconds.
+    """
+    cells = [[cell.get("id", ""), cell["cell_type"], without_hash(cell)] for cell in notebook["cells"]]
+    return _digest({"cells": cells, "metadata": dict(metadata), "timeout": timeout})
+
+
+def canonical_hash_of_source(source: str, metadata: Mapping[str, Any], timeout: int) -> str:
+    """The same, of a notebook as JSON text.
+
+    Raises:
+        ValueError: the text is no notebook.
+    """
+    return canonical_hash(cells_of(source), metadata, timeout)
+
+
+def code_hash(notebook: Mapping[str, Any]) -> str:
+    """sha256 of every code cell but the parameters: equal for two bundles that run the same code.
+
+    Markdown does not count: the head of a rehearsal names another machine.
+    """
+    code = [text(cell) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return _digest([source for source in code if _LITERAL.match(source) is None])
+
+
+def find_hash(source: str) -> str | None:
+    """The hash that a notebook (JSON text) says it has; None where it says none or is no notebook."""
+    try:
+        cells = cells_of(source)["cells"]
+    except ValueError:
+        return None
+    found = (_LITERAL.match(text(cell)) for cell in cells if cell["cell_type"] == "code")
+    return next((match[1] for match in found if match), None)
+
+
+def same_cells(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two notebooks have the same cells, types, sources and BUNDLE; for a copy that lost its cell ids."""
+    return _types_and_texts(first["cells"]) == _types_and_texts(second["cells"])
+
+
+def stamp(notebook: Mapping[str, Any], found: str) -> None:
+    """Write the hash into the BUNDLE literal, in place."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["source"] = _LITERAL.sub(f'BUNDLE = "{found}"', text(cell))
+
+
+def without_hash(cell: Mapping[str, Any]) -> str:
+    """A cell's source with the BUNDLE literal back to zeros."""
+    return _LITERAL.sub(f'BUNDLE = "{NO_HASH}"', text(cell)) if cell["cell_type"] == "code" else text(cell)
+
+
+def text(cell: Mapping[str, Any]) -> str:
+    """A cell's source as one text; files hold it as a list of lines."""
+    source = cell["source"]
+    return source if isinstance(source, str) else "".join(source)
+
+
+def cells_of(source: str) -> dict[str, Any]:
+    """The notebook in a JSON text, with every cell's type and source checked.
+
+    Raises:
+        ValueError: it is no notebook; says why.
+    """
+    try:
+        notebook = json.loads(source)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    if not isinstance(cells, list):
+        raise ValueError("it has no list of cells")
+    for number, cell in enumerate(cells, 1):
+        if not isinstance(cell, dict) or not isinstance(cell.get("cell_type"), str) or not _is_text(cell.get("source")):
+            raise ValueError(f"cell {number} has no cell_type or no source")
+    return dict(notebook)
+
+
+def _is_text(source: Any) -> bool:
+    return isinstance(source, str) or (isinstance(source, list) and all(isinstance(line, str) for line in source))
+
+
+def _types_and_texts(cells: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return [(cell["cell_type"], text(cell)) for cell in cells]
+
+
+def _digest(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

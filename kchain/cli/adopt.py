@@ -1,0 +1,46 @@
+"""`kchain adopt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kchain.cli.common import console, load_project, target_option
+
+
+@click.command()
+@click.argument("phase")
+@click.option("--dataset", metavar="OWNER/SLUG", help="It lies in this data set.")
+@click.option("--kernel", metavar="OWNER/SLUG", help="It is the output of this kernel.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), help="It lies here; uploaded as a private data set.")
+@click.option("--inside", metavar="FOLDER", help="Which folder of it, when there are several adapters.")
+@click.option("--pad-id", type=int, help="Id of the pad token it was trained with, where no result file says it.")
+@target_option
+def adopt(
+    phase: str,
+    dataset: str | None,
+    kernel: str | None,
+    folder: Path | None,
+    inside: str | None,
+    pad_id: int | None,
+    target: str | None,
+) -> None:
+    """Make an adapter that was trained elsewhere the result of PHASE.
+
+    It is fetched and verified like any other: safetensors, the chain's LoRA configuration, shapes, finite, not zero.
+    With --kernel and the phase's own kernel, what a lost journal knew is rebuilt.
+    """
+    if sum(place is not None for place in (dataset, kernel, folder)) != 1:
+        raise click.UsageError("give exactly one of --dataset, --kernel, --dir")
+    chain = load_project()
+    from kchain.cli.progress import Terminal
+    from kchain.orchestrator.adopt import Origin
+    from kchain.orchestrator.adopt import adopt as take_over
+    from kchain.orchestrator.target import Target
+
+    place = Target(target or chain.target, chain.owner, chain.root)
+    origin = Origin(dataset, kernel, folder, inside)
+    with Terminal(console) as terminal:
+        result = take_over(chain, phase, place, origin, terminal, pad_id=pad_id)
+    console.print(f"{phase} is done: adapter {result.sha256[:12]}, {result.bytes / 1e6:.1f} MB, from {result.ref}")

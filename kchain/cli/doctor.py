@@ -1,0 +1,64 @@
+"""`kchain doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from kchain.cli.common import console, json_option, load_project, print_json, target_option
+from kchain.errors import InputError
+from kchain.phases import Chain, find_root
+
+if TYPE_CHECKING:
+    from kchain.orchestrator.doctor import Check
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@target_option
+@json_option
+@click.pass_context
+def doctor(context: click.Context, target: str | None, as_json: bool) -> None:
+    """Check what has to be right before anything can work.
+
+    Looks at the installed Kaggle client, the credentials (which, and where from), the owner in kchain.toml, the clock,
+    the disk, whether the target answers, and the GPU hours left. Nothing is changed. With target local it starts this
+    project's server, as every command would.
+
+    Exits with 0 when nothing failed; warnings do not count. Otherwise with the worst code: 2 something to put right
+    here, 3 no hours left, 4 the target does not answer.
+    """
+    from kchain.orchestrator.doctor import examine, worst
+
+    chain = _project()
+    checks = examine(chain, target or (chain.target if chain else "kaggle"), chain.root if chain else Path.cwd())
+    if as_json:
+        print_json({"checks": [asdict(check) for check in checks], "exit_code": worst(checks)})
+    else:
+        console.print(_table(checks))
+    context.exit(worst(checks))
+
+
+def _project() -> Chain | None:
+    """The project here; None outside of one. A project with problems is an error like in every command."""
+    try:
+        find_root(Path.cwd())
+    except InputError:
+        return None
+    return load_project()
+
+
+def _table(checks: list[Check]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for check in checks:
+        state = Text(check.state, style=_STYLES[check.state])
+        table.add_row(Text(check.name), state, Text(check.found))
+        if check.cure:
+            table.add_row("", "", Text(f"try: {check.cure}", style="dim"))
+    return table

@@ -1,0 +1,25 @@
+"""`kchain logs`."""
+
+from __future__ import annotations
+
+import click
+
+from kchain.cli.common import load_project, target_option
+
+
+@click.command()
+@click.argument("phase")
+@target_option
+@click.option("-f", "--follow", is_flag=True, help="Follow a running session until it ends.")
+def logs(phase: str, target: str | None, follow: bool) -> None:
+    """Show the log of a phase's last version, one line as the notebook printed it.
+
+    A running session's log exists only as a live stream: use -f.
+    """
+    chain = load_project()
+    from kchain.orchestrator.logs import read_log
+    from kchain.orchestrator.target import Target
+
+    place = Target(target or chain.target, chain.owner, chain.root)
+    for line in read_log(chain, phase, place, follow=follow):
+        click.echo(line.text, err=line.stream == "stderr")

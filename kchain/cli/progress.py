@@ -1,0 +1,152 @@
+"""What a driver tells, on a terminal: one line that lives while a session runs, or plain lines when nobody looks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+# Lines between two progress lines of a plain log: every tenth of the way.
+_PLAIN_PARTS = 10
+
+
+class Terminal:
+    """A Reporter for people. Use it as a context: the live line is taken down at its end.
+
+    Args:
+        console: where to print; a live line only where it is a terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._lock = threading.Lock()
+        self._waiting = ""
+        self._session = _Session()
+        self._told = -1
+
+    def __enter__(self) -> Terminal:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def note(self, phase: str, text: str) -> None:
+        with self._lock:
+            self._session, self._waiting, self._told = _Session(), "", -1
+            self._line(phase, text)
+            self._show(phase)
+
+    def waiting(self, phase: str, text: str) -> None:
+        with self._lock:
+            # A countdown in the text is no news for a log file.
+            news = "".join(character for character in text if not character.isdigit())
+            if self._live is None and news != self._waiting:
+                self._line(phase, text)
+            self._waiting = news
+            self._session.text = text
+            self._show(phase)
+
+    def event(self, phase: str, event: Mapping[str, Any]) -> None:
+        with self._lock:
+            match event.get("event"):
+                case "stage":
+                    self._session.stage = str(event.get("stage", ""))
+                    if self._live is None:
+                        self._line(phase, f"stage {self._session.stage}")
+                case "step":
+                    self._session.step(event)
+                    self._tell_step(phase)
+                case "warning":
+                    self._line(phase, f"warning: {event.get('message')}")
+                case "source" if event.get("skipped"):
+                    self._line(phase, f"source {event.get('name')} skipped: {event.get('error')}")
+                case "failed":
+                    self._line(phase, f"failed in {event.get('stage')}: {event.get('reason')}")
+            self._show(phase)
+
+    def _tell_step(self, phase: str) -> None:
+        part = int(self._session.share * _PLAIN_PARTS)
+        if self._live is None and part > self._told:
+            self._told = part
+            self._line(phase, self._session.words())
+
+    def _line(self, phase: str, text: str) -> None:
+        self._console.print(f"[bold]{escape(phase)}[/]  {escape(text)}", soft_wrap=True)
+
+    def _show(self, phase: str) -> None:
+        if self._live is not None:
+            self._live.update(self._session.render(phase))
+
+
+class _Session:
+    """The running session as its events describe it."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.stage = ""
+        self._step: Mapping[str, Any] = {}
+        self._first: tuple[float, int] | None = None
+
+    def step(self, event: Mapping[str, Any]) -> None:
+        self._step = event
+        if self._first is None:
+            self._first = (time.monotonic(), int(event.get("step") or 0))
+
+    @property
+    def share(self) -> float:
+        steps = self._step.get("steps") or 0
+        return float(self._step.get("step") or 0) / float(steps) if steps else 0.0
+
+    def words(self) -> str:
+        """`step 40/120  loss 1.234  5 min left`."""
+        parts = [f"step {self._step.get('step')}/{self._step.get('steps')}"]
+        if isinstance(loss := self._step.get("loss"), int | float):
+            parts.append(f"loss {loss:.3f}")
+        if isinstance(memory := self._step.get("memory_bytes"), int | float) and memory > 0:
+            parts.append(f"{memory / 2**30:.1f} GiB")
+        if (left := self._left()) is not None:
+            parts.append(f"{duration(left)} left")
+        return "  ".join(parts)
+
+    def render(self, phase: str) -> Table:
+        line = Table.grid(padding=(0, 2))
+        cells: list[Any] = [Text(phase, style="bold")]
+        if self._step:
+            cells += [ProgressBar(total=1.0, completed=self.share, width=24), Text(self.words())]
+        else:
+            cells.append(Text(self.text))
+        if self.stage:
+            cells.append(Text(self.stage, style="dim"))
+        line.add_row(*cells)
+        return line
+
+    def _left(self) -> float | None:
+        """Seconds to the last step, from the pace since the first event."""
+        if self._first is None:
+            return None
+        since, first = self._first
+        done = int(self._step.get("step") or 0) - first
+        left = int(self._step.get("steps") or 0) - int(self._step.get("step") or 0)
+        return (time.monotonic() - since) / done * left if done > 0 else None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `12 s`, `5 min`, `3.2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

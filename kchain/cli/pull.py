@@ -1,0 +1,27 @@
+"""`kchain pull`."""
+
+from __future__ import annotations
+
+import click
+
+from kchain.cli.common import console, load_project, target_option
+
+
+@click.command()
+@click.argument("phase")
+@target_option
+def pull(phase: str, target: str | None) -> None:
+    """Fetch the outputs of a phase's last version again, into runs/TARGET/PHASE/vN.
+
+    Fetching judges nothing: kchain watch verifies.
+    """
+    chain = load_project()
+    from kchain.orchestrator.logs import fetch_outputs
+    from kchain.orchestrator.target import Target
+
+    place = Target(target or chain.target, chain.owner, chain.root)
+    folder = fetch_outputs(chain, phase, place)
+    console.print(f"fetched into {folder.relative_to(chain.root)}", markup=False, soft_wrap=True)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            console.print(f"{path.stat().st_size:>14,}  {path.relative_to(folder)}", markup=False, soft_wrap=True)

@@ -1,0 +1,59 @@
+"""`kchain push`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from kchain.cli.common import console, load_project, target_option
+
+
+@click.command()
+@click.argument("phase")
+@target_option
+@click.option("--yes", is_flag=True, help="Approve what renders now, without a review.")
+@click.option("--again", is_flag=True, help="Push although nothing changed since its last version.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for a running version or a full session cap: exit 3.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
+def push(phase: str, target: str | None, yes: bool, again: bool, no_wait: bool, dry_run: bool) -> None:
+    """Push one reviewed phase to its kernel.
+
+    Sends exactly the reviewed bundle, once, with the adapters of every phase it builds on. An earlier version that is
+    queued or running is waited for first. A finished phase that did not change is left alone.
+
+    \b
+    Exit codes: 0 pushed, or nothing to push · 1 refused · 2 bad input · 3 not now · 4 target unreachable
+    """
+    chain = load_project()
+    from kchain.cli.progress import Terminal
+    from kchain.orchestrator import push as library
+    from kchain.orchestrator.target import Target
+
+    place = Target(target or chain.target, chain.owner, chain.root)
+    if dry_run:
+        _show(library.rehearse_push(chain, phase, place, again=again))
+        return
+    with Terminal(console) as terminal:
+        done = library.push(chain, phase, place, terminal, yes=yes, again=again, wait=not no_wait)
+    if done.pushed:
+        console.print(f"{phase} version {done.version} is on its way. Follow it: kchain watch")
+    elif done.version is not None:
+        console.print(
+            f"nothing to push: version {done.version} of {phase} is this bundle (--again pushes it once more)"
+        )
+    else:
+        console.print(f"nothing to push: {phase} has an adopted result (--again trains it nevertheless)")
+
+
+def _show(rehearsed: object) -> None:
+    from kchain.orchestrator.push import Rehearsed
+
+    assert isinstance(rehearsed, Rehearsed)
+    console.print(f"kernel   {rehearsed.kernel}", soft_wrap=True)
+    console.print(f"folder   {rehearsed.folder}", soft_wrap=True)
+    console.print(f"bundle   {rehearsed.hash}", soft_wrap=True)
+    console.print(f"timeout  {rehearsed.session_timeout} s")
+    console.print(json.dumps(rehearsed.metadata, indent=2), markup=False, soft_wrap=True)
+    console.print(f"by hand  {rehearsed.command}", markup=False, soft_wrap=True)
+    console.print(rehearsed.verdict, markup=False, soft_wrap=True)

@@ -1,0 +1,150 @@
+"""`kchain serve`: the Kaggle-compatible server in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kchain.errors import InputError
+from kchain.phases import find_root
+
+if TYPE_CHECKING:
+    from kchain.server.context import Context
+
+PORT = 8765
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: any free one.")
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where kernels, data sets and models are kept.  [default: .kchain/local of the project, or of this folder]",
+)
+@click.option(
+    "--key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The key that clients must give; made, readable for you only, when missing.  [default: key in the root]",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(["machine", "like-kaggle"]),
+    help="machine: your own hardware, no quota. like-kaggle: Kaggle's caps, quota, limits and quirks.  "
+    "[default: what profile.json in the root says, else machine]",
+)
+@click.option(
+    "--publish-dataset",
+    "datasets",
+    multiple=True,
+    metavar="OWNER/SLUG=DIR",
+    help="First make DIR the latest version of this data set, whoever owns it. Repeatable.",
+)
+@click.option(
+    "--publish-model",
+    "models",
+    multiple=True,
+    metavar="OWNER/MODEL/FRAMEWORK/VARIATION/VERSION=DIR",
+    help="First make DIR this version of a model. Repeatable.",
+)
+@click.option("--publish-only", is_flag=True, help="Publish, and leave. A server that runs sees it at once.")
+@click.option("--stop", is_flag=True, help="End the server of this root, also one that kchain started on demand.")
+def serve(
+    port: int,
+    root: Path | None,
+    key_file: Path | None,
+    profile: str | None,
+    datasets: tuple[str, ...],
+    models: tuple[str, ...],
+    publish_only: bool,
+    stop: bool,
+) -> None:
+    """Run the Kaggle-compatible server on this machine, until Ctrl-C.
+
+    It answers Kaggle's API well enough for the plain `kaggle` command, runs the notebooks that are pushed to it with
+    papermill, and keeps everything in one folder. It listens on 127.0.0.1 only and demands a key, because it runs what
+    it is sent. For `--target local` kchain starts such a server by itself; use this command to watch one, to choose
+    its profile, or to use it from other programs.
+
+    Any user name with the key is that user, and reads and pushes what Kaggle would let that user. What a rehearsal
+    needs of other owners, under the names it has on Kaggle, you publish into it:
+
+    \b
+      kchain serve --publish-model qwen-lm/qwen2.5/transformers/0.5b-instruct/1=~/models/qwen \\
+                   --publish-dataset someone/bash-commands=./bash-commands
+
+    \b
+    From another terminal, with the lines it prints pasted:
+      kaggle kernels push -p build/local/phase1
+      kaggle kernels logs -f you/my-kernel
+
+    Sessions that run when the server ends are ended, and reported as ERROR; queued ones wait for the next server.
+    A kernel runs as you, with your files in reach: push only what you would run yourself.
+    """
+    root = (root or default_root()).expanduser()
+    if stop:
+        return _stop(root)
+    _publish(root, datasets, models)
+    if publish_only:
+        return None
+    try:
+        from kchain.server.serve import serve as run
+    except ImportError as error:
+        raise InputError(
+            f"the server needs the package {error.name}", "install it with: pip install 'kchain[server]'"
+        ) from error
+    return run(root, port, key_file or root / "key", profile, None, _announce)
+
+
+def default_root() -> Path:
+    """`.kchain/local` of the project around the current folder, or of the current folder where there is none."""
+    try:
+        project = find_root(Path.cwd())
+    except InputError:
+        project = Path.cwd()
+    return project / ".kchain" / "local"
+
+
+def _stop(root: Path) -> None:
+    from kchain.server.launch import stop
+
+    click.echo(f"The server of {root} has ended." if stop(root) else f"No server is running in {root}.")
+
+
+def _publish(root: Path, datasets: tuple[str, ...], models: tuple[str, ...]) -> None:
+    from kchain.server.publish import publish_dataset, publish_model
+
+    for entry in datasets:
+        ref, folder = _parted(entry, "--publish-dataset")
+        click.echo(f"data set {ref}: version {publish_dataset(root, ref, folder)}")
+    for entry in models:
+        ref, folder = _parted(entry, "--publish-model")
+        publish_model(root, ref, folder)
+        click.echo(f"model {ref}")
+
+
+def _parted(entry: str, option: str) -> tuple[str, Path]:
+    ref, separator, folder = entry.partition("=")
+    if not separator or not folder:
+        raise InputError(f"{option} {entry}: no folder is given", "write it as NAME=DIR")
+    return ref, Path(folder).expanduser()
+
+
+def _announce(context: Context) -> None:
+    """Say where the server answers, and the lines that point the plain kaggle command at it."""
+    click.echo(f"""\
+Serving {context.root} as {context.profile.name} at {context.address} (Ctrl-C ends it).
+
+To use the plain kaggle command against it, paste this into another terminal:
+
+  export KAGGLE_API_ENVIRONMENT=LOCALHOST HTTP_PROXY={context.address}
+  export KAGGLE_USERNAME={context.user} KAGGLE_KEY="$(cat '{context.key_file}')"
+  unset KAGGLE_API_TOKEN NO_PROXY no_proxy http_proxy
+
+Any user name will do; what it pushes is its own. For kchain itself:
+
+  export KCHAIN_KEY_FILE='{context.key_file}'    and then: kchain … --target {context.address}
+""")

@@ -1,0 +1,100 @@
+"""The tables of a chain: where it stands, and what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from kchain.cli.progress import duration
+from kchain.orchestrator.report import Row, table
+from kchain.orchestrator.state import PhaseState
+
+if TYPE_CHECKING:
+    from kchain.phases import Chain
+
+_COLOURS = {"done": "green", "adopted": "green", "failed": "red", "stale": "yellow"}
+_NOTHING = "-"
+
+
+def print_status(console: Console, rows: list[Row]) -> None:
+    """Where every phase stands, and what to do next."""
+    shown = _table("phase", "state", ">version", ">loss", ">accuracy", ">adapter", "hash", "when", "next")
+    for row in rows:
+        shown.add_row(
+            row.phase,
+            _state(row),
+            _text(row.version),
+            _number(row.loss_last, "{:.3f}"),
+            _number(row.token_accuracy, "{:.1%}"),
+            _bytes(row.adapter_bytes),
+            (row.sha256 or _NOTHING)[:12],
+            _NOTHING if row.when is None else time.strftime("%m-%d %H:%M", time.localtime(row.when)),
+            row.next,
+        )
+    console.print(shown)
+
+
+def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseState]) -> None:
+    """What a finished chain came to, and what moving whole models would have cost."""
+    rows = table(chain, states)
+    shown = _table("phase", ">version", ">steps", "loss", ">accuracy", ">pad id", ">adapter", "hash", ">time", ">moved")
+    for row in rows:
+        shown.add_row(
+            row.phase,
+            _text(row.version),
+            _text(row.steps),
+            f"{_number(row.loss_first, '{:.3f}')} → {_number(row.loss_last, '{:.3f}')}",
+            _number(row.token_accuracy, "{:.1%}"),
+            _text(row.pad_id),
+            _bytes(row.adapter_bytes),
+            (row.sha256 or _NOTHING)[:12],
+            _NOTHING if row.seconds is None else duration(row.seconds),
+            _bytes(row.moved),
+        )
+    console.print(shown)
+    if saved := savings(rows):
+        console.print(saved)
+
+
+def savings(rows: list[Row]) -> str:
+    """One sentence on the bytes that did not travel; empty where the base's size is not known."""
+    counted = [row for row in rows if row.whole is not None]
+    moved, whole = sum(row.moved or 0 for row in counted), sum(row.whole or 0 for row in counted)
+    if whole <= 0:
+        return ""
+    share = f" ({1 - moved / whole:.0%} saved)" if moved < whole else ""
+    return f"{_bytes(moved)} moved; whole models would have been {_bytes(whole)}{share}."
+
+
+def _table(*columns: str) -> Table:
+    """A plain table; a column whose name starts with `>` is set to the right."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+    return shown
+
+
+def _state(row: Row) -> str:
+    colour = _COLOURS.get(row.state)
+    return f"[{colour}]{row.state}[/]" if colour else row.state
+
+
+def _text(value: object) -> str:
+    return _NOTHING if value is None else str(value)
+
+
+def _number(value: float | None, form: str) -> str:
+    return _NOTHING if value is None else form.format(value)
+
+
+def _bytes(count: int | None) -> str:
+    if count is None:
+        return _NOTHING
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

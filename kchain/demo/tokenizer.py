@@ -1,0 +1,146 @@
+"""A small tokenizer with Qwen's genuine special ids.
+
+Byte-level BPE trained on the sample data, then filled up with entries that no text can produce, so that the special
+tokens land on the ids they have in every Qwen2.5 model. The filler costs 5 MB on disk and is worth it: leaving a gap
+instead makes the library renumber tokens that are added later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+# Ids 151643 and up, in order, as Qwen2.5's published tokenizer_config.json has them. The chain depends on four:
+# 151643 ends a document, 151644 opens a turn, 151645 ends it, 151654 is the pad token some Qwen variants come with.
+SPECIALS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+FIRST_SPECIAL = 151643
+EOS = "<|im_end|>"
+EOS_ID = FIRST_SPECIAL + SPECIALS.index(EOS)
+# On purpose not the EOS token: the notebook has to force it, and says so.
+PAD = "<|vision_pad|>"
+# Entries that text can produce, the 256 bytes included; enough to make most words of the sample data one token.
+TEXT_ENTRIES = 1500
+
+# Qwen2's split of text into words, before BPE joins bytes within them.
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+# ChatML; the generation markers let the library say which tokens the assistant wrote.
+CHAT_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' }}"
+    "{%- if message['role'] == 'assistant' %}"
+    "{% generation %}{{- message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{%- else %}{{- message['content'] + '<|im_end|>' }}{%- endif %}"
+    "{{- '\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+
+def write_tokenizer(texts: Iterable[str], folder: Path) -> int:
+    """Train on `texts` and write tokenizer.json and tokenizer_config.json into `folder`.
+
+    Returns:
+        How many entries text can produce: ids 0 to that number are used, the rest up to 151642 is filler.
+    """
+    vocabulary, merges = _train(texts)
+    used = len(vocabulary)
+    for number in range(used, FIRST_SPECIAL):
+        vocabulary[f"<|unused_{number}|>"] = number
+    _write_json(folder / "tokenizer.json", _tokenizer(vocabulary, merges))
+    _write_json(folder / "tokenizer_config.json", _configuration())
+    return used
+
+
+def _train(texts: Iterable[str]) -> tuple[dict[str, int], list[list[str]]]:
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=TEXT_ENTRIES, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    # Older versions write a merge as one string with a space between its two parts.
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    return model["vocab"], merges
+
+
+def _tokenizer(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str, object]:
+    """The content of tokenizer.json: what `tokenizers` itself would write for this model."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    split = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": FIRST_SPECIAL + place, **_special(text)} for place, text in enumerate(SPECIALS)],
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "post_processor": byte_level,
+        "decoder": {**byte_level, "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": vocabulary,
+            "merges": merges,
+        },
+    }
+
+
+def _configuration() -> dict[str, object]:
+    return {
+        "add_prefix_space": False,
+        "added_tokens_decoder": {str(FIRST_SPECIAL + place): _special(text) for place, text in enumerate(SPECIALS)},
+        "additional_special_tokens": [text for text in SPECIALS if text != "<|endoftext|>"],
+        "bos_token": None,
+        "chat_template": CHAT_TEMPLATE,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": EOS,
+        "errors": "replace",
+        "model_max_length": 32768,
+        "pad_token": PAD,
+        "split_special_tokens": False,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "unk_token": None,
+    }
+
+
+def _special(text: str) -> dict[str, object]:
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    return {"content": text, **flags, "special": True}
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")

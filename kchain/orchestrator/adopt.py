@@ -1,0 +1,260 @@
+"""`kchain adopt`: an adapter trained elsewhere becomes a phase's result, after the same checks as any other.
+
+Three places it may come from: a data set, a kernel's output, a folder on this machine (which is first uploaded as a
+private data set, since later phases mount it). The phase's own kernel is special: it rebuilds what a lost journal knew.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from slugify import slugify
+
+from kchain.errors import AdapterRefused, InputError, NotNow, PhaseFailed
+from kchain.orchestrator.decide import LIVE
+from kchain.orchestrator.drive import Driver, Ports, driving
+from kchain.orchestrator.journal import KeptBundle
+from kchain.orchestrator.judge import RESULT, read_result, result_event
+from kchain.orchestrator.report import Reporter
+from kchain.orchestrator.state import Result, lineage, rows
+from kchain.orchestrator.target import Target
+from kchain.orchestrator.verify import Adapter, Expected, verify
+from kchain.phases import Chain
+
+if TYPE_CHECKING:
+    from kchain.orchestrator.client import Client
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+# A data set takes seconds to minutes to be processed; after this many looks something is wrong.
+_LOOKS = 400
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an adapter lies: exactly one of the three.
+
+    Attributes:
+        folder: local folder that holds it.
+        inside: folder within the data set or the kernel's output; None: wherever it is found.
+    """
+
+    dataset: str | None = None
+    kernel: str | None = None
+    folder: Path | None = None
+    inside: str | None = None
+
+
+def adopt(
+    chain: Chain,
+    phase: str,
+    target: Target,
+    origin: Origin,
+    reporter: Reporter,
+    *,
+    pad_id: int | None = None,
+    ports: Ports | None = None,
+) -> Result:
+    """Take over an adapter.
+
+    Args:
+        pad_id: id of the pad token it was trained with, where no result file says it.
+
+    Raises:
+        InputError: there is no adapter there.
+        AdapterRefused: it is not one this chain can go on from.
+        PhaseFailed: the phase's own kernel failed, or its data set could not be processed.
+        Unreachable, DriverLocked: see `kchain.errors`.
+    """
+    chain.phase(phase)
+    if pad_id is not None and pad_id != chain.model.eos_id:
+        raise AdapterRefused(
+            f"an adapter trained with pad id {pad_id} does not go with this chain's {chain.model.eos_id}",
+            "train it again with the pad token forced to the end-of-turn token",
+        )
+    with driving(chain, target, reporter, ports) as driver:
+        adoption = _Adoption(driver, phase, reporter, pad_id)
+        if origin.kernel is not None and origin.kernel == chain.kernel(phase):
+            adoption.rebuild()
+        elif origin.kernel is not None:
+            adoption.from_kernel(origin.kernel, origin.inside)
+        elif origin.dataset is not None:
+            adoption.from_dataset(origin.dataset, origin.inside)
+        elif origin.folder is not None:
+            adoption.from_folder(origin.folder)
+        result = driver.states()[phase].result
+        assert result is not None, "an adoption without error leaves a result"
+        return result
+
+
+class _Adoption:
+    def __init__(self, driver: Driver, phase: str, reporter: Reporter, pad_id: int | None) -> None:
+        self._driver = driver
+        self._chain = driver.chain
+        self._phase = phase
+        self._reporter = reporter
+        self._pad_id = pad_id
+        self._runs = Path("runs") / driver.target.folder / phase
+
+    def from_dataset(self, ref: str, inside: str | None, sha256: str | None = None) -> None:
+        client = self._driver.client()
+        names = [file.name for file in client.dataset_files(ref)]
+        place = locate(names, inside, f"data set {ref}")
+        folder = self._runs / "adopted"
+        self._download(client, ref, names, place, self._chain.root / folder)
+        adapter = self._verify(self._chain.root / folder, sha256)
+        self._record(adapter, client.dataset_version(ref), "dataset", ref, place, folder / "adapter")
+
+    def _download(self, client: Client, ref: str, names: list[str], place: str, to: Path) -> None:
+        shutil.rmtree(to, ignore_errors=True)
+        (to / "adapter").mkdir(parents=True)
+        for file in (WEIGHTS, CONFIG):
+            client.dataset_download(ref, join(place, file), to / "adapter" / file)
+        beside = [name for name in (join(place, RESULT), join(parent(place), RESULT)) if name in names]
+        if beside:
+            client.dataset_download(ref, beside[0], to / RESULT)
+
+    def from_kernel(self, ref: str, inside: str | None) -> None:
+        client = self._driver.client()
+        kernel = client.kernel(ref)
+        if kernel is None:
+            raise InputError(f"kernel {ref}: the target knows no such kernel, or it is not yours", "check the name")
+        folder = self._runs / "adopted"
+        shutil.rmtree(self._chain.root / folder, ignore_errors=True)
+        self._driver.fetch(ref, kernel.version, self._chain.root / folder)
+        place = locate(_files(self._chain.root / folder), inside, f"the output of {ref}")
+        adapter = self._verify(self._chain.root / folder, None, place)
+        self._record(adapter, kernel.version, "kernel", ref, place, folder / place)
+
+    def from_folder(self, source: Path) -> None:
+        if not source.is_dir():
+            raise InputError(f"{source}: is not a folder", "give the folder that holds " + WEIGHTS)
+        adapter_folder = source / locate(_files(source), None, str(source))
+        adapter = self._verify(adapter_folder.parent, None, adapter_folder.name)
+        client, ref = self._driver.client(), f"{self._chain.owner}/{self._dataset_slug()}"
+        if client.dataset_status(ref) is None:
+            self._reporter.note(self._phase, f"uploading {adapter.bytes / 1e6:.1f} MB as the private data set {ref}")
+            self._upload(client, adapter_folder, ref)
+        self._wait_until_ready(client, ref)
+        self.from_dataset(ref, None, adapter.sha256)
+
+    def _dataset_slug(self) -> str:
+        # Kaggle takes 6 to 50 characters.
+        return str(slugify(f"{self._chain.name}-{self._phase}-adapter"))[:50].strip("-")
+
+    def _upload(self, client: Client, folder: Path, ref: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="kchain-adopt-") as name:
+            for file in (WEIGHTS, CONFIG):
+                shutil.copyfile(folder / file, Path(name) / file)
+            for result in (folder / RESULT, folder.parent / RESULT):
+                if result.is_file():
+                    shutil.copyfile(result, Path(name) / RESULT)
+                    break
+            client.dataset_create(Path(name), ref, ref.partition("/")[2])
+
+    def _wait_until_ready(self, client: Client, ref: str) -> None:
+        for _ in range(_LOOKS):
+            status = client.dataset_status(ref)
+            if status == "READY":
+                return
+            if status in ("FAILED", "DELETED"):
+                raise PhaseFailed(f"data set {ref} is {status}", "delete it on the target and adopt again")
+            self._reporter.waiting(self._phase, f"data set {ref} is being processed ({status})")
+            self._driver.sleep()
+        raise NotNow(f"data set {ref} is still being processed", "try the same command again later")
+
+    def rebuild(self) -> None:
+        """The phase's own kernel: record its current version as if it had been pushed and followed from here."""
+        from kchain.bundle import find_hash
+
+        ref = self._chain.kernel(self._phase)
+        client = self._driver.client()
+        kernel = client.kernel(ref)
+        bundle_hash = find_hash(kernel.source) if kernel is not None else None
+        if kernel is None or bundle_hash is None:
+            raise InputError(f"kernel {ref} is not one that kchain pushed", f"kchain push {self._phase}")
+        status = client.status(ref, kernel.version)
+        if status.word in LIVE:
+            raise NotNow(f"{ref} version {kernel.version} is {status.word.lower()}", "adopt it when it has ended")
+        folder = self._runs / f"v{kernel.version}"
+        self._driver.fetch(ref, kernel.version, self._chain.root / folder)
+        result = read_result(self._chain.root / folder) or {}
+        ancestors = rows(lineage(result.get("lineage") or []))
+        journal = self._driver.journal
+        # The metadata that was pushed is not what the target gives back; the notebook is.
+        kept = KeptBundle(bundle_hash, "{}", kernel.source)
+        tells: dict[str, Any] = {"hash": bundle_hash, "lineage": ancestors, "resend": False}
+        journal.append(
+            self._phase, "pushed", kept=kept, version=kernel.version, url="", invalid=[], found=True, **tells
+        )
+        journal.append(self._phase, "ended", word=status.word, failure=status.failure or "")
+        journal.append(self._phase, "pulled", folder=folder.as_posix())
+        self._driver.judge(self._phase)
+
+    def _verify(self, folder: Path, sha256: str | None, place: str = "adapter") -> Adapter:
+        adapter = verify(
+            folder,
+            Expected(
+                lora=self._chain.phase(self._phase).lora,
+                base_model=self._chain.model.source,
+                pad_id=self._chain.model.eos_id,
+                sha256=sha256,
+                needs_result=False,
+                folder=place,
+            ),
+        )
+        for warning in adapter.warnings:
+            self._reporter.note(self._phase, warning)
+        if adapter.result.get("pad_id") is None and self._pad_id is None:
+            self._reporter.note(
+                self._phase,
+                "nothing says which pad token it was trained with; taken to be this chain's "
+                f"{self._chain.model.eos_id} (say it with --pad-id)",
+            )
+        return adapter
+
+    def _record(self, adapter: Adapter, version: int, kind: str, ref: str, place: str, folder: Path) -> None:
+        detail = result_event(
+            adapter, version=version, kind=kind, ref=ref, source_folder=place, folder=folder.as_posix()
+        )
+        detail["pad_id"] = detail["pad_id"] if detail["pad_id"] is not None else self._pad_id
+        detail["moved"]["pulled_bytes"] = adapter.bytes
+        self._driver.journal.append(self._phase, "adopted", **detail)
+        self._reporter.note(self._phase, f"adopted {adapter.sha256[:12]}, {adapter.bytes / 1e6:.1f} MB, from {ref}")
+
+
+def locate(names: Iterable[str], inside: str | None, where: str) -> str:
+    """The folder among these file names that holds the adapter; "" for the top.
+
+    Raises:
+        InputError: none does, or several do and `inside` does not say which.
+    """
+    found = sorted({parent(name) for name in names if PurePosixPath(name).name == WEIGHTS})
+    if inside is not None:
+        found = [place for place in found if place == inside.strip("/")]
+    if not found:
+        raise InputError(f"{where}: no {WEIGHTS} there", "kchain adopts LoRA adapters saved as safetensors")
+    if len(found) > 1:
+        places = ", ".join(place or "(top)" for place in found)
+        raise InputError(f"{where}: several adapters: {places}", "say which: --inside FOLDER")
+    return found[0]
+
+
+def parent(name: str) -> str:
+    """The folder part of a file name; "" at the top."""
+    folder = PurePosixPath(name).parent.as_posix()
+    return "" if folder == "." else folder
+
+
+def join(place: str, name: str) -> str:
+    """A file name within a folder that may be the top."""
+    return f"{place}/{name}" if place else name
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

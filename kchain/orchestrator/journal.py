@@ -1,0 +1,178 @@
+"""What happened, in order: an append-only event log in `.kchain/journal.db`.
+
+SQLite with write-ahead logging and `synchronous=FULL`: an event that was written is still there after a power cut. An
+*intent* is written before every effect on the target, its outcome after it; `state` folds the events into what is
+known. Every bundle that was pushed is kept beside the events, so that a later review can show what changed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kchain.errors import InputError
+from kchain.orchestrator.state import Entry, PhaseState, fold
+
+JOURNAL = Path(".kchain") / "journal.db"
+# Raised when the meaning of an event changes; an older kchain refuses a newer journal.
+FORMAT = 1
+
+_SCHEMA = """
+CREATE TABLE event (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL,
+    target TEXT NOT NULL, owner TEXT NOT NULL, chain TEXT NOT NULL, phase TEXT NOT NULL,
+    kind TEXT NOT NULL, detail TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER event_is_kept BEFORE DELETE ON event BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER event_is_final BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TABLE bundle (hash TEXT PRIMARY KEY, metadata TEXT NOT NULL, notebook TEXT NOT NULL) STRICT;
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """Whose events: the same project may run on several targets and under several owners."""
+
+    target: str
+    owner: str
+    chain: str
+
+
+@dataclass(frozen=True)
+class KeptBundle:
+    """A bundle as it was shown or pushed: the texts of its two files."""
+
+    hash: str
+    metadata: str
+    notebook: str
+
+
+class Journal:
+    """The events of one chain on one target.
+
+    Args:
+        root: folder of the project.
+        key: whose events are written and read here.
+        now: seconds since the epoch.
+
+    Raises:
+        InputError: the journal is damaged or was written by a newer kchain; says how to go on.
+    """
+
+    def __init__(self, root: Path, key: Key, now: Callable[[], float] = time.time) -> None:
+        self.path = root / JOURNAL
+        self.key = key
+        self._now = now
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _readable(self.path):
+            self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
+            _prepare(self._db)
+
+    def append(self, phase: str, kind: str, /, *, kept: KeptBundle | None = None, **detail: Any) -> None:
+        """Write one event (and the bundle it speaks of); when this returns, it is on the disk."""
+        row = (self._now(), self.key.target, self.key.owner, self.key.chain, phase, kind, json.dumps(detail))
+        with _readable(self.path), _transaction(self._db):
+            if kept is not None:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO bundle VALUES (?, ?, ?)", (kept.hash, kept.metadata, kept.notebook)
+                )
+            self._db.execute(
+                "INSERT INTO event (time, target, owner, chain, phase, kind, detail) VALUES (?, ?, ?, ?, ?, ?, ?)", row
+            )
+
+    def entries(self) -> list[Entry]:
+        """Every event of this chain on this target, oldest first."""
+        with _readable(self.path):
+            rows = self._db.execute(
+                "SELECT number, time, phase, kind, detail FROM event "
+                "WHERE target = ? AND owner = ? AND chain = ? ORDER BY number",
+                (self.key.target, self.key.owner, self.key.chain),
+            ).fetchall()
+            return [Entry(number, when, phase, kind, json.loads(text)) for number, when, phase, kind, text in rows]
+
+    def states(self) -> dict[str, PhaseState]:
+        """What the events amount to, by phase; a phase without events is absent."""
+        with _readable(self.path):
+            return fold(self.entries())
+
+    def kept(self, bundle_hash: str) -> KeptBundle | None:
+        """The bundle of that hash, if it was ever shown or pushed."""
+        with _readable(self.path):
+            row = self._db.execute(
+                "SELECT hash, metadata, notebook FROM bundle WHERE hash = ?", (bundle_hash,)
+            ).fetchone()
+        return None if row is None else KeptBundle(*row)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_states(root: Path, key: Key) -> dict[str, PhaseState]:
+    """The states of a project without making a journal where there is none."""
+    if not (root / JOURNAL).exists():
+        return {}
+    with Journal(root, key) as journal:
+        return journal.states()
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA busy_timeout = 30000")
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise sqlite3.DatabaseError("this file system does not carry SQLite's write-ahead log")
+    db.execute("PRAGMA synchronous = FULL")
+    with _transaction(db):
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            for statement in _statements(_SCHEMA):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+    if version > FORMAT:
+        raise InputError(f"the journal has format {version}, this kchain knows {FORMAT}", "install the newer kchain")
+    if (finding := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise sqlite3.DatabaseError(finding)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script; `executescript` would end the transaction."""
+    part = ""
+    for line in script.splitlines():
+        part += line + "\n"
+        if sqlite3.complete_statement(part):
+            yield part
+            part = ""
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Damage to the journal, told with its cure."""
+    try:
+        yield
+    except (sqlite3.Error, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: the journal cannot be used: {error}",
+            f"move it away (mv {path} {path}.damaged), then rebuild it from what the target knows: "
+            "kchain adopt PHASE --kernel owner/slug, once for every phase that has run",
+        ) from error

@@ -1,0 +1,137 @@
+"""Whether a finished version counts: its result file, its adapter, its lineage, its gates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kchain.errors import AdapterRefused, EditedOutside, KchainError, PhaseFailed
+from kchain.orchestrator import gates
+from kchain.orchestrator.advice import advise, failing_cell
+from kchain.orchestrator.gates import GateResult
+from kchain.orchestrator.state import Ancestor, Version, rows
+from kchain.orchestrator.verify import Adapter, Expected, verify
+from kchain.phases import Chain
+
+RESULT = "kchain-result.json"
+LOG = "session.log"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A version that counts."""
+
+    adapter: Adapter
+    gates: tuple[GateResult, ...]
+
+
+def judge(chain: Chain, phase: str, version: Version, folder: Path) -> Verdict:
+    """Decide about the outputs in `folder`. The result file outranks the target's status word.
+
+    Raises:
+        PhaseFailed: the training failed or missed a gate; with the traceback's cell and advice where there are any.
+        AdapterRefused: the adapter is not what this phase should have made.
+        EditedOutside: these are the outputs of another version.
+    """
+    result = read_result(folder)
+    if result is None:
+        raise _without_result(phase, version, folder)
+    if result.get("bundle") != version.hash:
+        raise EditedOutside(
+            f"the outputs of {phase} version {version.number} were made by another bundle than the one pushed",
+            f"look at the kernel on the target; to run it again: kchain push {phase} --again",
+        )
+    if result.get("status") == "failed":
+        reason = str(result.get("reason") or "no reason given")
+        raise with_advice(f"{phase} version {version.number} failed: {reason}", reason, folder)
+    missed = [gate for gate in _gates(chain, phase, result) if not gate.passed]
+    if missed:
+        lines = "\n".join(f"  {gate.name}: wanted {gate.wanted}, got {gate.got}" for gate in missed)
+        raise with_advice(f"{phase} version {version.number} missed its gates:\n{lines}", lines, folder)
+    adapter = verify(folder, expected(chain, phase, version))
+    return Verdict(adapter, tuple(_gates(chain, phase, result)))
+
+
+def expected(chain: Chain, phase: str, version: Version) -> Expected:
+    """What the adapter of a version must be."""
+    return Expected(
+        lora=chain.phase(phase).lora,
+        base_model=chain.model.source,
+        pad_id=chain.model.eos_id,
+        pad_token=chain.model.eos_token,
+        bundle_hash=version.hash,
+        lineage=tuple((ancestor.phase, ancestor.sha256) for ancestor in version.lineage),
+    )
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result file of a session; None: it left none.
+
+    Raises:
+        AdapterRefused: the file is there and no result.
+    """
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise AdapterRefused(f"{folder / RESULT}: cannot be read: {error}", "fetch it again: kchain pull") from None
+    if not isinstance(result, dict):
+        raise AdapterRefused(f"{folder / RESULT}: is not a JSON object", "run the phase again")
+    return result
+
+
+def result_event(
+    adapter: Adapter, *, version: int | None, kind: str, ref: str, source_folder: str, folder: str
+) -> dict[str, Any]:
+    """A verified adapter as the journal's `verified` or `adopted` event."""
+    result: Mapping[str, Any] = adapter.result
+    known = result.get("lineage")
+    moved = dict(result.get("moved") or {})
+    return {
+        "version": version,
+        "kind": kind,
+        "ref": ref,
+        "source_folder": source_folder,
+        "sha256": adapter.sha256,
+        "bytes": adapter.bytes,
+        "lineage": rows(_lineage(known)) if known is not None else None,
+        "pad_id": result.get("pad_id"),
+        "metrics": dict(result.get("metrics") or {}),
+        "moved": moved,
+        "seconds": result.get("seconds"),
+        "folder": folder,
+    }
+
+
+def with_advice(message: str, text: str, folder: Path) -> KchainError:
+    """A failed phase with what the log tells and what experience says about it."""
+    log = _log(folder)
+    advice = advise(text) or advise(log)
+    cell = failing_cell(log)
+    hint = f"{advice.meaning}; {advice.change}" if advice is not None else ""
+    return PhaseFailed(f"{message}\n{cell}" if cell else message, hint)
+
+
+def _gates(chain: Chain, phase: str, result: Mapping[str, Any]) -> list[GateResult]:
+    return gates.check(result, chain.phase(phase).gates, chain.model.eos_id)
+
+
+def _without_result(phase: str, version: Version, folder: Path) -> KchainError:
+    said = f": {version.failure}" if version.failure else ""
+    message = f"{phase} version {version.number} ended with {version.word}{said} and left no {RESULT}"
+    return with_advice(message, version.failure or version.word, folder)
+
+
+def _log(folder: Path) -> str:
+    try:
+        return (folder / LOG).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _lineage(listed: Any) -> list[Ancestor]:
+    return [Ancestor(str(row["phase"]), str(row["sha256"])) for row in listed]

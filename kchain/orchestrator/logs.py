@@ -1,0 +1,69 @@
+"""`kchain logs` and `kchain pull`: read what a version left on the target, and change nothing but files in `runs/`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from kchain.errors import InputError, StillRunning
+from kchain.orchestrator.answers import LogLine
+from kchain.orchestrator.client import Client
+from kchain.orchestrator.decide import LIVE
+from kchain.orchestrator.drive import Ports
+from kchain.orchestrator.journal import Key, read_states
+from kchain.orchestrator.target import Target
+from kchain.phases import Chain
+
+
+def read_log(
+    chain: Chain, phase: str, target: Target, *, follow: bool, ports: Ports | None = None
+) -> Iterator[LogLine]:
+    """The log of the last version; with `follow`, live until its end.
+
+    Raises:
+        StillRunning: it runs and `follow` is off.
+        InputError: the phase has never run there.
+        Unreachable: the target does not answer.
+    """
+    client, ref, version = _open(chain, phase, target, ports)
+    if not follow and client.status(ref, version).word in LIVE:
+        raise StillRunning(f"{phase} version {version} is still running", f"follow it: kchain logs {phase} -f")
+    yield from client.follow(ref, version)
+
+
+def fetch_outputs(chain: Chain, phase: str, target: Target, *, ports: Ports | None = None) -> Path:
+    """Fetch the outputs of the last version.
+
+    Returns:
+        The folder they lie in.
+
+    Raises:
+        StillRunning: they exist only when the session is over.
+        InputError, Unreachable: as `read_log`.
+    """
+    ports = ports or Ports()
+    client, ref, version = _open(chain, phase, target, ports)
+    if client.status(ref, version).word in LIVE:
+        raise StillRunning(f"{phase} version {version} is still running", "outputs appear when it has ended")
+    place = chain.root / "runs" / target.folder / phase / f"v{version}"
+    # The old copy goes only when the new one is whole.
+    fresh = place.with_name(f"{place.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    ports.pull(client, ref, version, fresh)
+    shutil.rmtree(place, ignore_errors=True)
+    fresh.rename(place)
+    return place
+
+
+def _open(chain: Chain, phase: str, target: Target, ports: Ports | None) -> tuple[Client, str, int]:
+    """The connection, the kernel, and the version the journal knows, else the one that is there."""
+    ref = chain.kernel(phase)
+    state = read_states(chain.root, Key(target.name, chain.owner, chain.name)).get(phase)
+    client = (ports or Ports()).connect(target)
+    if state is not None and state.version is not None:
+        return client, ref, state.version.number
+    kernel = client.kernel(ref)
+    if kernel is None:
+        raise InputError(f"{phase} has never run on {target.name}", f"kchain push {phase}")
+    return client, ref, kernel.version

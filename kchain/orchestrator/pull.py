@@ -1,0 +1,105 @@
+"""The outputs of a kernel version, all of them or none: pulled beside their folder, renamed into place at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from kchain.errors import InputError
+from kchain.orchestrator.answers import Outputs
+from kchain.orchestrator.client import Client
+from kchain.orchestrator.fetch import download, safe_join, sync_folder
+from kchain.orchestrator.log_lines import lines_of
+from kchain.orchestrator.mapping import Declined
+
+LOG_NAME = "session.log"
+
+
+def pull(client: Client, ref: str, version: int, to: Path) -> Path:
+    """Fetch everything a finished session left into the folder `to`; a folder that is there is complete and stays.
+
+    A pull that was cut, or killed, goes on from where it was.
+
+    Raises:
+        Unreachable: the target or its store does not give everything.
+        InputError: this machine cannot store it.
+    """
+    if to.is_dir():
+        return to
+    part = to.with_name(f".{to.name}.part")
+    try:
+        outputs = _fetch_all(client, ref, version, part)
+    except Declined:
+        # Signed addresses end; a new list has new ones, and what is here already is not fetched again.
+        outputs = _fetch_all(client, ref, version, part)
+    try:
+        _write_log(part / LOG_NAME, outputs.log)
+        _put_in_place(part, to)
+    except OSError as error:
+        raise InputError(
+            f"{to}: cannot be written: {error.strerror or error}", "free disk space, or mend the folder"
+        ) from error
+    return to
+
+
+def _fetch_all(client: Client, ref: str, version: int, part: Path) -> Outputs:
+    outputs = client.outputs(ref, version)
+    sizes = client.sizes(ref, version)
+    places = {file: safe_join(part, _name_here(file.name)) for file in outputs.files}
+    try:
+        _begin(part, _fingerprint(outputs, sizes))
+    except OSError as error:
+        raise InputError(f"{part}: cannot be written: {error.strerror or error}", "mend the folder") from error
+    _check_room(part, sum(sizes.values()))
+    for file, place in places.items():
+        if not place.exists():
+            download(file.url, place, sizes.get(file.name), client.transport.patience)
+    return outputs
+
+
+def _name_here(name: str) -> str:
+    """An output may be called what kchain calls the log."""
+    return f"{name}.output" if name == LOG_NAME else name
+
+
+def _fingerprint(outputs: Outputs, sizes: dict[str, int]) -> str:
+    """What tells one run's outputs from another's with the same number, such as after a server was set up anew."""
+    seen = [[file.name, sizes.get(file.name)] for file in outputs.files]
+    return hashlib.sha256(json.dumps([seen, outputs.log]).encode()).hexdigest()
+
+
+def _begin(part: Path, fingerprint: str) -> None:
+    """Start, or go on where an earlier pull of the same outputs ended."""
+    note = part.with_name(f"{part.name}.of")
+    if part.exists() and (not note.exists() or note.read_text(encoding="utf-8") != fingerprint):
+        shutil.rmtree(part)
+    part.mkdir(parents=True, exist_ok=True)
+    note.write_text(fingerprint, encoding="utf-8")
+
+
+def _check_room(part: Path, needed: int) -> None:
+    present = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+    free = shutil.disk_usage(part).free
+    if needed - present > free:
+        raise InputError(
+            f"{part.parent}: the outputs need {needed - present} bytes, {free} are free", "free disk space"
+        )
+
+
+def _write_log(path: Path, log: str) -> None:
+    """The session's log as plain text, one line per line."""
+    text = "".join(f"{line.text}\n" for line in lines_of(log))
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(part: Path, to: Path) -> None:
+    sync_folder(part)
+    os.replace(part, to)
+    part.with_name(f"{part.name}.of").unlink(missing_ok=True)
+    sync_folder(to.parent)

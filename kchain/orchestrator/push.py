@@ -1,0 +1,137 @@
+"""`kchain push`: one phase, reviewed, at the right moment, once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kchain.orchestrator.actions import Action, Done, Found, Push, Stop, Wait, Wish
+from kchain.orchestrator.adopted import adopted_sources
+from kchain.orchestrator.decide import decide
+from kchain.orchestrator.drive import Driver, Ports, driving
+from kchain.orchestrator.folders import BundleFolders
+from kchain.orchestrator.journal import JOURNAL, Journal, Key
+from kchain.orchestrator.observe import Observer
+from kchain.orchestrator.report import Reporter
+from kchain.orchestrator.state import PhaseState
+from kchain.orchestrator.target import Target
+from kchain.phases import Chain
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """What a push came to.
+
+    Attributes:
+        pushed: a new version was made.
+        version, url: of the version that now holds the bundle; None and empty when there was nothing to push and
+            nothing had been pushed.
+    """
+
+    pushed: bool
+    version: int | None
+    url: str
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a push would do (`--dry-run`).
+
+    Attributes:
+        verdict: in words.
+        command: Kaggle's own command for the same push.
+    """
+
+    kernel: str
+    folder: Path
+    hash: str
+    metadata: Mapping[str, Any]
+    session_timeout: int
+    verdict: str
+    command: str
+
+
+def push(
+    chain: Chain,
+    phase: str,
+    target: Target,
+    reporter: Reporter,
+    *,
+    yes: bool = False,
+    again: bool = False,
+    wait: bool = True,
+    ports: Ports | None = None,
+) -> PushReport:
+    """Push one phase, unless the very same bundle already has a result.
+
+    Args:
+        yes: approve what renders now.
+        again: push a finished or failed phase that has not changed.
+        wait: sit out a running version, a session cap, a rate limit; False: stop there.
+
+    Raises:
+        NotReviewed, StillRunning, SessionCap, QuotaUsedUp, RateLimited, DriverLocked: not now.
+        InputError, PushRefused, EditedOutside, Unreachable: see `kchain.errors`.
+    """
+    chain.phase(phase)
+    with driving(chain, target, reporter, ports) as driver:
+        prepare(driver, phase, approve=yes)
+        action = driver.drive(phase, Wish.AGAIN if again else Wish.PUSH, until_pushed=True, wait=wait)
+        if isinstance(action, Wait):
+            raise action.error
+        version = driver.states().get(phase, PhaseState()).version
+        return PushReport(isinstance(action, Push), version.number if version else None, version.url if version else "")
+
+
+def prepare(driver: Driver, phase: str, *, approve: bool) -> None:
+    """Have the bundle folder there; with `approve`, render it anew and count it as reviewed."""
+    if approve:
+        driver.folders.write(phase)
+        bundle_hash = driver.folders.rendered(phase).hash
+        if bundle_hash not in driver.states().get(phase, PhaseState()).reviewed:
+            driver.journal.append(phase, "reviewed", hash=bundle_hash)
+    elif not driver.folders.folder(phase).is_dir():
+        driver.folders.write(phase)
+
+
+def rehearse_push(chain: Chain, phase: str, target: Target, *, again: bool, ports: Ports | None = None) -> Rehearsed:
+    """Look at everything that `push` looks at, and change nothing.
+
+    Raises:
+        Unreachable, CredentialsError: the target cannot be asked.
+    """
+    ports = ports or Ports()
+    timeout = chain.phase(phase).session_timeout
+    with tempfile.TemporaryDirectory() as empty:
+        key = Key(target.name, chain.owner, chain.name)
+        place = chain.root if (chain.root / JOURNAL).exists() else Path(empty)
+        with Journal(place, key) as journal:
+            states, wish = journal.states(), Wish.AGAIN if again else Wish.PUSH
+            folders = BundleFolders(chain, target, adopted_sources(chain, states))
+            observer = Observer(chain, journal, folders, target.settle_seconds)
+            seen = observer.at_hand(phase, states, wish, ports.clock.now())
+            seen = observer.look(lambda: ports.connect(target), phase, states, wish, seen)
+            verdict = _verdict(decide(phase, states.get(phase, PhaseState()), seen, wish))
+    folder = folders.folder(phase)
+    bundle = folders.rendered(phase)
+    shown = folder.relative_to(chain.root).as_posix()
+    command = f"kaggle kernels push -p {shown} -t {timeout}"
+    return Rehearsed(chain.kernel(phase), folder, bundle.hash, bundle.metadata, timeout, verdict, command)
+
+
+def _verdict(action: Action) -> str:
+    match action:
+        case Push(before):
+            return "would push" + ("; there is no such kernel yet" if before is None else f" over version {before}")
+        case Found(version):
+            return f"would push nothing: version {version} on the target is this very bundle"
+        case Done():
+            return "would push nothing: this bundle has a verified result (--again pushes it nevertheless)"
+        case Wait(reason):
+            return f"would wait: {reason}"
+        case Stop(error):
+            return f"would refuse: {error.message}"
+    return "would first settle what the last push came to"

@@ -1,0 +1,114 @@
+"""`kchain review`: what would be pushed, and what changed since the last push. Showing it is what makes it reviewed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kchain.kernel_metadata import METADATA_FILE
+from kchain.orchestrator.adopted import adopted_sources
+from kchain.orchestrator.folders import BundleFolders
+from kchain.orchestrator.journal import Journal, KeptBundle, Key
+from kchain.orchestrator.state import PhaseState
+from kchain.orchestrator.target import Target
+from kchain.phases import Chain, Phase
+
+if TYPE_CHECKING:
+    from kchain.bundle.lint import Finding
+
+
+@dataclass(frozen=True)
+class Review:
+    """One bundle as a person is shown it.
+
+    Attributes:
+        plan: (what, value) lines.
+        pushed: version that was pushed last; None: none was.
+        changes: diff of notebook and metadata against that version; against nothing for a first push.
+        known: this very bundle was reviewed before.
+    """
+
+    phase: str
+    kernel: str
+    folder: Path
+    hash: str
+    plan: tuple[tuple[str, str], ...]
+    metadata: Mapping[str, Any]
+    pushed: int | None
+    changes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    known: bool
+
+
+def review(chain: Chain, target: Target, phases: list[str]) -> list[Review]:
+    """Render, write, lint and compare the bundles of these phases; records nothing.
+
+    Raises:
+        InputError: a phase cannot be rendered, or the journal is damaged.
+    """
+    with Journal(chain.root, Key(target.name, chain.owner, chain.name)) as journal:
+        states = journal.states()
+        folders = BundleFolders(chain, target, adopted_sources(chain, states))
+        return [_review(chain, folders, journal, states.get(phase, PhaseState()), phase) for phase in phases]
+
+
+def record(chain: Chain, target: Target, reviews: list[Review]) -> None:
+    """Remember that a person was shown these bundles."""
+    with Journal(chain.root, Key(target.name, chain.owner, chain.name)) as journal:
+        for shown in reviews:
+            if not shown.known:
+                journal.append(shown.phase, "reviewed", hash=shown.hash)
+
+
+def _review(chain: Chain, folders: BundleFolders, journal: Journal, state: PhaseState, phase: str) -> Review:
+    from kchain.bundle.lint import lint
+
+    folder = folders.write(phase)
+    bundle = folders.rendered(phase)
+    last = journal.kept(state.version.hash) if state.version is not None else None
+    return Review(
+        phase=phase,
+        kernel=chain.kernel(phase),
+        folder=folder,
+        hash=bundle.hash,
+        plan=_plan(chain, chain.phase(phase)),
+        metadata=bundle.metadata,
+        pushed=state.version.number if state.version is not None else None,
+        changes=tuple(_changes(folders, phase, last)),
+        findings=tuple(lint(folder)),
+        known=bundle.hash in state.reviewed,
+    )
+
+
+def _changes(folders: BundleFolders, phase: str, last: KeptBundle | None) -> list[str]:
+    from kchain.bundle import diff
+
+    bundle = folders.rendered(phase)
+    old = None if last is None else json.loads(last.notebook)
+    before = [] if last is None else json.dumps(json.loads(last.metadata), indent=1, sort_keys=True).splitlines()
+    after = json.dumps(bundle.metadata, indent=1, sort_keys=True).splitlines()
+    metadata = (
+        list(difflib.unified_diff(before, after, METADATA_FILE, METADATA_FILE, lineterm="")) if last is not None else []
+    )
+    return [*metadata, *diff(old, bundle.notebook)]
+
+
+def _plan(chain: Chain, phase: Phase) -> tuple[tuple[str, str], ...]:
+    training, data = phase.training, phase.data
+    built_on = ", ".join(ancestor.name for ancestor in chain.lineage(phase.name))
+    length = f"{training.max_steps} steps at most" if training.max_steps else f"{training.epochs} epochs"
+    return (
+        ("what", phase.description),
+        ("base model", chain.model.source),
+        ("built on", built_on or "the base model alone"),
+        ("data", ", ".join(source.name for source in data.sources) + f"; at most {data.max_examples} examples"),
+        ("recipe", data.recipe),
+        ("LoRA", f"rank {phase.lora.r}, alpha {phase.lora.alpha}, {', '.join(phase.lora.targets)}"),
+        ("training", f"{length}, batch {training.batch} x {training.accumulation}, rate {training.learning_rate:g}"),
+        ("machine", f"{phase.accelerator.name}, {phase.precision} ({phase.precision_reason})"),
+        ("time limit", f"{phase.session_timeout / 3600:g} h"),
+    )

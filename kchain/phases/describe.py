@@ -1,0 +1,90 @@
+"""What pydantic found wrong in a file, in words for whoever wrote the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from kchain.phases.schema import MODEL_REF, NAME, REF
+
+# What a value must be, by pydantic's name of the error.
+_TYPES = {
+    "string_type": 'a text, in "quotes"',
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+    "tuple_type": "a list, in [brackets]",
+    "dict_type": "a table",
+    "model_type": "a table",
+}
+_PATTERNS = {
+    NAME: "small letters, digits, - and _, beginning with a letter or digit",
+    REF: "owner/name",
+    MODEL_REF: "owner/model/framework/variation/version, such as qwen-lm/qwen2.5/transformers/0.5b-instruct/1",
+}
+# pydantic adds the name of each alternative of `str | int | float | bool` to the place of the error.
+_ALTERNATIVES = frozenset({"str", "constrained-str", "int", "float", "bool"})
+
+
+def describe(error: ValidationError, table: type[BaseModel]) -> list[str]:
+    """Each error of a file as `key: what is wrong; what is allowed`, without those that only follow from others."""
+    problems = error.errors()
+    places = [problem["loc"] for problem in problems]
+    texts = [
+        _describe(problem, table)
+        for problem in problems
+        # A list whose items are wrong counts as too short besides.
+        if problem["type"] != "too_short" or not any(_is_below(place, problem["loc"]) for place in places)
+    ]
+    return list(dict.fromkeys(texts))
+
+
+def _is_below(place: tuple[int | str, ...], above: tuple[int | str, ...]) -> bool:
+    return len(place) > len(above) and place[: len(above)] == above
+
+
+def _describe(problem: Mapping[str, Any], table: type[BaseModel]) -> str:
+    path = [str(part) for part in problem["loc"]]
+    if path and path[-1] in _ALTERNATIVES:
+        return f"{'.'.join(path[:-1])}: a text, a number, true or false; found {problem['input']!r:.80}"
+    key = ".".join(path) or "the file"
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        allowed = _keys_at(table, path[:-1])
+        return f"{key}: unknown key" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
+    if kind == "missing":
+        return f"{key}: missing"
+    if kind in _TYPES:
+        return f"{key}: {_TYPES[kind]}; found {problem['input']!r:.80}"
+    if kind == "string_pattern_mismatch" and context.get("pattern") in _PATTERNS:
+        return f"{key}: {_PATTERNS[context['pattern']]}; found {problem['input']!r:.80}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if kind == "value_error":
+        return f"{key}: {context.get('error', message)}"
+    return f"{key}: {message[0].lower()}{message[1:]}; found {problem['input']!r:.80}"
+
+
+def _keys_at(table: type[BaseModel], path: list[str]) -> list[str]:
+    """The keys allowed in the table that `path` leads to."""
+    current: Any = table
+    for part in path:
+        if part.isdigit():
+            continue
+        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
+        if field is None:
+            return []
+        current = _table_in(field.annotation)
+    return list(current.model_fields) if hasattr(current, "model_fields") else []
+
+
+def _table_in(annotation: Any) -> Any:
+    """The model inside `Model | None` or `tuple[Model, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if (found := _table_in(inner)) is not None:
+            return found
+    return None

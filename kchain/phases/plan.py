@@ -1,0 +1,190 @@
+"""What a phase will do before it does it: steps, hours, disk, and what moves from phase to phase. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kchain.phases.accelerators import GIB
+from kchain.phases.chain import Chain, Phase
+from kchain.phases.models import model_shape
+from kchain.phases.schema import Data, Source
+
+HALF_BYTES = 2
+# One process trains on one GPU; a second one stays idle.
+GPUS_USED = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of one phase. None stands where the base model's shape is not known.
+
+    Attributes:
+        built_on: the ancestors whose adapters are merged first, root first.
+        examples: most examples that are used, over all sources; `examples_reason` says what sets the cap.
+        validation: of these, kept aside to judge by.
+        steps: optimizer steps, at most.
+        hours: steps x planned seconds of a step.
+        timeout_hours: when the target ends the session.
+        gpu_memory: usable bytes of the GPU that trains, 0 on a CPU.
+        weight_bytes: of the frozen base model in its half-precision files.
+        disk: bytes of scratch for the merged base; 0 where there is nothing to merge.
+        adapter_bytes: expected size of the adapter this phase makes.
+        moved: bytes of adapters that come in from the ancestors.
+        whole_model: bytes that would come in if the parent handed on its whole merged model.
+        warnings: what does not fit, with what to change.
+    """
+
+    phase: str
+    title: str
+    kernel: str
+    model: str
+    built_on: tuple[str, ...]
+    sources: tuple[str, ...]
+    examples: int
+    examples_reason: str
+    validation: int
+    batch: int
+    accumulation: int
+    epochs: int
+    steps: int
+    steps_reason: str
+    hours: float
+    timeout_hours: float
+    accelerator: str
+    gpus: int
+    gpus_used: int
+    gpu_memory: int
+    precision: str
+    precision_reason: str
+    weight_bytes: int | None
+    disk: int | None
+    adapter_bytes: int | None
+    moved: int | None
+    whole_model: int | None
+    warnings: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        return not self.warnings
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `kchain plan --json`."""
+        return asdict(self)
+
+
+def plan(chain: Chain, phase_name: str) -> Plan:
+    """Work out the plan of a phase from the files alone.
+
+    Raises:
+        InputError: the chain has no phase of that name.
+    """
+    phase = chain.phase(phase_name)
+    training = phase.training
+    ancestors = chain.lineage(phase_name)
+    shape = model_shape(chain.model.source)
+    examples, examples_reason = _examples(chain, phase)
+    validation = _validation(phase.data, examples)
+    steps, steps_reason = _steps(phase, examples - validation)
+    hours = steps * training.step_seconds / 3600
+    adapter = shape.adapter_bytes(phase.lora.r, phase.lora.targets) if shape else None
+    weights = shape.parameters * HALF_BYTES if shape else None
+    # The merged base is written as fp16, whatever precision trains.
+    disk = weights if ancestors else 0
+    return Plan(
+        phase=phase.name,
+        title=phase.title,
+        kernel=chain.kernel(phase_name),
+        model=chain.model.source,
+        built_on=tuple(ancestor.name for ancestor in ancestors),
+        sources=tuple(describe_source(source) for source in phase.data.sources),
+        examples=examples,
+        examples_reason=examples_reason,
+        validation=validation,
+        batch=training.batch,
+        accumulation=training.accumulation,
+        epochs=training.epochs,
+        steps=steps,
+        steps_reason=steps_reason,
+        hours=hours,
+        timeout_hours=phase.session_timeout / 3600,
+        accelerator=phase.accelerator.name,
+        gpus=phase.accelerator.gpus,
+        gpus_used=min(phase.accelerator.gpus, GPUS_USED),
+        gpu_memory=phase.accelerator.memory,
+        precision=phase.precision,
+        precision_reason=phase.precision_reason,
+        weight_bytes=weights,
+        disk=disk,
+        adapter_bytes=adapter,
+        moved=None if adapter is None else adapter * len(ancestors),
+        whole_model=weights if ancestors else 0,
+        warnings=(*_time_warnings(phase, hours), *_space_warnings(phase, weights, disk)),
+    )
+
+
+def describe_source(source: Source) -> str:
+    """Where a source comes from, in a few words."""
+    if source.kind == "huggingface":
+        subset = f", {source.subset}" if source.subset else ""
+        return f"{source.huggingface} on Hugging Face ({source.split}{subset})"
+    return f"{source.file} of {source.dataset}" if source.dataset else f"{source.file} of this project"
+
+
+def _examples(chain: Chain, phase: Phase) -> tuple[int, str]:
+    """The most examples there can be, and what says so."""
+    limits = [_most(chain, source) for source in phase.data.sources]
+    cap = phase.data.max_examples
+    known = [limit for limit in limits if limit is not None]
+    if len(known) == len(limits) and sum(known) <= cap:
+        return sum(known), "all that the sources may give"
+    return cap, "max_examples"
+
+
+def _most(chain: Chain, source: Source) -> int | None:
+    """The most examples of one source; only a project file can be counted beforehand."""
+    rows = chain.files[source.file].count("\n") if source.kind == "project" and source.file else None
+    if rows is None or source.limit is None:
+        return source.limit if rows is None else rows
+    return min(rows, source.limit)
+
+
+def _validation(data: Data, examples: int) -> int:
+    """Examples kept aside, counted as the runtime counts them."""
+    share = min(data.max_validation, int(examples * data.validation))
+    return 1 if data.validation and not share and examples > 1 else share
+
+
+def _steps(phase: Phase, examples: int) -> tuple[int, str]:
+    training = phase.training
+    together = training.batch * training.accumulation
+    steps = training.epochs * math.ceil(examples / together)
+    if training.max_steps is not None and training.max_steps < steps:
+        return training.max_steps, "max_steps"
+    return steps, f"{training.epochs} x {examples:,} examples / {together} a step"
+
+
+def _time_warnings(phase: Phase, hours: float) -> list[str]:
+    limit = phase.session_timeout / 3600
+    if hours <= limit:
+        return []
+    return [
+        f"{hours:.1f} h of training do not fit into a session of {limit:.1f} h: lower max_examples or epochs, set "
+        "max_steps, or raise session_timeout (12h at most)"
+    ]
+
+
+def _space_warnings(phase: Phase, weights: int | None, disk: int | None) -> list[str]:
+    warnings = []
+    machine = phase.accelerator
+    if weights and machine.is_gpu and phase.training.quantization == "none" and weights > machine.memory:
+        warnings.append(
+            f"the base model alone takes {weights / GIB:.1f} GiB of a GPU that has {machine.memory / GIB:.1f} GiB: "
+            'set quantization = "nf4", or take a smaller model'
+        )
+    if disk and disk > machine.disk:
+        warnings.append(
+            f"the merged base takes {disk / GIB:.1f} GiB of {machine.disk / GIB:.0f} GiB scratch: take a smaller model"
+        )
+    return warnings

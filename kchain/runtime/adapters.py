@@ -1,0 +1,118 @@
+"""The adapters a phase builds on: found where they are mounted, and refused unless they are what they must be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .failure import Stop
+from .paths import Paths
+
+WEIGHTS = "adapter_model.safetensors"
+RESULT = "kchain-result.json"
+# Settings of PEFT under which `B @ A * alpha / r` would not be the whole change of a weight.
+OTHER_MATHS = (
+    "use_dora", "use_rslora", "fan_in_fan_out", "lora_bias", "rank_pattern", "alpha_pattern", "modules_to_save",
+    "trainable_token_indices", "layer_replication", "target_parameters",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A verified adapter: its folder, and the sha256 and size in bytes of its weights file."""
+
+    phase: str
+    kind: str
+    ref: str
+    folder: Path
+    sha256: str
+    bytes: int
+
+    def entry(self) -> dict[str, str]:
+        """Its line in a lineage."""
+        return {"phase": self.phase, "kind": self.kind, "ref": self.ref, "sha256": self.sha256}
+
+
+def find(paths: Paths, parameters: dict[str, Any]) -> list[Adapter]:
+    """Every adapter of the lineage, root first, verified.
+
+    Raises:
+        Stop: one is missing, changed, trained otherwise, or built on other adapters than those found here.
+    """
+    found: list[Adapter] = []
+    for ancestor in parameters["lineage"]:
+        found.append(_verify(paths, ancestor, parameters, found))
+    return found
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(paths: Paths, ancestor: dict[str, Any], parameters: dict[str, Any], earlier: Sequence[Adapter]) -> Adapter:
+    phase, kind, ref = ancestor["phase"], ancestor["kind"], ancestor["ref"]
+    mount = paths.mount(kind, ref)
+    folder = mount / ancestor["folder"]
+    cure = f"look at the output of {ref}, and run {phase} again or adopt another adapter for it"
+    weights = folder / WEIGHTS
+    if not weights.is_file() or not (folder / "adapter_config.json").is_file():
+        raise Stop(f"{phase}: {folder} lacks {WEIGHTS} or adapter_config.json; pickled weights are not opened", cure)
+    adapter = Adapter(phase, kind, ref, folder, sha256(weights), weights.stat().st_size)
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    result_file = mount / RESULT
+    result = json.loads(result_file.read_text(encoding="utf-8")) if result_file.is_file() else None
+    if result is None and not ancestor["sha256"]:
+        raise Stop(f"{phase}: {mount} has no {RESULT}, and no hash of its adapter is known", cure)
+    problems = _differences(config, parameters["lora"])
+    if ancestor["sha256"] and ancestor["sha256"] != adapter.sha256:
+        problems.append(f"the file's sha256 is {adapter.sha256}, {ancestor['sha256']} was adopted")
+    if result is not None:
+        problems += _contradictions(result, adapter, parameters, earlier)
+    if problems:
+        raise Stop(f"the adapter of {phase} is refused: {'; '.join(problems)}", cure)
+    return adapter
+
+
+def _differences(config: dict[str, Any], lora: dict[str, Any]) -> list[str]:
+    """Where an adapter's own config is not the chain's LoRA config."""
+    have = {
+        "r": config.get("r"),
+        "alpha": config.get("lora_alpha"),
+        "dropout": config.get("lora_dropout"),
+        "bias": config.get("bias"),
+        "targets": sorted(config.get("target_modules") or ()),
+    }
+    want = {**lora, "targets": sorted(lora["targets"])}
+    if want["targets"] == ["all-linear"]:  # PEFT writes down the names it found
+        want["targets"] = have["targets"]
+    problems = [f"lora {key} is {have[key]}, the chain has {want[key]}" for key in have if have[key] != want[key]]
+    if config.get("peft_type") != "LORA":
+        problems.append(f"it is {config.get('peft_type')}, not LORA")
+    return problems + [f"it uses {key}, which a merge would lose" for key in OTHER_MATHS if config.get(key)]
+
+
+def _contradictions(
+    result: dict[str, Any], adapter: Adapter, parameters: dict[str, Any], earlier: Sequence[Adapter]
+) -> list[str]:
+    """Where the result file beside an adapter says something else than what is here."""
+    recorded = result.get("adapter") or {}
+    pairs = (
+        ("sha256 of the adapter", recorded.get("sha256"), adapter.sha256),
+        ("pad id", result.get("pad_id"), parameters["pad"]["id"]),
+        ("base model", result.get("base_model"), parameters["model"]["source"]),
+        (
+            "adapters merged before it",
+            [line["sha256"] for line in result.get("lineage", ())],
+            [a.sha256 for a in earlier],
+        ),
+    )
+    problems = [f"{name}: its session recorded {was}, here it is {now}" for name, was, now in pairs if was != now]
+    if result.get("status") not in ("complete", "partial"):
+        problems.append(f"its session ended as {result.get('status')}")
+    return problems

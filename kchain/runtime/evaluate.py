@@ -1,0 +1,44 @@
+"""How good the adapter is on examples it was not trained on, and a fingerprint of it that others can reproduce."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .collate import Collator
+from .encode import IGNORED, Encoded
+
+PROBE_TOKENS = 16  # ids of an example that the probe takes
+PROBE_LOGITS = 8  # logits of the last position that it records
+
+
+@torch.no_grad()
+def evaluate(model: Any, examples: list[Encoded], collate: Collator, batch: int) -> tuple[float, float]:
+    """(mean loss, share of tokens predicted right), both over learned tokens only; no logits are kept."""
+    model.eval()
+    device = next(model.parameters()).device
+    loss = right = count = 0.0
+    by_length = sorted(examples, key=len)  # batches of like lengths: little padding
+    for start in range(0, len(by_length), batch):
+        inputs = {name: value.to(device) for name, value in collate(by_length[start : start + batch]).items()}
+        labels, targets = inputs.pop("labels"), inputs.pop("shift_labels", None)
+        logits = model(**inputs).logits
+        if targets is None:
+            logits, targets = logits[:, :-1], labels[:, 1:]
+        learned = targets != IGNORED
+        scores, truth = logits[learned].float(), targets[learned]
+        loss += torch.nn.functional.cross_entropy(scores, truth, reduction="sum").item()
+        right += (scores.argmax(dim=-1) == truth).sum().item()
+        count += learned.sum().item()
+    return loss / count, right / count
+
+
+@torch.no_grad()
+def probe(model: Any, example: Encoded) -> dict[str, Any]:
+    """The first logits after the beginning of an example: the adapter on its merged base must give them again."""
+    model.eval()
+    ids = example.ids[:PROBE_TOKENS].tolist()
+    device = next(model.parameters()).device
+    logits = model(input_ids=torch.tensor([ids], device=device)).logits[0, -1].float()
+    return {"prompt_ids": ids, "logits": logits[:PROBE_LOGITS].tolist(), "argmax": int(logits.argmax())}

@@ -1,0 +1,99 @@
+"""One row becomes one example: `{"text": ...}` or `{"messages": [{"role", "content"}, ...]}`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+Row = dict[str, Any]
+Example = dict[str, Any]
+ROLES = ("system", "user", "assistant", "tool")
+MISSING = object()
+
+
+class Unusable(ValueError):
+    """Why a row gives no example."""
+
+
+def text(value: Any) -> str:
+    """A value as text: text as it is, nothing as "", anything else as JSON."""
+    if value is None or value is MISSING:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def lookup(row: Row, column: str) -> Any:
+    """The value of a column; dots reach into nested objects. MISSING where there is none."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return MISSING
+        value = value[part]
+    return value
+
+
+def condition(spec: dict[str, Any]) -> Callable[[Row], bool]:
+    """The test that one `where` entry describes: {column, equals | any_of | contains | matches, negate}."""
+    column, negate = spec["column"], bool(spec.get("negate"))
+    wanted = [spec["equals"]] if spec.get("equals") is not None else list(spec.get("any_of") or ())
+    words = [word.casefold() for word in spec.get("contains") or ()]
+    pattern = re.compile(spec["matches"]) if spec.get("matches") is not None else None
+    texts = {text(value) for value in wanted}  # a CSV has "1" where JSON has 1
+
+    def holds(row: Row) -> bool:
+        value = text(lookup(row, column))
+        if pattern is not None:
+            found = pattern.search(value) is not None
+        elif words:
+            found = any(word in value.casefold() for word in words)
+        else:
+            found = value in texts
+        return found is not negate
+
+    return holds
+
+
+def make_example(values: dict[str, Any], recipe: str, system_prompt: str) -> Example:
+    """An example from the fields of a recipe; the system prompt is put in front where there is none.
+
+    Raises:
+        Unusable: a field is empty or has the wrong shape.
+    """
+    if recipe == "text":
+        return {"text": _filled(values, "text")}
+    turns = _turns(values["messages"]) if "messages" in values else _pair(values)
+    system = text(values.get("system")) or system_prompt
+    if system and turns[0]["role"] != "system":
+        turns.insert(0, {"role": "system", "content": system})
+    return {"messages": turns}
+
+
+def _filled(values: dict[str, Any], field: str) -> str:
+    value = text(values[field])
+    if not value.strip():
+        raise Unusable(f"{field} is empty")
+    return value
+
+
+def _pair(values: dict[str, Any]) -> list[dict[str, str]]:
+    prompt = _filled(values, "prompt")
+    context = text(values.get("context")).strip()
+    if context:
+        prompt = f"{prompt}\n\n{context}"
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": _filled(values, "completion")}]
+
+
+def _turns(messages: Any) -> list[dict[str, str]]:
+    if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
+        raise Unusable("messages is not a list of objects")
+    turns = [{"role": text(turn.get("role")), "content": text(turn.get("content"))} for turn in messages]
+    unknown = next((turn["role"] for turn in turns if turn["role"] not in ROLES), None)
+    if unknown is not None:
+        raise Unusable(f"unknown role {unknown!r}")
+    if not any(turn["role"] == "assistant" and turn["content"].strip() for turn in turns):
+        raise Unusable("nothing that the assistant says")
+    return turns

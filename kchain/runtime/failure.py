@@ -1,0 +1,42 @@
+"""Why a session stops, in words: what happened, and what to change."""
+
+from __future__ import annotations
+
+import errno
+
+
+class Stop(Exception):
+    """A reason to end the session, and what probably cures it."""
+
+    def __init__(self, reason: str, cure: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.cure = cure
+
+
+OUT_OF_MEMORY = (
+    "halve training.batch, double training.accumulation (same result), switch training.checkpointing on, "
+    'lower training.max_length, or set training.quantization = "nf4"; fewer examples do not help GPU memory'
+)
+# Words of an error's text or type -> cure; the first that is found counts.
+CURES = (
+    ("out of memory", OUT_OF_MEMORY),
+    ("outofmemory", OUT_OF_MEMORY),
+    ("memoryerror", "the machine's own memory is full: lower data.max_examples or set a limit on the largest source"),
+    ("unscale fp16 gradients", "a trainable weight is not fp32: do not cast the adapter to half precision"),
+    ("incompatible version of torchao", 'add "torchao" to what the environment uninstalls'),
+    ("no module named", "a package is missing: turn internet on, so that the install cell can fetch it"),
+    ("connection", "the network could not be reached: turn internet on for this phase, or try again later"),
+    ("keyboardinterrupt", "the session was interrupted, by a person or by its time limit: push again"),
+)
+
+
+def explain(error: BaseException) -> tuple[str, str]:
+    """Reason and cure of any error that ends a session."""
+    if isinstance(error, Stop):
+        return error.reason, error.cure
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return reason, "the disk is full: use a smaller base model, or fewer epochs (one checkpoint each)"
+    known = (cure for words, cure in CURES if words in reason.lower())
+    return reason, next(known, "read the traceback of the cell that failed")

@@ -1,0 +1,77 @@
+"""What a session leaves behind: the adapter with its tokenizer and model card, and the examples kept aside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from .adapters import WEIGHTS, sha256
+from .examples import Example
+from .files import begin_folder, finish_folder, write_text
+
+CARD = """---
+base_model: {base}
+library_name: peft
+tags: [lora, kchain]
+---
+# {chain} / {phase}: {title}
+
+A LoRA adapter, trained by kchain. {belongs}
+
+The tokenizer beside it has {pad} (id {pad_id}) as its end-of-sequence and its padding token; the training learned it as
+the end of an answer.
+"""
+FIRST = "It is a first phase: load it on {base} with `PeftModel.from_pretrained`."
+LATER = """**It does not belong on {base} alone**, but on that model with these adapters
+merged into it, in this order, in fp32, rounded once to fp16:
+
+{lineage}
+
+Load it on that merged model with `PeftModel.from_pretrained`."""
+
+
+def save_adapter(model: Any, tokenizer: Any, result: dict[str, Any], title: str, working: Path) -> dict[str, Any]:
+    """Writes `adapter/` and gives it its name when it is whole; returns its entry for the result file."""
+    target = working / "adapter"
+    partial = begin_folder(target)
+    model.peft_config["default"].base_model_name_or_path = result["base_model"]
+    # "auto" would ask Hugging Face about the base model; embeddings are never trained here.
+    model.save_pretrained(partial, save_embedding_layers=False)
+    tokenizer.save_pretrained(partial)
+    write_text(partial / "README.md", card(result, title))
+    finish_folder(partial, target)
+    weights = target / WEIGHTS
+    with safe_open(weights, framework="pt") as file:
+        tensors = len(list(file.keys()))
+    return {
+        "folder": target.name,
+        "file": WEIGHTS,
+        "sha256": sha256(weights),
+        "bytes": weights.stat().st_size,
+        "tensors": tensors,
+    }
+
+
+def card(result: dict[str, Any], title: str) -> str:
+    """The model card: above all, what the adapter must be put on."""
+    base = result["base_model"]
+    lineage = "\n".join(f"1. {line['phase']}: {line['ref']}, sha256 {line['sha256']}" for line in result["lineage"])
+    return CARD.format(
+        base=base,
+        chain=result["chain"],
+        phase=result["phase"],
+        title=title,
+        belongs=(LATER if lineage else FIRST).format(base=base, lineage=lineage),
+        pad=result["pad_token"],
+        pad_id=result["pad_id"],
+    )
+
+
+def save_validation(examples: Sequence[Example], working: Path) -> None:
+    """Writes `validation.jsonl`, so that later phases can measure what was forgotten."""
+    lines = (json.dumps(example, ensure_ascii=False) + "\n" for example in examples)
+    write_text(working / "validation.jsonl", "".join(lines))

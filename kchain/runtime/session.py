@@ -1,0 +1,200 @@
+"""One session from its first second to its result file. The driver cells of the notebook call nothing else."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Only what needs no torch: the environment is not installed yet when this module is imported.
+from . import data, install, preflight
+from .adapters import RESULT, find
+from .events import emit, peak_memory
+from .failure import Stop, explain
+from .files import write_json
+from .paths import Paths, session_paths
+
+# Share of the session's time, and the most of it in seconds, that is left for judging and saving.
+RESERVE = 0.1
+MOST_RESERVE = 900.0
+# Progress bars fill a notebook's log with thousands of lines.
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+METRICS = ("loss_first", "loss_last", "token_accuracy", "eval_loss", "steps", "epochs")
+
+
+def start(parameters: dict[str, Any], bundle: str) -> Session:
+    """Begins a session; from now on `kchain-result.json` tells the truth, even if the machine dies.
+
+    Args:
+        parameters: the notebook's PARAMETERS.
+        bundle: hash of the bundle, 64 hex digits.
+    """
+    preflight.choose_device(parameters["accelerator"]["gpus"])
+    os.environ.update(QUIET)
+    return Session(parameters, bundle, session_paths())
+
+
+class Session:
+    """The state that the driver cells share. Each method is one stage; a stage that fails ends the notebook."""
+
+    def __init__(self, parameters: dict[str, Any], bundle: str, paths: Paths) -> None:
+        self.began = time.monotonic()
+        self.parameters = parameters
+        self.paths = paths
+        self.result: dict[str, Any] = {
+            "format": 1,
+            "bundle": bundle,
+            "chain": parameters["chain"],
+            "phase": parameters["phase"],
+            "status": "failed",
+            "reason": "the session ended before its first stage",
+            "pad_token": parameters["pad"]["token"],
+            "pad_id": parameters["pad"]["id"],
+            "lora": parameters["lora"],
+            "base_model": parameters["model"]["source"],
+            "lineage": [],
+            "adapter": None,
+            "metrics": {**dict.fromkeys(METRICS), "all_epochs": False},
+            "examples": {},
+            "moved": {},
+            "versions": {},
+            "probe": None,
+        }
+        self._write_result()
+
+    def install(self) -> None:
+        """Installs the packages of the environment."""
+        with self._stage("install"):
+            environment = self.parameters["environment"]
+            install.prepare(environment["install"], environment["uninstall"])
+
+    def preflight(self) -> None:
+        """Checks the machine and the inputs, and stops in the first minute if something is wrong."""
+        with self._stage("preflight"):
+            training, accelerator = self.parameters["training"], self.parameters["accelerator"]
+            self.result["versions"] = preflight.versions()
+            emit("versions", **self.result["versions"])
+            preflight.check_precision(training["precision"], training["quantization"], accelerator)
+            preflight.check_gpu(accelerator)
+            self.base = self.paths.mount("model", self.parameters["model"]["source"])
+            preflight.check_model(self.base)
+            self.adapters = find(self.paths, self.parameters)
+            base_bytes = preflight.weight_bytes(self.base)
+            preflight.check_disk(self.paths.scratch, base_bytes if self.adapters else 0)
+            inputs = [{"phase": each.phase, "path": str(each.folder), "sha256": each.sha256} for each in self.adapters]
+            emit("inputs", adapters=inputs)
+            self.result["lineage"] = [adapter.entry() for adapter in self.adapters]
+            moved = sum(adapter.bytes for adapter in self.adapters)
+            self.result["moved"] = {"adapter_bytes_in": moved, "base_bytes": base_bytes}
+
+    def merge(self) -> None:
+        """Merges the adapters of the lineage into the base model."""
+        with self._stage("merge"):
+            from .merge import merge
+
+            target = self.paths.scratch / "merged"
+            self.base = merge(self.base, self.adapters, self.parameters["lora"], target)
+
+    def load_data(self) -> None:
+        """Reads and mixes the sources, and encodes what they gave."""
+        with self._stage("data"):
+            from . import encode, tokenizer
+
+            self.tokenizer = tokenizer.load(self.base, self.parameters["pad"])
+            self.mix = data.load(self.paths, self.parameters["data"], self.parameters["seed"])
+            length = self.parameters["training"]["max_length"]
+            self.training, truncated, dropped = encode.encode_all(self.mix.train, self.tokenizer, length)
+            self.validation, _, _ = encode.encode_all(self.mix.validation, self.tokenizer, length)
+            if not self.training:
+                raise Stop(f"no example has anything to learn within {length} tokens", "raise training.max_length")
+            self.result["examples"] = {
+                "train": len(self.training),
+                "validation": len(self.validation),
+                "truncated": truncated,
+                "dropped": dropped,
+                "sources": [report.counts() for report in self.mix.reports],
+            }
+            emit("examples", first=encode.describe(self.training[0], self.tokenizer), **self.result["examples"])
+
+    def train(self) -> None:
+        """Trains the adapter."""
+        with self._stage("train"):
+            from . import model, tokenizer, train
+
+            training = self.parameters["training"]
+            base = model.load_base(self.base, training["precision"], training["quantization"])
+            tokenizer.force_on_model(base, self.parameters["pad"])
+            self.collate = train.collator(base, self.parameters["pad"]["id"])
+            self.model = model.add_lora(base, self.parameters["lora"], self.parameters["seed"])
+            limit = self.parameters["session_timeout"]
+            deadline = self.began + limit - min(RESERVE * limit, MOST_RESERVE)
+            outcome = train.train(
+                self.model, self.training, self.collate, self.parameters, self.paths.scratch, deadline
+            )
+            if outcome.reason:
+                emit("warning", message=f"training stopped at step {outcome.steps}: {outcome.reason}")
+            self.reason = outcome.reason
+            self.result["metrics"].update(
+                loss_first=outcome.loss_first,
+                loss_last=outcome.loss_last,
+                steps=outcome.steps,
+                epochs=outcome.epochs,
+                all_epochs=outcome.reason is None,
+            )
+
+    def evaluate(self) -> None:
+        """Judges the adapter by the validation split."""
+        with self._stage("evaluate"):
+            from . import evaluate
+
+            metrics, batch = self.result["metrics"], self.parameters["training"]["batch"]
+            if self.validation:
+                judged = evaluate.evaluate(self.model, self.validation, self.collate, batch)
+                metrics["eval_loss"], metrics["token_accuracy"] = judged
+            else:
+                emit("warning", message="there is no validation split: no token accuracy")
+            self.result["probe"] = evaluate.probe(self.model, self.training[0])
+
+    def save(self) -> None:
+        """Writes the adapter, the validation split and, last of all, that this session is over."""
+        with self._stage("save"):
+            from . import save
+
+            title, working = self.parameters["title"], self.paths.working
+            self.result["adapter"] = save.save_adapter(self.model, self.tokenizer, self.result, title, working)
+            save.save_validation(self.mix.validation, working)
+            self.result["status"] = "partial" if self.reason else "complete"
+            self.result["reason"] = self.reason
+            self._write_result()
+            metrics = self.result["metrics"]
+            shown = {name: metrics[name] for name in ("loss_first", "loss_last", "token_accuracy", "steps")}
+            emit("result", status=self.result["status"], **shown, seconds=self._seconds())
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.began, 1)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Announces a stage; if it fails, says why and what to do, records it, and lets the notebook fail."""
+        emit("stage", stage=name, seconds_since_start=self._seconds())
+        # What stands in the file if the process is killed now: for memory, for time, or because a step hung.
+        self.result["reason"] = f"the session was ended during {name}: out of memory, out of time, or hung"
+        self._write_result()
+        try:
+            yield
+        except BaseException as error:
+            reason, cure = explain(error)
+            emit("failed", stage=name, reason=reason, cure=cure)
+            self.result.update(status="failed", reason=f"{name}: {reason}")
+            self._write_result()
+            raise
+
+    def _write_result(self) -> None:
+        self.result.update(seconds=self._seconds(), peak_memory_bytes=peak_memory())
+        write_json(self.paths.working / RESULT, self.result)

@@ -1,0 +1,34 @@
+"""`python -m kchain.server`: serve one root until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from kchain.errors import KchainError
+from kchain.server import launch
+
+
+def main() -> int:
+    """Serve; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m kchain.server", description=__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="the server's folder")
+    parser.add_argument("--port", type=int, default=0, help="0 for any free one")
+    parser.add_argument("--key-file", type=Path, help="default: key in the root")
+    parser.add_argument("--profile", choices=("machine", "like-kaggle"))
+    parser.add_argument("--idle-seconds", type=float, help="leave after so long without a request or a session")
+    options = parser.parse_args()
+    try:
+        from kchain.server.serve import serve
+
+        key_file = options.key_file or options.root / launch.KEY
+        serve(options.root, options.port, key_file, options.profile, options.idle_seconds)
+    except KchainError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

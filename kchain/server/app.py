@@ -1,0 +1,249 @@
+"""The HTTP side: routes, credentials, the Host check, and how results and refusals become responses."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from kchain.server import blobs, datasets, kernels, logs, outputs
+from kchain.server.context import Context
+from kchain.server.faults import Faults
+from kchain.server.rpc import METHODS, Redirect
+from kchain.server.wire import ApiError, Json, denied, error_body, name
+
+_ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.DOTALL)
+_LOCAL_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
+_log = logging.getLogger("kchain.server")
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Activity:
+    """When somebody last asked something; a request that is still being answered counts as now."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._last = time.monotonic()
+
+    def begin(self) -> None:
+        """A request came in."""
+        self._open += 1
+
+    def end(self) -> None:
+        """Its answer is out."""
+        self._open -= 1
+        self._last = time.monotonic()
+
+    def idle_seconds(self) -> float:
+        """Seconds without any request."""
+        return 0.0 if self._open else time.monotonic() - self._last
+
+
+class Door:
+    """Every request's first stop: absolute request lines, the Host check, scripted faults, activity.
+
+    A web page that a browser shows may send requests to this port under its own host name (DNS rebinding); they are
+    refused, as is anything asked of this server as if it were an open proxy.
+    """
+
+    def __init__(self, app: ASGIApp, faults: Faults, activity: Activity) -> None:
+        self._app = app
+        self._faults = faults
+        self._activity = activity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        hosts = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
+        if absolute := _ABSOLUTE.fullmatch(scope["path"]):
+            hosts.append(absolute[1])
+            scope["path"] = absolute[2] or "/"
+            scope["raw_path"] = scope["path"].encode()
+        if not hosts or not all(_LOCAL_HOST.fullmatch(host) for host in hosts):
+            refusal = JSONResponse(error_body(403, "This server answers to local host names only."), 403)
+            return await refusal(scope, receive, send)
+        self._activity.begin()
+        try:
+            return await self._faults.serve(self._app, scope, receive, send)
+        finally:
+            self._activity.end()
+
+
+def user_of(context: Context, authorization: str) -> str:
+    """Who sends this Authorization header: `Basic user:key` is that user, `Bearer key` the server's default one.
+
+    Raises:
+        ApiError: 401, when the key is not this server's.
+    """
+    scheme, _, value = authorization.partition(" ")
+    user, key = context.user, value.strip()
+    if scheme.lower() == "basic":
+        try:
+            user, _, key = base64.b64decode(value).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise ApiError(401, "Unauthenticated") from error
+    if scheme.lower() not in ("basic", "bearer") or not hmac.compare_digest(key.encode(), context.key.encode()):
+        raise ApiError(401, "Unauthenticated")
+    return name(user, "user name")
+
+
+def _answering(serve: Endpoint) -> Endpoint:
+    """`serve` with refusals, and whatever else goes wrong, as Kaggle's error bodies."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await serve(request)
+        except ApiError as error:
+            return JSONResponse(error_body(error.status, error.message), error.status)
+        except Exception:  # a defect here must reach the client as a 500 it understands
+            _log.exception("%s %s failed", request.method, request.url.path)
+            return JSONResponse(error_body(500, "Internal error encountered."), 500)
+
+    return answer
+
+
+async def _json(request: Request) -> Json:
+    try:
+        body = json.loads(await request.body() or b"{}")
+    except ValueError as error:
+        raise ApiError(400, "The request body is not JSON.") from error
+    if not isinstance(body, dict):
+        raise ApiError(400, "The request body is not a JSON object.")
+    return body
+
+
+class Api:
+    """The endpoints; each is named after what it serves."""
+
+    def __init__(self, context: Context, faults: Faults, stop: Callable[[], None]) -> None:
+        self._context = context
+        self._faults = faults
+        self._stop = stop
+
+    def _user(self, request: Request) -> str:
+        return user_of(self._context, request.headers.get("authorization", ""))
+
+    async def method(self, request: Request) -> Response:
+        """POST /api/v1/{service}/{method}: one RPC."""
+        called = f"{request.path_params['service']}/{request.path_params['method']}"
+        if called == "security.OAuthService/IntrospectToken":
+            return JSONResponse(_introspect(self._context, await _json(request)))
+        user = self._user(request)
+        if called == "kernels.KernelsApiService/GetKernelSessionLogsStream":
+            return await self._log(user, await _json(request))
+        serve = METHODS.get(called)
+        if serve is None:
+            raise ApiError(404, f"Method {called} is not served here.")
+        answer = await run_in_threadpool(serve, self._context, user, await _json(request))
+        if isinstance(answer, Redirect):
+            return RedirectResponse(answer.url, 302)
+        return JSONResponse(answer)
+
+    async def log_stream(self, request: Request) -> Response:
+        """GET …/kernels/logs/stream/{owner}/{slug}[/{version}]: what `kaggle kernels logs -f` reads."""
+        asked = {
+            "userName": request.path_params["owner"],
+            "kernelSlug": request.path_params["slug"],
+            "versionLabel": request.path_params.get("version") or request.query_params.get("versionLabel", ""),
+        }
+        return await self._log(self._user(request), asked)
+
+    async def _log(self, user: str, asked: Json) -> Response:
+        context = self._context
+
+        def session() -> Any:
+            return kernels.session_of(context, kernels.find(context, user, asked)[1])
+
+        row = await run_in_threadpool(session)
+        folder = context.sessions.folder(row["id"])
+        if kernels.is_over(row):
+            return Response(await run_in_threadpool(logs.as_array, folder), media_type="application/json")
+
+        def is_over() -> bool:
+            now = context.db.one("SELECT * FROM sessions WHERE id = ?", row["id"])
+            return now is None or kernels.is_over(now)
+
+        stream = logs.events(folder, is_over, context.profile.log_cut_seconds)
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+    async def download(self, request: Request) -> Response:
+        """GET /download/…: a signed address; no credentials, Range requests answered with 206."""
+        path, query = request.path_params["path"], request.query_params
+        if not self._context.is_signed(path, query.get("expires", ""), query.get("signature", "")):
+            raise denied("storage.objects.get")
+        kind, _, rest = path.partition("/")
+        if kind == "output":
+            if self._context.profile.refuse_authorized_output and "authorization" in request.headers:
+                raise ApiError(401, "A signed address takes no Authorization header.")
+            session, _, file = rest.partition("/")
+            return FileResponse(await run_in_threadpool(outputs.file, self._context, session, file))
+        return FileResponse(await run_in_threadpool(datasets.file, self._context, kind, rest))
+
+    async def upload(self, request: Request) -> Response:
+        """PUT /upload/{token}: the bytes of one blob, whole or resumed."""
+        return await blobs.receive(self._context, request)
+
+    async def ping(self, request: Request) -> Response:
+        """GET /kchain/ping: proof that this is the server of its endpoint file."""
+        self._user(request)
+        context = self._context
+        return JSONResponse({"pid": os.getpid(), "root": str(context.root), "profile": context.profile.name})
+
+    async def fault(self, request: Request) -> Response:
+        """POST /kchain/faults {"faults": […]}: script what goes wrong next (faults.py)."""
+        self._user(request)
+        self._faults.script((await _json(request)).get("faults"))
+        return JSONResponse({})
+
+    async def stop(self, request: Request) -> Response:
+        """POST /kchain/stop: end the server and its running sessions."""
+        self._user(request)
+        self._stop()
+        return JSONResponse({})
+
+
+def _introspect(context: Context, body: Json) -> Json:
+    token = body.get("token")
+    if not isinstance(token, str) or not hmac.compare_digest(token.encode(), context.key.encode()):
+        return {"active": False}
+    return {"active": True, "username": context.user, "userId": 1, "clientId": "kchain", "scope": "resources.admin:*"}
+
+
+def make(context: Context, activity: Activity, stop: Callable[[], None]) -> ASGIApp:
+    """The ASGI application.
+
+    Args:
+        context: what it serves.
+        activity: told of every request.
+        stop: called when somebody asks the server to end.
+    """
+    faults = Faults()
+    api = Api(context, faults, stop)
+    log = "/v1/kernels/logs/stream/{owner}/{slug}"
+    table: list[tuple[str, Endpoint, str]] = [
+        *((prefix + log + tail, api.log_stream, "GET") for prefix in ("/api", "") for tail in ("", "/{version}")),
+        *((prefix + "/v1/{service}/{method}", api.method, "POST") for prefix in ("/api", "")),
+        ("/download/{path:path}", api.download, "GET"),
+        ("/upload/{token}", api.upload, "PUT"),
+        ("/kchain/ping", api.ping, "GET"),
+        ("/kchain/faults", api.fault, "POST"),
+        ("/kchain/stop", api.stop, "POST"),
+    ]
+    routes = [Route(path, _answering(serve), methods=[verb]) for path, serve, verb in table]
+    return Door(Starlette(routes=routes), faults, activity)

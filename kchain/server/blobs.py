@@ -1,0 +1,115 @@
+"""Uploads: StartBlobUpload, and the PUTs that bring the bytes, whole or resumed."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from kchain.server.context import Context
+from kchain.server.db import Row
+from kchain.server.files import UnsafeName, safe_join
+from kchain.server.wire import ApiError, Json, number, text
+
+_RANGE = re.compile(r"bytes (?:\*|(\d+)-(\d+))/(\d+)")
+
+
+def _path(context: Context, token: str) -> Path:
+    return context.root / "blobs" / token
+
+
+def start(context: Context, user: str, body: Json) -> Json:
+    """StartBlobUpload: a token to name the blob by, and the address its bytes go to."""
+    file = text(body, "name")
+    try:
+        safe_join(context.root, file)
+    except UnsafeName as error:
+        raise ApiError(400, str(error)) from error
+    if "/" in file or "\\" in file:
+        raise ApiError(400, f"{file!r} is no file name.")
+    token = secrets.token_urlsafe(24)
+    path = _path(context, token)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with context.db.write() as db:
+        db.execute(
+            "INSERT INTO blobs (token, owner, name, length, created) VALUES (?, ?, ?, ?, ?)",
+            (token, user, file, number(body, "contentLength"), time.time()),
+        )
+    return {"token": token, "createUrl": f"{context.address}/upload/{token}"}
+
+
+async def receive(context: Context, request: Request) -> Response:
+    """PUT of a blob's bytes.
+
+    200: all there. 308 with `Range: bytes=0-K` (none when nothing is there): answer to the empty PUT with
+    `Content-Range: bytes */N` by which a client asks how far it got, or to a part. 404: no such upload.
+    """
+    token = request.path_params["token"]
+    row = await run_in_threadpool(context.db.one, "SELECT * FROM blobs WHERE token = ?", token)
+    if row is None:
+        raise ApiError(404, "There is no such upload.")
+    path, given = _path(context, token), request.headers.get("content-range")
+    present = path.stat().st_size
+    total = row["length"]
+    if given is not None:
+        asked = _RANGE.fullmatch(given)
+        if asked is None:
+            raise ApiError(400, f"Content-Range {given!r} is not understood.")
+        if asked[1] is not None and not row["complete"]:
+            present = await _append(request, path, int(asked[1]), present)
+    elif not row["complete"]:
+        present = await _append(request, path, 0, present)
+        total = total or present  # its length was not announced
+    return await run_in_threadpool(_progress, context, row, present, total)
+
+
+async def _append(request: Request, path: Path, start: int, present: int) -> int:
+    """Write the body from byte `start` on; bytes in the file afterwards. A broken connection keeps what came."""
+    if start > present:
+        raise ApiError(400, f"Only {present} bytes are here: bytes from {start} on leave a gap.")
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.truncate()
+        try:
+            async for chunk in request.stream():
+                await run_in_threadpool(file.write, chunk)
+        except ClientDisconnect:
+            return file.tell()
+        return file.tell()
+
+
+def _progress(context: Context, row: Row, present: int, total: int) -> Response:
+    if present == total:
+        with context.db.write() as db:
+            db.execute("UPDATE blobs SET complete = 1 WHERE token = ?", (row["token"],))
+        return Response(status_code=200)
+    if present > total:
+        _path(context, row["token"]).write_bytes(b"")
+        raise ApiError(400, f"{present} bytes came where {total} were announced.")
+    return Response(status_code=308, headers={"Range": f"bytes=0-{present - 1}"} if present else {})
+
+
+def take(context: Context, user: str, token: str) -> tuple[str, Path]:
+    """(file name, path) of a complete blob of this user.
+
+    Raises:
+        ApiError: 400, when there is no such blob or it is not complete.
+    """
+    row = context.db.one("SELECT * FROM blobs WHERE token = ? AND owner = ? AND complete", token, user)
+    if row is None:
+        raise ApiError(400, "A file's upload is unknown or incomplete.")
+    return str(row["name"]), _path(context, token)
+
+
+def discard(context: Context, tokens: list[str]) -> None:
+    """Forget blobs whose bytes are in a data set now."""
+    with context.db.write() as db:
+        db.executemany("DELETE FROM blobs WHERE token = ?", [(token,) for token in tokens])
+    for token in tokens:
+        _path(context, token).unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""Kernels and their versions: find, read, list, status, delete, cancel."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from kchain.server import files, sources
+from kchain.server.context import Context
+from kchain.server.db import Row
+from kchain.server.wire import ApiError, Json, denied, name, number, page, text, timestamp
+
+LONGEST_LIST = 1000
+NO_RUNS = "No runs found for this kernel."
+
+
+def find(context: Context, user: str, body: Json) -> tuple[Row, Row]:
+    """(kernel, version) that a request names by userName, kernelSlug and versionLabel.
+
+    A version can be asked for as `versionLabel` "v3" or "3" (client 2.2.5) or as kernelSlug "slug/3" (2.2.4); without
+    one it is the latest.
+
+    Raises:
+        ApiError: 403 (or the profile's choice) for a kernel that is not there or not this user's to read; 404 for a
+            version it does not have.
+    """
+    slug, _, tail = text(body, "kernelSlug").partition("/")
+    label = (text(body, "versionLabel") or tail).removeprefix("v")
+    owner = text(body, "userName") or user
+    kernel = context.db.one("SELECT * FROM kernels WHERE owner = ? AND slug = ?", owner.lower(), slug.lower())
+    if kernel is None or not _may_read(context, user, kernel) or _too_new(context, kernel):
+        raise _unknown(context)
+    if label and not label.isdigit():
+        raise ApiError(400, f"{label!r} is not a version.")
+    version = context.db.one(
+        "SELECT * FROM versions WHERE kernel = ? AND (number = ? OR ? = '') ORDER BY number DESC",
+        *(kernel["id"], label, label),
+    )
+    if version is None:
+        raise ApiError(404, f"Version {label} was not found.")
+    return kernel, version
+
+
+def _unknown(context: Context) -> ApiError:
+    if context.profile.unknown_kernel == 404:
+        return ApiError(404, "Kernel not found")
+    return denied("kernels.get")
+
+
+def _may_read(context: Context, user: str, kernel: Row) -> bool:
+    return bool(kernel["owner"] == user) or sources.is_public(context, kernel["id"])
+
+
+def _too_new(context: Context, kernel: Row) -> bool:
+    return bool(time.time() < kernel["created"] + context.profile.visible_seconds)
+
+
+def session_of(context: Context, version: Row) -> Row:
+    """The session of a version.
+
+    Raises:
+        ApiError: 404, when it was only saved and never run.
+    """
+    session = context.db.one("SELECT * FROM sessions WHERE version = ?", version["id"])
+    if session is None:
+        raise ApiError(404, NO_RUNS)
+    return session
+
+
+def is_over(session: Row) -> bool:
+    """Whether a session has come to an end of any kind."""
+    return session["status"] not in ("QUEUED", "RUNNING", "CANCEL_REQUESTED")
+
+
+def status(context: Context, user: str, body: Json) -> Json:
+    """GetKernelSessionStatus."""
+    _, version = find(context, user, body)
+    session = session_of(context, version)
+    answer = {"status": session["status"]}
+    return answer | ({"failureMessage": session["failure"]} if session["failure"] else {})
+
+
+def get(context: Context, user: str, body: Json) -> Json:
+    """GetKernel: metadata, and the source as it was pushed."""
+    kernel, version = find(context, user, body)
+    settings = json.loads(version["settings"])
+    blob = {
+        "source": version["source"],
+        "language": settings["language"],
+        "kernelType": settings["kernelType"],
+        "slug": kernel["slug"],
+    }
+    return {"metadata": _metadata(kernel, version["number"], version["created"], settings), "blob": blob}
+
+
+def _metadata(kernel: Row, version: int, pushed: float, settings: Json) -> Json:
+    hidden = ("mounts", "device", "gpus")
+    shown = {key: value for key, value in settings.items() if key not in hidden}
+    return shown | {
+        "id": kernel["id"],
+        "ref": f"{kernel['owner']}/{kernel['slug']}",
+        "title": kernel["title"],
+        "author": kernel["owner"],
+        "slug": kernel["slug"],
+        "lastRunTime": timestamp(pushed),
+        "totalVotes": 0,
+        "currentVersionNumber": version,
+    }
+
+
+def listing(context: Context, user: str, body: Json) -> Json:
+    """ListKernels: one's own and public kernels, newest first; filters user, search, language, kernelType, dataset."""
+    rows = context.db.all(
+        "SELECT kernels.*, versions.number, versions.settings, versions.created AS pushed FROM kernels"
+        " JOIN versions ON versions.kernel = kernels.id WHERE versions.number ="
+        " (SELECT max(number) FROM versions AS v WHERE v.kernel = kernels.id) ORDER BY pushed DESC"
+    )
+    shown = []
+    for row in rows:
+        settings = json.loads(row["settings"])
+        readable = row["owner"] == user or not settings["isPrivate"]
+        if readable and not _too_new(context, row) and _wanted(row, settings, user, body):
+            shown.append(_metadata(row, row["number"], row["pushed"], settings))
+    found, token, _ = page(shown[:LONGEST_LIST], body)
+    return {"kernels": list(found), "nextPageToken": token}
+
+
+def _wanted(row: Row, settings: Json, user: str, body: Json) -> bool:
+    owner = user if text(body, "group") == "PROFILE" else text(body, "user").lower()
+    search = text(body, "search").lower()
+    equal = all(text(body, key) in ("", "all", settings[key]) for key in ("language", "kernelType"))
+    used = text(body, "dataset")
+    return (
+        owner in ("", row["owner"])
+        and search in f"{row['slug']} {row['title']}".lower()
+        and equal
+        and (not used or used in settings["datasetDataSources"])
+    )
+
+
+def delete(context: Context, user: str, body: Json) -> Json:
+    """DeleteKernel: its running session is ended; what other kernels mounted of it stays theirs."""
+    owner, slug = name(body.get("userName"), "user"), name(body.get("kernelSlug"), "kernel")
+    kernel = context.db.one("SELECT * FROM kernels WHERE owner = ? AND slug = ?", owner, slug)
+    if kernel is None or owner != user:
+        raise denied("kernels.delete")
+    rows = context.db.all(
+        "SELECT sessions.* FROM sessions JOIN versions ON versions.id = sessions.version WHERE versions.kernel = ?",
+        kernel["id"],
+    )
+    for session in rows:
+        context.sessions.cancel(session["id"])
+    with context.db.write() as db:
+        db.execute("DELETE FROM kernels WHERE id = ?", (kernel["id"],))
+    for session in rows:
+        if is_over(session):
+            files.remove_tree(context.sessions.folder(session["id"]))
+    return {}
+
+
+def cancel(context: Context, user: str, body: Json) -> Json:
+    """CancelKernelSession, by the session's number, for whoever started it."""
+    session = context.db.one("SELECT * FROM sessions WHERE id = ?", number(body, "kernelSessionId"))
+    if session is None or session["owner"] != user:
+        raise denied("kernelSessions.cancel")
+    context.sessions.cancel(session["id"])
+    return {}

@@ -1,0 +1,173 @@
+"""How the server behaves: as Kaggle does (`like-kaggle`), or as one's own machine (`machine`).
+
+Every field is a switch. Where reports about the live service disagree, the default is the one better attested and the
+other behaviour can be chosen, so that a client can be tested against both. Figures are those of Kaggle's free tier.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kchain.errors import InputError
+
+FILE = "profile.json"
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The server's switches. Seconds are wall-clock seconds; None means unlimited.
+
+    Attributes:
+        name: "like-kaggle" or "machine".
+        user: who a Bearer key stands for.
+        gpu_sessions: GPU (and TPU) sessions one user may have queued or running at once.
+        cpu_sessions: the same for sessions without an accelerator.
+        gpu_hours: GPU hours a user has per week; a week begins on Saturday, 00:00 UTC.
+        tpu_hours: TPU hours a user has per week.
+        run_limit_seconds: longest run of any session, whatever it asked for.
+        outputs_after_run_limit: whether outputs survive a stop by `run_limit_seconds`; its own keeps them.
+        queue_seconds: how long a session stays QUEUED at least.
+        visible_seconds: a new kernel answers 403 this long after its first push.
+        ghost_seconds: a stopped session counts against the caps this long after its end.
+        on_running: what a push does while an earlier version runs.
+        title_rule: whether a kernel is created under the slug of its title, and a title that does not match is a 409.
+        source_bytes: largest source SaveKernel takes, bytes of UTF-8.
+        unready_dataset: what a push answers when a source's first version is still being processed.
+        dataset_seconds: how long a new data set version is processed before it is READY.
+        mounts: which layout below /kaggle/input a session finds.
+        unknown_kernel: HTTP status for a kernel that does not exist or may not be read.
+        log_cut_seconds: a live log stream without news is cut after this long.
+        refuse_authorized_output: whether an Authorization header on a signed output URL is refused.
+        export_noise: whether the log ends in the lines of Kaggle's HTML export.
+        gpus: GPUs to share out between sessions; None leaves them to whoever comes.
+        cpu_slots: sessions without a GPU that run at once; None for all.
+    """
+
+    name: str
+    user: str = "local"
+    gpu_sessions: int | None = None
+    cpu_sessions: int | None = None
+    gpu_hours: float | None = None
+    tpu_hours: float | None = None
+    run_limit_seconds: float | None = None
+    outputs_after_run_limit: bool = True
+    queue_seconds: float = 0.0
+    visible_seconds: float = 0.0
+    ghost_seconds: float = 0.0
+    on_running: Literal["parallel", "supersede", "conflict"] = "parallel"
+    title_rule: bool = False
+    source_bytes: int | None = None
+    unready_dataset: Literal["conflict", "invalid"] = "conflict"
+    dataset_seconds: float = 0.0
+    mounts: Literal["new", "old", "both"] = "both"
+    unknown_kernel: Literal[403, 404] = 403
+    log_cut_seconds: float | None = None
+    refuse_authorized_output: bool = False
+    export_noise: bool = False
+    gpus: int | None = None
+    cpu_slots: int | None = None
+
+
+LIKE_KAGGLE = Profile(
+    name="like-kaggle",
+    gpu_sessions=2,
+    cpu_sessions=5,
+    gpu_hours=30.0,
+    tpu_hours=20.0,
+    run_limit_seconds=12 * HOUR,
+    outputs_after_run_limit=False,
+    queue_seconds=1.0,
+    title_rule=True,
+    source_bytes=2**20,
+    dataset_seconds=2.0,
+    mounts="new",
+    log_cut_seconds=180.0,
+    refuse_authorized_output=True,
+    export_noise=True,
+)
+
+
+def count_gpus() -> int:
+    """GPUs of this machine as nvidia-smi lists them; 0 where there is no nvidia-smi or it fails."""
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+
+
+def machine() -> Profile:
+    """This machine: its GPUs, and as many sessions without one as leaves each about four cores."""
+    return Profile(name="machine", gpus=count_gpus(), cpu_slots=max(2, (os.cpu_count() or 1) // 4))
+
+
+def named(name: str, **changes: Any) -> Profile:
+    """The profile called `name` with some switches changed.
+
+    Raises:
+        InputError: no such profile, no such switch, or a value of the wrong kind.
+    """
+    if name not in ("like-kaggle", "machine"):
+        raise InputError(f"there is no server profile {name!r}", "use like-kaggle or machine")
+    base = LIKE_KAGGLE if name == "like-kaggle" else machine()
+    known = {field.name for field in dataclasses.fields(Profile)} - {"name"}
+    if unknown := sorted(set(changes) - known):
+        raise InputError(
+            f"unknown server switches: {', '.join(unknown)}", f"the switches are: {', '.join(sorted(known))}"
+        )
+    return dataclasses.replace(base, **{key: _checked(key, value) for key, value in changes.items()})
+
+
+_WORDS: dict[str, tuple[Any, ...]] = {
+    "on_running": ("parallel", "supersede", "conflict"),
+    "unready_dataset": ("conflict", "invalid"),
+    "mounts": ("new", "old", "both"),
+    "unknown_kernel": (403, 404),
+}
+_FLAGS = ("outputs_after_run_limit", "title_rule", "refuse_authorized_output", "export_noise")
+_NEVER_NONE = ("queue_seconds", "visible_seconds", "ghost_seconds", "dataset_seconds")
+
+
+def _checked(key: str, value: Any) -> Any:
+    if key == "user":
+        fits, wanted = isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value) is not None, "a user name"
+    elif key in _WORDS:
+        fits, wanted = value in _WORDS[key], " or ".join(map(str, _WORDS[key]))
+    elif key in _FLAGS:
+        fits, wanted = isinstance(value, bool), "true or false"
+    else:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        fits = number or (value is None and key not in _NEVER_NONE)
+        wanted = "a number, 0 or more" + ("" if key in _NEVER_NONE else ", or null for no limit")
+    if not fits:
+        raise InputError(f"server switch {key}: {value!r} does not fit", f"give {wanted}")
+    return value
+
+
+def load(root: Path, name: str | None = None) -> Profile:
+    """The profile of the server in `root`: profile.json there ({"name": …, switch: value}), or `machine`.
+
+    Args:
+        root: the server's folder.
+        name: overrides the file; its switches hold only where it names the same profile.
+
+    Raises:
+        InputError: the file is no JSON object, or names an unknown profile or switch.
+    """
+    path = root / FILE
+    if not path.exists():
+        return named(name or "machine")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = values.pop("name", "machine")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not a JSON object", "mend or delete it") from error
+    return named(found, **values) if name in (None, found) else named(name)

@@ -1,0 +1,135 @@
+"""Put data sets and models of any owner into a server's folder, whether the server runs or not.
+
+A rehearsal then finds them under the very names the chain uses on Kaggle. Publishing the same files again changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from kchain.errors import InputError
+from kchain.server import files
+from kchain.server.db import Database
+
+_PART = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
+
+
+def dataset_folder(root: Path, *parts: str | int) -> Path:
+    """Where a data set version lies: owner, slug, number."""
+    return root.resolve().joinpath("datasets", *map(str, parts))
+
+
+def model_folder(root: Path, *parts: str | int) -> Path:
+    """Where a model version lies: owner, model, framework, variation, number."""
+    return root.resolve().joinpath("models", *map(str, parts))
+
+
+def publish_dataset(root: Path, ref: str, folder: Path) -> int:
+    """Make `folder` the latest version of the public data set `ref`.
+
+    Args:
+        root: the server's folder; made when missing.
+        ref: "owner/slug".
+        folder: copied as it is, links that leave it and special files left out.
+
+    Returns:
+        the version's number; the present one when its files are the same.
+
+    Raises:
+        InputError: `ref` or `folder` is no such thing.
+    """
+    owner, slug = _split(ref, "owner/slug")
+    digest, size = _fingerprint(folder)
+    database, now = Database(root), time.time()
+    latest = _latest(database, owner, slug)
+    if latest is not None and latest["fingerprint"] == digest and not latest["failed"]:
+        return int(latest["number"])
+    copy = files.copy_tree(folder, root)
+    try:
+        with database.write() as db:
+            dataset = _row(db, "datasets", {"owner": owner, "slug": slug}, {"license": "unknown"})
+            last = db.execute("SELECT coalesce(max(number), 0) FROM dataset_versions WHERE dataset = ?", (dataset,))
+            number = int(last.fetchone()[0]) + 1
+            files.settle(copy, dataset_folder(root, owner, slug, number))
+            db.execute(
+                "INSERT INTO dataset_versions (dataset, number, fingerprint, bytes, created, ready)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (dataset, number, digest, size, now, now),
+            )
+    finally:
+        files.remove_tree(copy)
+    return number
+
+
+def publish_model(root: Path, ref: str, folder: Path) -> None:
+    """Make `folder` the public model version `ref`.
+
+    Args:
+        root: the server's folder; made when missing.
+        ref: "owner/model/framework/variation/version", as in a kernel's model sources.
+        folder: copied as it is.
+
+    Raises:
+        InputError: `ref` or `folder` is no such thing, or this version exists with other files.
+    """
+    owner, slug, framework, variation, version = _split(ref, "owner/model/framework/variation/version")
+    if not version.isdigit() or version != str(int(version)):
+        raise InputError(f"{ref!r}: the version must be a number")
+    digest, size = _fingerprint(folder)
+    database = Database(root)
+    present = database.one(
+        "SELECT fingerprint FROM model_versions JOIN models ON models.id = model_versions.model"
+        " WHERE owner = ? AND slug = ? AND framework = ? AND variation = ? AND number = ?",
+        *(owner, slug, framework, variation, int(version)),
+    )
+    if present is not None and present["fingerprint"] == digest:
+        return
+    if present is not None:
+        raise InputError(f"{ref} is published already, with other files", "give the new files the next version")
+    copy = files.copy_tree(folder, root)
+    try:
+        with database.write() as db:
+            model = _row(db, "models", {"owner": owner, "slug": slug}, {})
+            files.settle(copy, model_folder(root, owner, slug, framework, variation, version))
+            db.execute(
+                "INSERT INTO model_versions (model, framework, variation, number, fingerprint, bytes, created)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (model, framework, variation, int(version), digest, size, time.time()),
+            )
+    finally:
+        files.remove_tree(copy)
+
+
+def _latest(database: Database, owner: str, slug: str) -> sqlite3.Row | None:
+    return database.one(
+        "SELECT dataset_versions.* FROM dataset_versions JOIN datasets ON datasets.id = dataset_versions.dataset"
+        " WHERE owner = ? AND slug = ? ORDER BY number DESC",
+        *(owner, slug),
+    )
+
+
+def _row(db: sqlite3.Connection, table: str, key: dict[str, str], more: dict[str, Any]) -> int:
+    """The id of the public data set or model with this owner and slug; made when missing."""
+    values = {**key, "title": key["slug"], "private": 0, "created": time.time(), **more}
+    marks = ", ".join("?" * len(values))
+    db.execute(f"INSERT OR IGNORE INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
+    found = db.execute(f"SELECT id FROM {table} WHERE owner = ? AND slug = ?", (key["owner"], key["slug"]))
+    return int(found.fetchone()[0])
+
+
+def _split(ref: str, form: str) -> list[str]:
+    parts = ref.lower().split("/")
+    if len(parts) == form.count("/") + 1 and all(_PART.fullmatch(part) for part in parts):
+        return parts
+    raise InputError(f"{ref!r} is no reference", f"write it as {form}")
+
+
+def _fingerprint(folder: Path) -> tuple[str, int]:
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}")
+    return files.fingerprint(folder)

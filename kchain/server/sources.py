@@ -1,0 +1,123 @@
+"""What a kernel version asks to be mounted: data sets, outputs of other kernels, models; and what of it is missing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kchain.server import processes
+from kchain.server.context import Context
+from kchain.server.db import Row
+from kchain.server.publish import dataset_folder, model_folder
+from kchain.server.wire import ApiError, Json, strings
+
+
+@dataclass
+class Sources:
+    """The sources of one push.
+
+    Attributes:
+        mounts: {"source": folder, "new": path, "old": path}, the paths below /kaggle/input in either layout.
+        invalid: by response field, the references that are no source this user can read.
+    """
+
+    mounts: list[dict[str, str]] = field(default_factory=list)
+    invalid: dict[str, list[str]] = field(default_factory=dict)
+
+    def refuse(self, kind: str, ref: str) -> None:
+        """Note a reference that cannot be mounted."""
+        self.invalid.setdefault(f"invalid{kind}Sources", []).append(ref)
+
+    def mount(self, source: Path, new: str, old: str) -> None:
+        """Note a folder to mount."""
+        self.mounts.append({"source": str(source), "new": new, "old": old})
+
+
+def resolve(context: Context, user: str, body: Json) -> Sources:
+    """Find the sources of a SaveKernel request as they are at this moment.
+
+    Raises:
+        ApiError: 409, when a data set's first version is still being processed (where the profile says so).
+    """
+    found = Sources()
+    for ref in strings(body, "datasetDataSources"):
+        _dataset(context, user, ref, found)
+    for ref in strings(body, "kernelDataSources"):
+        _kernel(context, user, ref, found)
+    for ref in strings(body, "modelDataSources"):
+        _model(context, user, ref, found)
+    for ref in strings(body, "competitionDataSources"):
+        found.refuse("Competition", ref)  # no competition is ever hosted here
+    return found
+
+
+def _parts(ref: str, count: int) -> list[str]:
+    parts = ref.lower().split("/")
+    return parts if len(parts) == count else []
+
+
+def _dataset(context: Context, user: str, ref: str, found: Sources) -> None:
+    parts = ref.lower().split("/")[:2]  # a version after the slug is ignored: the latest READY one is mounted
+    row = context.db.one("SELECT * FROM datasets WHERE owner = ? AND slug = ?", *parts) if len(parts) == 2 else None
+    if row is None or (row["private"] and row["owner"] != user):
+        return found.refuse("Dataset", ref)
+    version = ready_version(context, row["id"])
+    if version is None:
+        if context.profile.unready_dataset == "conflict":
+            raise ApiError(409, f"Dataset {ref} is still being processed.")
+        return found.refuse("Dataset", ref)
+    owner, slug = row["owner"], row["slug"]
+    folder = dataset_folder(context.root, owner, slug, version["number"])
+    return found.mount(folder, f"datasets/{owner}/{slug}", slug)
+
+
+def ready_version(context: Context, dataset: int) -> Row | None:
+    """The newest version of a data set that is READY."""
+    return context.db.one(
+        "SELECT * FROM dataset_versions WHERE dataset = ? AND NOT failed AND ready <= ? ORDER BY number DESC",
+        dataset,
+        time.time(),
+    )
+
+
+def _kernel(context: Context, user: str, ref: str, found: Sources) -> None:
+    parts = _parts(ref, 2)
+    row = context.db.one("SELECT * FROM kernels WHERE owner = ? AND slug = ?", *parts) if parts else None
+    if row is None or (row["owner"] != user and not is_public(context, row["id"])):
+        return found.refuse("Kernel", ref)
+    session = context.db.one(
+        "SELECT sessions.id FROM sessions JOIN versions ON versions.id = sessions.version"
+        " WHERE versions.kernel = ? AND sessions.status = 'COMPLETE' ORDER BY versions.number DESC",
+        row["id"],
+    )
+    if session is not None:  # a kernel without a finished version is a valid source with nothing in it
+        working = processes.kaggle_root(context.sessions.folder(session["id"])) / "working"
+        found.mount(working, f"notebooks/{row['owner']}/{row['slug']}", row["slug"])
+    return None
+
+
+def is_public(context: Context, kernel: int) -> bool:
+    """Whether a kernel's latest version was pushed as public."""
+    row = context.db.one(
+        "SELECT json_extract(settings, '$.isPrivate') AS private FROM versions WHERE kernel = ? ORDER BY number DESC",
+        kernel,
+    )
+    return row is not None and not row["private"]
+
+
+def _model(context: Context, user: str, ref: str, found: Sources) -> None:
+    parts = _parts(ref, 5)
+    row = (
+        context.db.one(
+            "SELECT * FROM model_versions JOIN models ON models.id = model_versions.model"
+            " WHERE owner = ? AND slug = ? AND framework = ? AND variation = ? AND number = ?",
+            *parts,
+        )
+        if parts
+        else None
+    )
+    if row is None or (row["private"] and row["owner"] != user):
+        return found.refuse("Model", ref)
+    folder = model_folder(context.root, *parts)
+    return found.mount(folder, "models/" + "/".join(parts), "/".join(parts[1:]))

@@ -1,0 +1,6 @@
+"""HOW it looks: a phase as a notebook, rendered from py:percent templates. Pure."""
+
+from kchain.templates.parameters import parameters
+from kchain.templates.render import NO_HASH, cell_id, node, notebook, percent
+
+__all__ = ["NO_HASH", "cell_id", "node", "notebook", "parameters", "percent"]

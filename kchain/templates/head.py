@@ -1,0 +1,110 @@
+"""The words of a notebook's head: what the phase does, on what, built on whom, with which plan."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from kchain.kernel_metadata.sources import AdapterSource
+from kchain.phases import Chain, Gates, Phase, Source
+from kchain.phases.plan import Plan, describe_source, plan
+from kchain.phases.units import duration, memory, size
+from kchain.templates.prose import code, prose, quotation
+
+RECIPES = {
+    "text": "plain text, every token is learned",
+    "prompt_completion": "prompt and completion, only the completion is learned",
+    "conversation": "conversations, only the answers are learned",
+}
+
+
+def head(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSource]) -> dict[str, Any]:
+    """Everything that `cells/head.md.jinja` shows, already safe as Markdown."""
+    phase = chain.phase(phase_name)
+    planned = plan(chain, phase_name)
+    return {
+        "title": prose(phase.title),
+        "description": quotation(phase.description),
+        "chain": chain.name,
+        "plan": planned,
+        "built_on": _built_on(sources),
+        "pad": f"{prose(chain.model.eos_token)} ({chain.model.eos_id})",
+        "lora": phase.lora,
+        "machine": _machine(planned),
+        "quantization": "; the frozen base in 4 bits (nf4)" if phase.training.quantization == "nf4" else "",
+        "recipe": RECIPES[phase.data.recipe],
+        "sources": [_source(source) for source in phase.data.sources],
+        "figures": _figures(phase, planned),
+        "gates": gate_words(phase.gates),
+        "file": phase.file.as_posix(),
+        "command": code(shlex.join(["kchain", "render", phase.name, "--target", target])),
+    }
+
+
+def _built_on(sources: Iterable[AdapterSource]) -> str:
+    adapters = [f"{source.phase} (`{source.ref}`, {_whence(source)})" for source in sources]
+    return ", then ".join(adapters) if adapters else "nothing: the base model as it is"
+
+
+def _whence(source: AdapterSource) -> str:
+    return "the output of its kernel" if source.kind == "kernel" else "a data set"
+
+
+def _machine(planned: Plan) -> str:
+    if not planned.gpus:
+        return "CPU"
+    of = f" of {planned.gpus}" if planned.gpus > 1 else ""
+    plural = "s" if planned.gpus > 1 else ""
+    return f"`{planned.accelerator}`: {planned.gpus_used}{of} GPU{plural} used, {memory(planned.gpu_memory)} usable"
+
+
+def _source(source: Source) -> dict[str, str]:
+    return {
+        "name": source.name,
+        "place": prose(describe_source(source)),
+        "limit": f"{source.limit:,}" if source.limit else "all",
+        "failure": "skip it" if source.optional else "stop",
+    }
+
+
+def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
+    """What the run takes, row by row; rows that need an unknown model's shape are left out."""
+    training = phase.training
+    checkpointing = "activations recomputed" if training.checkpointing else "activations kept"
+    rows = [
+        (
+            "Examples",
+            f"{planned.examples:,} at most ({planned.examples_reason}), {planned.validation:,} of them to judge by",
+        ),
+        (
+            "Memory caps",
+            f"batch {planned.batch} x accumulation {planned.accumulation} = {planned.batch * planned.accumulation}, "
+            f"{training.max_length:,} tokens an example, {checkpointing}, `{training.optimizer}`",
+        ),
+        ("Steps", f"{planned.steps:,} at most ({planned.steps_reason})"),
+        (
+            "Time",
+            f"{duration(planned.hours)} at {training.step_seconds:g} s a step; the session ends after "
+            f"{duration(planned.timeout_hours)}",
+        ),
+    ]
+    if planned.disk:
+        rows.append(("Scratch", f"{size(planned.disk)} for the merged base, written once"))
+    if planned.adapter_bytes:
+        rows.append(("Adapter", f"{size(planned.adapter_bytes)} expected"))
+    if planned.moved and planned.whole_model:
+        whole = size(planned.whole_model)
+        rows.append(("Comes in", f"{size(planned.moved)} of adapters; a whole merged model would be {whole}"))
+    return rows
+
+
+def gate_words(gates: Gates) -> str:
+    """What a finished phase must have reached, in one clause."""
+    asked = [
+        "all epochs ran" if gates.all_epochs else "",
+        f"training loss ends at {gates.max_loss:g} or lower" if gates.max_loss is not None else "",
+        f"training loss falls by {gates.min_loss_fall:.0%} or more" if gates.min_loss_fall is not None else "",
+        f"token accuracy is {gates.min_token_accuracy:.0%} or more" if gates.min_token_accuracy is not None else "",
+    ]
+    return ", ".join([*filter(None, asked), "the pad id is right and the adapter is sound"])

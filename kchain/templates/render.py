@@ -1,0 +1,127 @@
+"""From a phase to its notebook: Jinja renders py:percent text, the text is read into cells. Pure and deterministic."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from kchain.kernel_metadata.sources import AdapterSource
+from kchain.phases import Chain
+from kchain.templates.files import File, project_files, runtime_files
+from kchain.templates.head import head
+from kchain.templates.literal import literal
+from kchain.templates.parameters import parameters
+from kchain.templates.percent import Cell, comment, quote, read
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from nbformat import NotebookNode
+
+TEMPLATE = "phase.py.jinja"
+# What BUNDLE holds until the hash is known.
+NO_HASH = "0" * 64
+# nbformat allows letters, digits, - and _, 64 at most.
+ID_LENGTH = 64
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def notebook(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSource]) -> NotebookNode:
+    """The notebook of a phase, with `BUNDLE` still 64 zeros.
+
+    Raises:
+        InputError: the chain has no phase of that name.
+    """
+    cells = [_cell(phase_name, cell) for cell in read(percent(chain, phase_name, target, tuple(sources)))]
+    metadata = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
+    return node({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
+
+
+def node(notebook: dict[str, Any]) -> NotebookNode:
+    """A notebook as nbformat's own type."""
+    import nbformat
+
+    make: Callable[[dict[str, Any]], NotebookNode] = nbformat.from_dict
+    return make(notebook)
+
+
+def percent(chain: Chain, phase_name: str, target: str, sources: tuple[AdapterSource, ...]) -> str:
+    """The same as py:percent text.
+
+    Raises:
+        InputError: the chain has no phase of that name.
+    """
+    values = parameters(chain, phase_name, target, sources)
+    runtime, project = runtime_files(), project_files(chain, phase_name)
+    return _environment().get_template(TEMPLATE).render(
+        **head(chain, phase_name, target, sources),
+        bundle=NO_HASH,
+        parameters=values,
+        ancestors=[source.phase for source in sources],
+        environment_words=_environment_words(values["environment"]),
+        runtime=runtime,
+        project=project,
+        folders=_folders(project),
+        sha256=_sha256(runtime, project),
+    )
+
+
+def cell_id(phase_name: str, name: str) -> str:
+    """A stable id from phase and cell; one that would be too long ends in a hash of what was cut."""
+    found = f"{phase_name}-{name}"
+    if len(found) <= ID_LENGTH:
+        return found
+    return f"{found[: ID_LENGTH - 9]}-{hashlib.sha256(found.encode()).hexdigest()[:8]}"
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # What is rendered is Python and Markdown, not HTML: values are made safe by `literal` and `prose`.
+    environment = Environment(
+        loader=PackageLoader("kchain", "templates"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(literal=literal, comment=comment, quote=quote)
+    environment.globals["cell_name"] = _cell_name
+    return environment
+
+
+def _cell_name(kind: str, path: str) -> str:
+    """A name for the cell of a file, as the header's JSON string: readable for a module, unique for any path."""
+    stem = path.removesuffix(".py")
+    if kind == "runtime" and re.fullmatch(r"\w+", stem, re.ASCII):
+        return json.dumps(f"runtime-{stem}")
+    return json.dumps(f"{kind}-{hashlib.sha256(path.encode()).hexdigest()[:8]}")
+
+
+def _cell(phase_name: str, cell: Cell) -> dict[str, Any]:
+    metadata = {"tags": list(cell.tags)} if cell.tags else {}
+    common = {"id": cell_id(phase_name, cell.name), "cell_type": cell.kind, "metadata": metadata, "source": cell.source}
+    return common if cell.kind == "markdown" else {**common, "execution_count": None, "outputs": []}
+
+
+def _folders(project: Iterable[File]) -> list[str]:
+    """The folders below scratch that the files need."""
+    below = {f"project/{file.folder}".rstrip("/") for file in project}
+    return ["kchain_runtime", *sorted(below)]
+
+
+def _sha256(runtime: Iterable[File], project: Iterable[File]) -> dict[str, str]:
+    written = {f"kchain_runtime/{file.path}": file.sha256 for file in runtime}
+    return {**written, **{f"project/{file.path}": file.sha256 for file in project}}
+
+
+def _environment_words(environment: dict[str, list[str]]) -> str:
+    """What is installed and removed first, and why."""
+    install = [f"`{package}` is installed: Kaggle's image lacks it." for package in environment["install"]]
+    remove = [f"`{name}` is removed: the image's version keeps peft from working." for name in environment["uninstall"]]
+    return " ".join([*install, *remove])

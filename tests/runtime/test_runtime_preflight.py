@@ -1,0 +1,338 @@
+"""What is checked before time is spent: mounts, machine, disk, model, and every adapter of the lineage."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runtime_tiny import EOS, SOURCE, Events, ancestor, mount, parameters, read_result, second_phase
+from safetensors.torch import load_file, save_file
+
+from kchain.runtime import adapters, install, preflight, session
+from kchain.runtime.failure import Stop
+from kchain.runtime.paths import session_paths
+
+T4 = {"name": "NvidiaTeslaT4", "gpus": 2, "memory": 15_633_612_144, "capability": [7, 5]}
+CPU = {"name": "cpu", "gpus": 0, "memory": 0, "capability": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "ref", "new", "old"),
+    [
+        ("dataset", "me/set", "datasets/me/set", "set"),
+        ("kernel", "me/one", "notebooks/me/one", "one"),
+        ("model", SOURCE, f"models/{SOURCE}", "qwen/transformers/nano/1"),
+    ],
+)
+def test_an_input_is_found_in_both_of_kaggles_layouts(tmp_path: Path, kind: str, ref: str, new: str, old: str) -> None:
+    os.environ["KCHAIN_KAGGLE_ROOT"] = str(tmp_path)
+    paths = session_paths()
+    with pytest.raises(Stop) as caught:
+        paths.mount(kind, ref)
+    assert str(tmp_path / "input" / new) in caught.value.reason
+    assert str(tmp_path / "input" / old) in caught.value.reason
+    (tmp_path / "input" / old).mkdir(parents=True)
+    assert paths.mount(kind, ref) == tmp_path / "input" / old
+    (tmp_path / "input" / new).mkdir(parents=True)
+    assert paths.mount(kind, ref) == tmp_path / "input" / new
+
+
+def test_one_of_two_gpus_is_left_visible() -> None:
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    preflight.choose_device(2)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_a_device_that_the_server_gave_is_kept() -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = "3,5"
+    preflight.choose_device(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_a_phase_for_the_cpu_sees_no_gpu() -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = "0,1"
+    preflight.choose_device(0)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+class Properties:
+    """What torch tells about a device."""
+
+    def __init__(self, name: str, memory: int, capability: tuple[int, int]) -> None:
+        self.name, self.total_memory, (self.major, self.minor) = name, memory, capability
+
+
+def with_gpu(monkeypatch: pytest.MonkeyPatch, properties: Properties | None) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: properties is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+
+def test_a_missing_gpu_stops_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch, None)
+    with pytest.raises(Stop, match="NvidiaTeslaT4 was asked for, and torch sees no GPU") as caught:
+        preflight.check_gpu(T4)
+    assert "accelerator" in caught.value.cure
+
+
+def test_an_older_gpu_than_asked_for_stops_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch, Properties("Tesla P100-PCIE-16GB", 17_000_000_000, (6, 0)))
+    with pytest.raises(Stop, match=r"P100.* has compute capability \(6, 0\)"):
+        preflight.check_gpu(T4)
+
+
+def test_a_smaller_gpu_than_planned_for_stops_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch, Properties("Quadro RTX 4000", 8_000_000_000, (7, 5)))
+    with pytest.raises(Stop, match="8000000000 bytes of memory; the plan needs"):
+        preflight.check_gpu(T4)
+
+
+def test_the_gpu_asked_for_passes_and_a_newer_one_passes_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, events: Events
+) -> None:
+    with_gpu(monkeypatch, Properties("Tesla T4", 15_828_320_256, (7, 5)))
+    preflight.check_gpu(T4)
+    assert [event["event"] for event in events()] == ["gpu"]
+    with_gpu(monkeypatch, Properties("NVIDIA L4", 23_000_000_000, (8, 9)))
+    preflight.check_gpu(T4)
+    assert [event["event"] for event in events()] == ["gpu", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "accelerator", "reason"),
+    [("bf16", T4, "NvidiaTeslaT4 has no bf16"), ("fp16", CPU, "fp16 training needs a GPU"), ("bf16", CPU, "no bf16")],
+)
+def test_a_precision_that_the_machine_does_not_have_is_refused(
+    precision: str, accelerator: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(Stop, match=reason):
+        preflight.check_precision(precision, "none", accelerator)
+
+
+def test_legal_precisions_pass() -> None:
+    preflight.check_precision("fp16", "nf4", T4)
+    preflight.check_precision("fp32", "none", CPU)
+    preflight.check_precision("bf16", "none", {**T4, "name": "NvidiaL4", "capability": [8, 9]})
+
+
+def test_a_full_disk_is_noticed_before_the_merge(tmp_path: Path) -> None:
+    preflight.check_disk(tmp_path, 0)
+    with pytest.raises(Stop, match="bytes free"):
+        preflight.check_disk(tmp_path, 10**18)
+
+
+@pytest.fixture
+def model(base: Path, tmp_path: Path) -> Path:
+    """A copy of the base model to damage."""
+    return Path(shutil.copytree(base, tmp_path / "model"))
+
+
+def test_a_sound_model_passes(model: Path) -> None:
+    preflight.check_model(model)
+
+
+def test_a_model_whose_json_is_really_gzip_is_refused_in_words(model: Path) -> None:
+    file = model / "tokenizer_config.json"
+    file.write_bytes(gzip.compress(file.read_bytes()))
+    with pytest.raises(Stop, match=r"tokenizer_config\.json is gzip"):
+        preflight.check_model(model)
+
+
+def test_a_model_quantized_on_disk_is_refused(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes"}}))
+    with pytest.raises(Stop, match="quantized on disk"):
+        preflight.check_model(model)
+
+
+def test_a_pickled_model_is_refused(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(Stop, match="no safetensors file"):
+        preflight.check_model(model)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Stop, match=r"no config\.json"):
+        preflight.check_model(tmp_path)
+
+
+def test_a_model_that_is_not_mounted_ends_the_session_in_preflight(kaggle: Path) -> None:
+    run = session.start(parameters(model={"source": "a/b/c/d/1"}), "b" * 64)
+    with pytest.raises(Stop, match="the model a/b/c/d/1 is not mounted"):
+        run.preflight()
+    assert read_result(kaggle)["reason"].startswith("preflight: the model a/b/c/d/1")
+
+
+# Adapters of the lineage. Each test changes one thing of a kernel output that would pass.
+
+
+@pytest.fixture
+def output(kaggle: Path, two_phases: tuple[Path, Path]) -> Path:
+    """A copy of the first phase's output, mounted as kernel me/one."""
+    copy = Path(shutil.copytree(two_phases[0], kaggle.parent / "output"))
+    mount(kaggle, "notebooks/me/one", copy)
+    return copy
+
+
+def change_json(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def find(**changes: Any) -> list[adapters.Adapter]:
+    return adapters.find(session_paths(), second_phase(**changes))
+
+
+def test_an_untouched_adapter_is_accepted_with_its_hash(output: Path) -> None:
+    (adapter,) = find()
+    assert adapter.sha256 == json.loads((output / "kchain-result.json").read_text())["adapter"]["sha256"]
+    assert adapter.bytes == (output / "adapter" / "adapter_model.safetensors").stat().st_size
+
+
+def test_an_adapter_changed_after_its_session_is_refused(output: Path) -> None:
+    file = output / "adapter" / "adapter_model.safetensors"
+    weights = load_file(file)
+    next(iter(weights.values()))[0, 0] += 1.0
+    save_file(weights, file)
+    with pytest.raises(Stop, match="adapter of phase1 is refused: sha256 of the adapter: its session recorded"):
+        find()
+
+
+def test_an_adapter_trained_with_another_pad_id_is_refused(output: Path) -> None:
+    change_json(output / "kchain-result.json", pad_id=151654)
+    with pytest.raises(Stop, match="pad id: its session recorded 151654, here it is 151645"):
+        find()
+
+
+def test_an_adapter_of_another_base_model_is_refused(output: Path) -> None:
+    change_json(output / "kchain-result.json", base_model="other/model/transformers/x/1")
+    with pytest.raises(Stop, match="base model: its session recorded other/model"):
+        find()
+
+
+def test_the_adapter_of_a_failed_session_is_refused(output: Path) -> None:
+    change_json(output / "kchain-result.json", status="failed")
+    with pytest.raises(Stop, match="its session ended as failed"):
+        find()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"r": 8}, "lora r is 8, the chain has 4"),
+        ({"lora_alpha": 32}, "lora alpha is 32, the chain has 8"),
+        ({"target_modules": ["q_proj"]}, r"lora targets is \['q_proj'\]"),
+        ({"bias": "all"}, "lora bias is all"),
+        ({"use_dora": True}, "it uses use_dora"),
+        ({"use_rslora": True}, "it uses use_rslora"),
+        ({"modules_to_save": ["lm_head"]}, "it uses modules_to_save"),
+        ({"peft_type": "LOHA"}, "it is LOHA, not LORA"),
+    ],
+)
+def test_an_adapter_with_another_lora_config_is_refused(output: Path, changes: dict[str, Any], reason: str) -> None:
+    change_json(output / "adapter" / "adapter_config.json", **changes)
+    with pytest.raises(Stop, match=reason):
+        find()
+
+
+def test_a_pickled_adapter_is_refused(output: Path) -> None:
+    (output / "adapter" / "adapter_model.safetensors").rename(output / "adapter" / "adapter_model.bin")
+    with pytest.raises(Stop, match="pickled weights are not opened"):
+        find()
+
+
+def test_an_adapter_without_result_file_and_known_hash_is_refused(output: Path) -> None:
+    (output / "kchain-result.json").unlink()
+    with pytest.raises(Stop, match="no hash of its adapter is known"):
+        find()
+
+
+def test_an_adopted_adapter_is_accepted_by_its_hash_alone(kaggle: Path, two_phases: tuple[Path, Path]) -> None:
+    mount(kaggle, "my-adapter", two_phases[0] / "adapter")
+    sha256 = adapters.sha256(two_phases[0] / "adapter" / "adapter_model.safetensors")
+    adopted = ancestor("phase1", "me/my-adapter", kind="dataset", folder="", sha256=sha256)
+    (adapter,) = find(lineage=[adopted])
+    assert adapter.entry() == {"phase": "phase1", "kind": "dataset", "ref": "me/my-adapter", "sha256": sha256}
+    with pytest.raises(Stop, match=f"the file's sha256 is {sha256}, {'0' * 64} was adopted"):
+        find(lineage=[{**adopted, "sha256": "0" * 64}])
+
+
+def test_a_second_adapter_built_on_another_first_one_is_refused(
+    kaggle: Path, output: Path, two_phases: tuple[Path, Path]
+) -> None:
+    mount(kaggle, "notebooks/me/two", two_phases[1])
+    lineage = [ancestor("phase1", "me/one"), ancestor("phase2", "me/two")]
+    assert [adapter.phase for adapter in find(lineage=lineage)] == ["phase1", "phase2"]
+    # Kaggle mounts the newest output of a kernel: phase 1 was trained again after phase 2.
+    file = output / "adapter" / "adapter_model.safetensors"
+    save_file(load_file(file), file, {"again": "yes"})
+    result = json.loads((output / "kchain-result.json").read_text())
+    change_json(output / "kchain-result.json", adapter={**result["adapter"], "sha256": adapters.sha256(file)})
+    with pytest.raises(Stop, match="adapter of phase2 is refused: adapters merged before it"):
+        find(lineage=lineage)
+
+
+def test_a_refused_adapter_ends_the_session_before_anything_is_merged(kaggle: Path, output: Path) -> None:
+    change_json(output / "kchain-result.json", pad_id=151643)
+    run = session.start(second_phase(), "b" * 64)
+    with pytest.raises(Stop, match=EOS.replace("|", r"\|") + "|151643"):
+        run.preflight()
+    assert not (kaggle / "temp" / "merged").exists()
+
+
+def test_nothing_is_installed_when_nothing_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("pip was called")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    install.prepare([], [])
+
+
+def test_an_install_that_fails_stops_the_session(kaggle: Path) -> None:
+    absent = str(kaggle / "no-such-package-1.0-py3-none-any.whl")
+    run = session.start(parameters(environment={"install": [absent], "uninstall": []}), "b" * 64)
+    with pytest.raises(Stop, match="failed with status 1") as caught:
+        run.install()
+    assert "internet" in caught.value.cure
+    assert read_result(kaggle)["status"] == "failed"
+
+
+def test_packages_are_removed_and_added_in_the_notebooks_own_python(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "kchain-probe"\nversion = "1"\n'
+    )
+    (project / "backend.py").write_text(BACKEND)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from kchain.runtime import install; import importlib.metadata as m;"
+        "install.prepare([sys.argv[2]], []); print(m.version('kchain-probe'));"
+        "install.prepare([], ['kchain-probe', 'never-was-there']); "
+        "print('kchain-probe' in {d.name for d in m.distributions()})"
+    )
+    python = tmp_path / "venv" / "bin" / "python"
+    root = Path(session.__file__).parents[2]
+    done = subprocess.run([python, "-c", code, root, project], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["1", "False"], done.stderr
+
+
+BACKEND = """
+import zipfile
+
+def build_wheel(folder, config=None, metadata=None):
+    name = "kchain_probe-1-py3-none-any.whl"
+    info = "kchain_probe-1.dist-info"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: kchain-probe\\nVersion: 1\\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return name
+"""

@@ -1,0 +1,314 @@
+"""Whole sessions on a real, tiny model: what they leave behind when all is well, and when it is not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runtime_tiny import (
+    EOS,
+    EOS_ID,
+    SOURCE,
+    Events,
+    mount,
+    parameters,
+    read_result,
+    run_session,
+    second_phase,
+    source,
+    write_jsonl,
+)
+from safetensors.torch import load_file
+
+from kchain.runtime import failure, session, train
+from kchain.runtime.adapters import sha256
+from kchain.runtime.failure import Stop
+
+PACKAGE = Path(session.__file__).parent
+
+
+def result_in(working: Path) -> dict[str, Any]:
+    return read_result(working.parent)
+
+
+def test_a_finished_session_leaves_adapter_validation_split_and_result(two_phases: tuple[Path, Path]) -> None:
+    working, _ = two_phases
+    result = result_in(working)
+    assert (result["status"], result["reason"], result["bundle"]) == ("complete", None, "b" * 64)
+    assert sorted(path.name for path in working.iterdir()) == ["adapter", "kchain-result.json", "validation.jsonl"]
+    weights = working / "adapter" / "adapter_model.safetensors"
+    assert result["adapter"]["sha256"] == sha256(weights)
+    assert result["adapter"]["bytes"] == weights.stat().st_size
+    assert result["adapter"]["tensors"] == len(load_file(weights)) == 16  # 2 layers, 4 targets, A and B
+    lines = (working / "validation.jsonl").read_text().splitlines()
+    assert len(lines) == result["examples"]["validation"] == 2
+    assert json.loads(lines[0])["messages"][-1]["role"] == "assistant"
+    assert (result["metrics"]["steps"], result["metrics"]["all_epochs"]) == (5, True)
+    assert result["metrics"]["loss_last"] < result["metrics"]["loss_first"]
+    assert 0.0 <= result["metrics"]["token_accuracy"] <= 1.0
+    assert math.isfinite(result["metrics"]["eval_loss"])
+    assert result["versions"]["torch"]
+    assert result["peak_memory_bytes"] > 10**8
+
+
+def test_the_adapter_names_the_original_model_and_carries_the_forced_pad_token(two_phases: tuple[Path, Path]) -> None:
+    from transformers import AutoTokenizer
+
+    folder = two_phases[1] / "adapter"
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == SOURCE
+    assert (config["r"], config["lora_alpha"], config["task_type"]) == (4, 8, "CAUSAL_LM")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (tokenizer.pad_token_id, tokenizer.eos_token) == (EOS_ID, EOS)
+    assert not list(folder.glob("*.bin"))
+    assert {weight.dtype for weight in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
+
+
+def test_the_model_card_says_what_the_adapter_must_be_put_on(two_phases: tuple[Path, Path]) -> None:
+    first, second = ((working / "adapter" / "README.md").read_text() for working in two_phases)
+    assert "does not belong" not in first
+    assert f"does not belong on {SOURCE} alone" in second
+    assert result_in(two_phases[0])["adapter"]["sha256"] in second
+
+
+def test_the_second_phase_records_the_adapter_it_was_built_on(two_phases: tuple[Path, Path]) -> None:
+    first, second = (result_in(working) for working in two_phases)
+    assert first["lineage"] == []
+    assert second["lineage"] == [
+        {"phase": "phase1", "kind": "kernel", "ref": "me/one", "sha256": first["adapter"]["sha256"]}
+    ]
+    assert second["moved"]["adapter_bytes_in"] == first["adapter"]["bytes"]
+    assert second["moved"]["base_bytes"] > 100 * first["adapter"]["bytes"]
+
+
+def test_the_saved_adapter_on_an_independent_merge_gives_the_sessions_logits(
+    base: Path, two_phases: tuple[Path, Path]
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(model, two_phases[0] / "adapter").merge_and_unload().half().float()
+    probe = result_in(two_phases[1])["probe"]
+    ids = torch.tensor([probe["prompt_ids"]])
+    with torch.no_grad():
+        alone = merged(ids).logits[0, -1]
+        loaded = PeftModel.from_pretrained(merged, two_phases[1] / "adapter").eval()
+        logits = loaded(ids).logits[0, -1]
+    expected = torch.tensor(probe["logits"])
+    assert torch.allclose(logits[: len(expected)], expected, rtol=0, atol=1e-5)
+    assert int(logits.argmax()) == probe["argmax"]
+    assert not torch.allclose(alone[: len(expected)], expected, rtol=0, atol=1e-3), "the adapter is what gives them"
+
+
+def test_the_log_tells_every_stage_every_step_window_and_the_result(kaggle: Path, events: Events) -> None:
+    run_session(parameters())
+    found = events()
+    stages = [event["stage"] for event in found if event["event"] == "stage"]
+    assert stages == ["install", "preflight", "merge", "data", "train", "evaluate", "save"]
+    steps = [event for event in found if event["event"] == "step"]
+    assert [(event["step"], event["steps"]) for event in steps] == [(1, 5), (2, 5), (4, 5), (5, 5)]
+    assert all(event["loss"] > 0 and event["memory_bytes"] > 0 for event in steps)
+    assert [event for event in found if event["event"] == "pad"][0]["id"] == EOS_ID
+    assert found[-1]["event"] == "result"
+    assert found[-1]["status"] == "complete"
+
+
+def test_the_second_phase_tells_path_and_hash_of_what_it_found(
+    kaggle: Path, two_phases: tuple[Path, Path], events: Events
+) -> None:
+    mount(kaggle, "one", two_phases[0])  # the old layout
+    session.start(second_phase(), "b" * 64).preflight()
+    (told,) = next(event for event in events() if event["event"] == "inputs")["adapters"]
+    assert told["path"] == str(kaggle / "input" / "one" / "adapter")
+    assert told["sha256"] == result_in(two_phases[0])["adapter"]["sha256"]
+
+
+def test_the_same_seed_gives_the_same_adapter(kaggle: Path, two_phases: tuple[Path, Path]) -> None:
+    run_session(parameters())
+    assert read_result(kaggle)["adapter"]["sha256"] == result_in(two_phases[0])["adapter"]["sha256"]
+    run_session(parameters(seed=43))
+    assert read_result(kaggle)["adapter"]["sha256"] != result_in(two_phases[0])["adapter"]["sha256"]
+
+
+def test_a_small_model_learns_to_answer_and_to_stop(kaggle: Path) -> None:
+    rows = [{"ask": "list", "answer": "ls -la"}, {"ask": "count", "answer": "wc -l"}] * 8
+    write_jsonl(kaggle / "temp" / "project" / "train.jsonl", rows)
+    values = parameters(training__epochs=12, training__learning_rate=0.05, data__max_examples=16)
+    values["lora"].update(r=16, alpha=64, dropout=0.0, targets=["all-linear"])
+    run_session(values)
+    metrics = read_result(kaggle)["metrics"]
+    assert metrics["loss_last"] < 0.8 * metrics["loss_first"]
+    assert metrics["token_accuracy"] > 0.3
+
+
+@pytest.mark.slow
+def test_a_conversation_trains_in_four_bits_with_the_paged_optimizer_and_checkpointing(
+    kaggle: Path, two_phases: tuple[Path, Path]
+) -> None:
+    mount(kaggle, "notebooks/me/one", two_phases[0])
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
+    write_jsonl(kaggle / "temp" / "project" / "train.jsonl", [{"messages": turns}] * 8)
+    values = second_phase(data__recipe="conversation", data__sources=[source(fields={"messages": "messages"})])
+    values["training"].update(
+        quantization="nf4", optimizer="paged_adamw_8bit", checkpointing=True, scheduler="constant", warmup=0.3
+    )
+    run_session(values)
+    result = read_result(kaggle)
+    assert result["status"] == "complete"
+    assert result["metrics"]["loss_last"] < result["metrics"]["loss_first"]
+
+
+def test_max_steps_ends_the_training_and_counts_as_all_of_it(kaggle: Path) -> None:
+    run_session(parameters(training__max_steps=2, training__epochs=50))
+    result = read_result(kaggle)
+    assert (result["status"], result["metrics"]["steps"], result["metrics"]["all_epochs"]) == ("complete", 2, True)
+
+
+def test_a_phase_without_a_validation_split_warns_and_has_no_token_accuracy(kaggle: Path, events: Events) -> None:
+    run_session(parameters(data__validation=0.0))
+    assert read_result(kaggle)["metrics"]["token_accuracy"] is None
+    assert any("no validation split" in event.get("message", "") for event in events())
+
+
+def test_a_run_that_reaches_its_time_limit_saves_what_it_has_as_partial(kaggle: Path) -> None:
+    run_session(parameters(session_timeout=0))
+    result = read_result(kaggle)
+    assert result["status"] == "partial"
+    assert "time is nearly over" in result["reason"]
+    assert (result["metrics"]["steps"], result["metrics"]["all_epochs"]) == (1, False)
+    assert (kaggle / "working" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_a_run_slower_than_twice_the_plan_stops_itself_as_partial(kaggle: Path, events: Events) -> None:
+    run_session(parameters(training__epochs=50, training__step_seconds=1e-6))
+    result = read_result(kaggle)
+    assert result["status"] == "partial"
+    assert "were planned" in result["reason"]
+    assert result["metrics"]["steps"] == train.WARM_UP_STEPS + train.JUDGED_STEPS
+    assert [event for event in events() if event["event"] == "step"][-1]["step"] == result["metrics"]["steps"]
+
+
+def test_a_loss_that_is_no_number_stops_the_notebook_at_that_step(kaggle: Path, events: Events) -> None:
+    with pytest.raises(Stop, match="the loss is nan at step"):
+        run_session(parameters(training__learning_rate=1e36))
+    result = read_result(kaggle)
+    assert result["status"] == "failed"
+    assert "the loss is nan at step" in result["reason"]
+    assert not (kaggle / "working" / "adapter").exists()
+    failed = events()[-1]
+    assert (failed["event"], failed["stage"]) == ("failed", "train")
+    assert "learning_rate" in failed["cure"]
+
+
+def test_a_failed_stage_is_written_down_told_and_raised_again(kaggle: Path, events: Events) -> None:
+    (kaggle / "temp" / "project" / "train.jsonl").unlink()
+    with pytest.raises(Stop, match="source shell"):
+        run_session(parameters())
+    result = read_result(kaggle)
+    assert result["status"] == "failed"
+    assert result["reason"].startswith("data: source shell")
+    assert result["adapter"] is None
+    assert events()[-1]["event"] == "failed"
+
+
+def test_running_out_of_gpu_memory_is_explained_with_what_really_helps() -> None:
+    reason, cure = failure.explain(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.32 GiB"))
+    assert "2.32 GiB" in reason
+    assert "halve training.batch, double training.accumulation" in cure
+    assert "checkpointing" in cure
+    assert "fewer examples do not help" in cure
+
+
+@pytest.mark.parametrize(
+    ("error", "cure"),
+    [
+        (MemoryError(), "machine's own memory"),
+        (OSError(28, "No space left on device"), "disk is full"),
+        (ModuleNotFoundError("No module named 'bitsandbytes'"), "internet on"),
+        (ConnectionError("Max retries exceeded"), "internet on"),
+        (ValueError("Attempting to unscale FP16 gradients."), "not fp32"),
+        (KeyboardInterrupt(), "interrupted"),
+        (ZeroDivisionError("division by zero"), "traceback"),
+    ],
+)
+def test_every_failure_comes_with_something_to_do(error: BaseException, cure: str) -> None:
+    assert cure in failure.explain(error)[1]
+
+
+def test_no_example_with_anything_to_learn_stops_with_the_length_as_the_reason(kaggle: Path) -> None:
+    with pytest.raises(Stop, match="within 8 tokens"):
+        run_session(parameters(training__max_length=8))
+
+
+# What follows runs the package as the notebook does: copied beside nothing of kchain, in a process of its own.
+DRIVER = """
+import json, sys
+from kchain_runtime import session
+PARAMETERS = json.loads(sys.argv[1])
+run = session.start(PARAMETERS, "b" * 64)
+run.install()
+heavy = {"torch", "transformers", "peft", "bitsandbytes", "datasets"} & set(sys.modules)
+print("imported before the install is over:", sorted(heavy), flush=True)
+run.preflight(); run.merge(); run.load_data()
+exec(sys.argv[2])
+run.train(); run.evaluate(); run.save()
+"""
+
+
+def in_own_process(root: Path, values: dict[str, Any], before_training: str = "") -> subprocess.Popen[str]:
+    home = root / "temp"
+    shutil.copytree(PACKAGE, home / "kchain_runtime", ignore=shutil.ignore_patterns("__pycache__"))
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, json.dumps(values), before_training],
+        cwd=root / "temp",
+        env={**os.environ, "PYTHONPATH": str(home), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_package_runs_under_its_name_in_the_notebook_and_imports_nothing_before_the_install(kaggle: Path) -> None:
+    process = in_own_process(kaggle, parameters())
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-3000:]
+    assert "imported before the install is over: []" in out
+    assert read_result(kaggle)["status"] == "complete"
+
+
+def test_a_session_killed_in_the_middle_looks_failed_and_not_complete(kaggle: Path) -> None:
+    process = in_own_process(kaggle, parameters(training__epochs=100_000, training__logging_steps=1))
+    assert process.stdout is not None
+    for line in process.stdout:
+        if '"event": "step"' in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    result = read_result(kaggle)
+    assert result["status"] == "failed"
+    assert "ended during train" in result["reason"]
+    assert result["adapter"] is None
+
+
+def test_a_step_that_hangs_ends_the_process_and_shows_where_it_hung(kaggle: Path) -> None:
+    hang = (
+        "import time; from kchain_runtime import collate, train; "
+        "train.HANGING_SECONDS = 1.0; train.HANGING = 0; "
+        "collate.Collator.__call__ = lambda self, batch: time.sleep(600)"
+    )
+    process = in_own_process(kaggle, parameters(), hang)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "Timeout" in err
+    assert "most recent call first" in err
+    assert read_result(kaggle)["status"] == "failed"
