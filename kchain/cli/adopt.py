@@ -37,10 +37,11 @@ def adopt(
     from kchain.cli.progress import Terminal
     from kchain.orchestrator.adopt import Origin
     from kchain.orchestrator.adopt import adopt as take_over
+    from kchain.orchestrator.report import readable_bytes
     from kchain.orchestrator.target import Target
 
     place = Target(target or chain.target, chain.owner, chain.root)
     origin = Origin(dataset, kernel, folder, inside)
     with Terminal(console) as terminal:
         result = take_over(chain, phase, place, origin, terminal, pad_id=pad_id)
-    console.print(f"{phase} is done: adapter {result.sha256[:12]}, {result.bytes / 1e6:.1f} MB, from {result.ref}")
+    console.print(f"{phase} is done: adapter {result.sha256[:12]}, {readable_bytes(result.bytes)}, from {result.ref}")

@@ -90,7 +90,7 @@ class Terminal:
 
     def _show(self, phase: str) -> None:
         if self._live is not None:
-            self._live.update(self._session.render(phase))
+            self._live.update(self._session.render(phase), refresh=True)
 
 
 class _Session:

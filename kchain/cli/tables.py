@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kchain.cli.progress import duration
-from kchain.orchestrator.report import Row, table
+from kchain.orchestrator.report import Row, readable_bytes, table
 from kchain.orchestrator.state import PhaseState
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _COLOURS = {"done": "green", "adopted": "green", "failed": "red", "stale": "yellow"}
 _NOTHING = "-"
+# Columns that the widest table of a chain needs.
+_WIDTH = 110
 
 
 def print_status(console: Console, rows: list[Row]) -> None:
@@ -31,11 +34,11 @@ def print_status(console: Console, rows: list[Row]) -> None:
             _number(row.loss_last, "{:.3f}"),
             _number(row.token_accuracy, "{:.1%}"),
             _bytes(row.adapter_bytes),
-            (row.sha256 or _NOTHING)[:12],
+            (row.sha256 or _NOTHING)[:10],
             _NOTHING if row.when is None else time.strftime("%m-%d %H:%M", time.localtime(row.when)),
             row.next,
         )
-    console.print(shown)
+    _print(console, shown)
 
 
 def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseState]) -> None:
@@ -51,13 +54,13 @@ def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseSta
             _number(row.token_accuracy, "{:.1%}"),
             _text(row.pad_id),
             _bytes(row.adapter_bytes),
-            (row.sha256 or _NOTHING)[:12],
+            (row.sha256 or _NOTHING)[:10],
             _NOTHING if row.seconds is None else duration(row.seconds),
             _bytes(row.moved),
         )
-    console.print(shown)
+    _print(console, shown)
     if saved := savings(rows):
-        console.print(saved)
+        console.print(saved, soft_wrap=True)
 
 
 def savings(rows: list[Row]) -> str:
@@ -66,7 +69,8 @@ def savings(rows: list[Row]) -> str:
     moved, whole = sum(row.moved or 0 for row in counted), sum(row.whole or 0 for row in counted)
     if whole <= 0:
         return ""
-    share = f" ({1 - moved / whole:.0%} saved)" if moved < whole else ""
+    # Rounded down: something always travels.
+    share = f" ({math.floor(1000 * (1 - moved / whole)) / 10:g} % saved)" if moved < whole else ""
     return f"{_bytes(moved)} moved; whole models would have been {_bytes(whole)}{share}."
 
 
@@ -74,8 +78,16 @@ def _table(*columns: str) -> Table:
     """A plain table; a column whose name starts with `>` is set to the right."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        shown.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        shown.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
     return shown
+
+
+def _print(console: Console, shown: Table) -> None:
+    """Whole lines, also where the terminal is narrow: it may wrap them, a cut figure helps nobody."""
+    wide = Console(
+        file=console.file, width=max(console.width, _WIDTH), force_terminal=console.is_terminal, highlight=False
+    )
+    wide.print(shown)
 
 
 def _state(row: Row) -> str:
@@ -92,9 +104,4 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _bytes(count: int | None) -> str:
-    if count is None:
-        return _NOTHING
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
+    return _NOTHING if count is None else readable_bytes(count)

@@ -42,7 +42,7 @@ def _identity(metadata: Mapping[str, Any]) -> Iterator[Problem]:
     slug = kernel.split("/")[1]
     if isinstance(title, str) and slug != (made := slugify(title)):
         yield Problem(rules.SLUG, "id", f"the title gives the address {made!r}, id says {slug!r}")
-    elif len(slug) < rules.TITLE_LENGTH[0]:
+    elif len(slug) < rules.TITLE_LENGTH[0] and len(str(title)) >= rules.TITLE_LENGTH[0]:
         yield Problem(rules.SLUG, "id", f"the address {slug!r} has fewer than {rules.TITLE_LENGTH[0]} characters")
 
 
@@ -82,7 +82,9 @@ def _machine(metadata: Mapping[str, Any]) -> Iterator[Problem]:
     # Kaggle's client sends an empty machine_shape as it is, and Kaggle takes it for none.
     if shape in (None, ""):
         return
-    if shape in RETIRED:
+    if not isinstance(shape, str):
+        yield Problem(rules.UNKNOWN_SHAPE, "machine_shape", f"machine_shape is no text but {shape!r:.60}")
+    elif shape in RETIRED:
         yield Problem(rules.RETIRED_SHAPE, "machine_shape", f"{shape} is retired; Kaggle gives a {RETIRED[shape]}")
     elif shape not in rules.SHAPES:
         yield Problem(rules.UNKNOWN_SHAPE, "machine_shape", f"{shape!r:.60} is no machine of Kaggle's")

@@ -26,9 +26,7 @@ SOURCE_FORMS: dict[str, tuple[str, str]] = {
     "competition_sources": (r"[\w.-]+", "slug"),
 }
 
-TITLE = Rule(
-    "KC101", "error", "Kaggle takes titles of 5 to 50 characters.", "Give the kernel a title of that length."
-)
+TITLE = Rule("KC101", "error", "Kaggle takes titles of 5 to 50 characters.", "Give the kernel a title of that length.")
 SLUG = Rule(
     "KC102",
     "error",

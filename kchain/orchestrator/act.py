@@ -14,7 +14,7 @@ from kchain.orchestrator.decide import after_refusal
 from kchain.orchestrator.folders import BundleFolders
 from kchain.orchestrator.journal import Journal
 from kchain.orchestrator.judge import Verdict, judge, result_event
-from kchain.orchestrator.report import Reporter
+from kchain.orchestrator.report import Reporter, readable_bytes
 from kchain.orchestrator.state import PhaseState, Version, expected_lineage, is_stale, rows
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
@@ -179,7 +179,7 @@ class Actor:
         for warning in adapter.warnings:
             self.reporter.note(phase, warning)
         passed = ", ".join(f"{gate.name} {gate.got}" for gate in verdict.gates)
-        self.reporter.note(phase, f"verified {adapter.sha256[:12]}, {adapter.bytes / 1e6:.1f} MB; gates: {passed}")
+        self.reporter.note(phase, f"verified {adapter.sha256[:12]}, {readable_bytes(adapter.bytes)}; gates: {passed}")
         return Judge(version.number)
 
     def _record_failure(self, phase: str, error: KchainError, bundle_hash: str, version: int | None) -> None:

@@ -20,7 +20,7 @@ from kchain.orchestrator.decide import LIVE
 from kchain.orchestrator.drive import Driver, Ports, driving
 from kchain.orchestrator.journal import KeptBundle
 from kchain.orchestrator.judge import RESULT, read_result, result_event
-from kchain.orchestrator.report import Reporter
+from kchain.orchestrator.report import Reporter, readable_bytes
 from kchain.orchestrator.state import Result, lineage, rows
 from kchain.orchestrator.target import Target
 from kchain.orchestrator.verify import Adapter, Expected, verify
@@ -138,7 +138,7 @@ class _Adoption:
         adapter = self._verify(adapter_folder.parent, None, adapter_folder.name)
         client, ref = self._driver.client(), f"{self._chain.owner}/{self._dataset_slug()}"
         if client.dataset_status(ref) is None:
-            self._reporter.note(self._phase, f"uploading {adapter.bytes / 1e6:.1f} MB as the private data set {ref}")
+            self._reporter.note(self._phase, f"uploading {readable_bytes(adapter.bytes)} as the private data set {ref}")
             self._upload(client, adapter_folder, ref)
         self._wait_until_ready(client, ref)
         self.from_dataset(ref, None, adapter.sha256)
@@ -225,7 +225,7 @@ class _Adoption:
         detail["pad_id"] = detail["pad_id"] if detail["pad_id"] is not None else self._pad_id
         detail["moved"]["pulled_bytes"] = adapter.bytes
         self._driver.journal.append(self._phase, "adopted", **detail)
-        self._reporter.note(self._phase, f"adopted {adapter.sha256[:12]}, {adapter.bytes / 1e6:.1f} MB, from {ref}")
+        self._reporter.note(self._phase, f"adopted {adapter.sha256[:12]}, {readable_bytes(adapter.bytes)}, from {ref}")
 
 
 def locate(names: Iterable[str], inside: str | None, where: str) -> str:

@@ -201,7 +201,7 @@ class Client:
         """Make a private data set of the files in `folder` and wait until it is READY."""
         from kchain.orchestrator.datasets import dataset_create
 
-        dataset_create(self.transport, folder, ref, title)
+        dataset_create(self.transport, folder, ref, title, min(3.0, self.target.poll_seconds))
 
     def _kernels(self, doing: str, method: str, ref: str, version: int | None, **fields: Any) -> dict[str, Any]:
         owner, slug = split_ref(ref)

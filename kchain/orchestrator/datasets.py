@@ -9,7 +9,7 @@ from typing import Any
 
 import requests
 
-from kchain.errors import InputError, PhaseFailed, Unreachable
+from kchain.errors import InputError, NotNow, PhaseFailed, Unreachable
 from kchain.orchestrator.answers import DatasetFile
 from kchain.orchestrator.client import items_of, split_ref
 from kchain.orchestrator.fetch import download
@@ -21,7 +21,6 @@ from kchain.orchestrator.transport import Transport
 
 READY = "READY"
 _BROKEN = ("FAILED", "DELETED")
-_POLL_SECONDS = 3.0
 # Kaggle takes seconds to minutes for some files; after this something is wrong.
 _LONGEST_WAIT_SECONDS = 1800.0
 
@@ -84,7 +83,14 @@ def dataset_download(transport: Transport, ref: str, name: str, to: Path) -> Pat
     return download(url, to, sizes[name] or None, transport.patience)
 
 
-def dataset_create(transport: Transport, folder: Path, ref: str, title: str, poll: float = _POLL_SECONDS) -> None:
+def dataset_create(
+    transport: Transport,
+    folder: Path,
+    ref: str,
+    title: str,
+    poll: float,
+    longest: float = _LONGEST_WAIT_SECONDS,
+) -> None:
     """Make a private data set of the files that lie directly in `folder`, and wait until it is READY.
 
     Args:
@@ -93,10 +99,12 @@ def dataset_create(transport: Transport, folder: Path, ref: str, title: str, pol
         ref: owner/slug, the slug with 6 to 50 letters.
         title: 6 to 50 letters.
         poll: seconds between two looks at its state.
+        longest: seconds until the wait is given up.
 
     Raises:
         InputError: the folder is empty, the names do not fit, or the data set exists.
         Ambiguous: it may have been made.
+        NotNow: it is made, but still not READY.
         PhaseFailed: the target could not process it.
     """
     owner, slug = split_ref(ref)
@@ -117,7 +125,7 @@ def dataset_create(transport: Transport, folder: Path, ref: str, title: str, pol
     )
     if answer.get("error"):
         raise refusal(str(answer["error"]), doing)
-    _wait(transport, ref, poll)
+    _wait(transport, ref, poll, longest)
 
 
 def _check_new(transport: Transport, folder: Path, files: list[Path], ref: str, slug: str, title: str) -> None:
@@ -169,17 +177,17 @@ def _new_file(token: str) -> Any:
     return file
 
 
-def _wait(transport: Transport, ref: str, poll: float) -> None:
-    for status in _states(transport, ref, poll):
+def _wait(transport: Transport, ref: str, poll: float, longest: float) -> None:
+    for status in _states(transport, ref, poll, longest):
         if status == READY:
             return
         if status in _BROKEN:
             raise PhaseFailed(f"data set {ref}: the target could not process it ({status})", "look at its page")
-    raise Unreachable(f"data set {ref} is not ready after {_LONGEST_WAIT_SECONDS / 60:.0f} minutes", "look at its page")
+    raise NotNow(f"data set {ref} is not ready after {longest / 60:.0f} minutes", f"later: --dataset {ref}")
 
 
-def _states(transport: Transport, ref: str, poll: float) -> Iterator[str | None]:
-    deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
+def _states(transport: Transport, ref: str, poll: float, longest: float) -> Iterator[str | None]:
+    deadline = time.monotonic() + longest
     while time.monotonic() < deadline:
         yield dataset_status(transport, ref)
         time.sleep(poll)

@@ -32,6 +32,8 @@ _SKEW_WARN_SECONDS, _SKEW_FAIL_SECONDS = 30.0, 300.0
 # Adapters have tens of megabytes, a session's whole output up to 20 GB.
 _DISK_WARN_BYTES, _DISK_FAIL_BYTES = 2 * 10**9, 2 * 10**8
 _QUOTA_WARN_SECONDS = 3 * 3600
+# Who asks where no project says it; a kchain server takes any name that has its key.
+_NOBODY = "nobody"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def examine(chain: Chain | None, target_name: str, folder: Path, around: Surroun
     checks = [_client_version(), _disk(folder)]
     checks += _variables(around) if target_name == "kaggle" else []
     try:
-        target = Target(target_name, chain.owner if chain is not None else "", folder)
+        target = Target(target_name, chain.owner if chain is not None else _NOBODY, folder)
         if target.name == "local" and chain is None:
             raise InputError("target local belongs to a project, and there is none here", "kchain init my-chain")
     except InputError as error:
@@ -110,7 +112,7 @@ def _credentials(target: Target, around: Surroundings) -> Generator[Check, None,
         if not target.is_kaggle:
             transport = open_transport(target, _QUICK)
             where = transport.credentials.where if transport.credentials else ""
-            yield Check("credentials", "ok", f"{target.owner or 'any user'}, {where}")
+            yield Check("credentials", "ok", f"{target.owner}, {where}")
             return transport
         login = find_kaggle_login(_QUICK, around)
     except KchainError as error:
@@ -126,7 +128,7 @@ def _credentials(target: Target, around: Surroundings) -> Generator[Check, None,
 
 
 def _owner(owner: str, username: str) -> Check:
-    if not owner:
+    if owner == _NOBODY:
         return Check("owner", "warn", f"no project here; the credentials are {username}'s", "kchain init my-chain")
     if owner.lower() == username.lower():
         return Check("owner", "ok", owner)
@@ -135,7 +137,7 @@ def _owner(owner: str, username: str) -> Check:
 
 
 def _client_version() -> Check:
-    """The traps of the client's packaging: a version kchain was never tried with, and six, which it does not ask for."""
+    """The traps of the client's packaging: a version kchain was not tried with, and six, which it does not ask for."""
     try:
         kaggle, sdk = (importlib.metadata.version(name) for name in ("kaggle", "kagglesdk"))
         importlib.metadata.version("six")

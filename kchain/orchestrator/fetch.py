@@ -16,7 +16,7 @@ from kchain.orchestrator.mapping import Call, Declined, foreign_errors, read_err
 from kchain.orchestrator.patience import Patience
 from kchain.orchestrator.target import is_loopback
 
-_CHUNK = 1 << 20
+_PIECE = 1 << 20
 # Names that Windows keeps for devices, with any ending.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -191,9 +191,10 @@ def _validator(response: requests.Response) -> str | None:
 
 
 def _append(response: requests.Response, part: _Part) -> None:
+    # read1 hands over what has arrived; a read of a fixed size would lose up to that much when the line breaks.
     with open(part.path, "ab") as file:
-        for chunk in response.iter_content(_CHUNK):
-            file.write(chunk)
+        while piece := response.raw.read1(_PIECE, decode_content=True):
+            file.write(piece)
 
 
 def _check_size(size: int | None, expected: int | None, part: _Part, call: Call) -> None:

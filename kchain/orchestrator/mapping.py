@@ -115,10 +115,10 @@ def foreign_errors(call: Call) -> Iterator[None]:
         raise _lost(error, call) from error
     except SystemExit as error:
         raise _nonsense(f"Kaggle's client ended the program (exit {error.code})", call) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _nonsense(f"{type(error).__name__}: {error}", call) from error
     except OSError as error:
-        raise InputError(f"{call.doing}: {redact(str(error), call.secrets)}") from error
+        raise _here(error, call) from error
 
 
 def read_error(status: int, headers: Any, body: bytes) -> Answered | None:
@@ -259,6 +259,14 @@ def _nonsense(what: str, call: Call) -> KchainError:
     if call.sent is not None and not call.sent():
         return InputError(f"{call.doing} cannot be sent: {redact(what, call.secrets)}", "kchain lint says more")
     return _unclear(f"{call.who} answered what kchain cannot read ({call.doing}): {redact(what, call.secrets)}", call)
+
+
+def _here(error: OSError, call: Call) -> KchainError:
+    """The error for a file or disk of this machine; once something was sent, that comes first."""
+    said = redact(str(error), call.secrets)
+    if call.sent is not None and call.sent():
+        return _unclear(f"{call.doing} was interrupted: {said}", call)
+    return InputError(f"{call.doing}: {said}", "mend the file, or free disk space")
 
 
 def _unclear(message: str, call: Call) -> KchainError:

@@ -139,3 +139,11 @@ def _next(chain: Chain, states: Mapping[str, PhaseState], phase: str, word: str)
 def is_finished(chain: Chain, states: Mapping[str, PhaseState]) -> bool:
     """Whether every phase has a result that counts."""
     return all(state_word(chain, states, phase.name) in FINISHED for phase in chain.phases)
+
+
+def readable_bytes(count: int) -> str:
+    """A number of bytes as people write it: `812 B`, `41.9 MB`."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

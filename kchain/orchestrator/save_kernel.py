@@ -27,7 +27,8 @@ from kchain.orchestrator.redact import redact
 from kchain.orchestrator.refusals import refusal
 from kchain.orchestrator.transport import Door, Transport
 
-_IMPORTING = threading.Lock()
+# Standard output belongs to the whole process: whoever holds it back does so alone.
+_ALONE = threading.RLock()
 _INVALID = {
     "invalid_dataset_sources": "data set",
     "invalid_kernel_sources": "kernel",
@@ -54,7 +55,7 @@ def save_kernel(transport: Transport, owner: str, folder: Path, timeout: int) ->
     kernel = _kernel_of(folder)
     door = transport.new_door()
     call = transport.call_for(f"the push of {kernel}", lambda: door.sent)
-    with foreign_errors(call), contextlib.redirect_stdout(io.StringIO()):
+    with foreign_errors(call), _ALONE, contextlib.redirect_stdout(io.StringIO()):
         answer = _pusher(transport, door, owner).kernels_push(str(folder), str(timeout))
         fields = {name: getattr(answer, name) for name in ("error", "ref", "url", "version_number", *_INVALID)}
     return _judge(fields, kernel, call)
@@ -108,7 +109,7 @@ def _pusher(transport: Transport, door: Door, owner: str) -> Any:
 
 def _kaggle_api() -> Any:
     """The official KaggleApi class, without its login."""
-    with _IMPORTING, _quiet_import():
+    with _ALONE, _quiet_import():
         if "kaggle" not in sys.modules:
             _place_package()
         return importlib.import_module("kaggle.api.kaggle_api_extended").KaggleApi

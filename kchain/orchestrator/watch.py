@@ -35,8 +35,10 @@ def watch(
         KchainError: the chain stops there; the phases after it were not pushed.
     """
     with driving(chain, target, reporter, ports) as driver:
+        if not yes:
+            _tell_unreviewed(driver, reporter)
         for phase in chain.phases:
-            _finish(driver, phase.name, yes=yes)
+            _have_ready(driver, phase.name, yes=yes)
             action = driver.drive(phase.name, Wish.FINISH, wait=not once)
             if isinstance(action, Wait):
                 reporter.waiting(phase.name, action.reason)
@@ -44,7 +46,20 @@ def watch(
         return driver.states()
 
 
-def _finish(driver: Driver, phase: str, *, yes: bool) -> None:
+def _tell_unreviewed(driver: Driver, reporter: Reporter) -> None:
+    """Say now where the chain is going to stop, not hours later."""
+    states = driver.states()
+    for phase in driver.chain.phases:
+        state = states.get(phase.name, PhaseState())
+        waits = state_word(driver.chain, states, phase.name) in ("new", "reviewed", "stale")
+        if waits and driver.folders.rendered(phase.name).hash not in state.reviewed:
+            reporter.note(
+                phase.name, f"not reviewed as it is now: the chain stops before it (kchain review {phase.name})"
+            )
+            return
+
+
+def _have_ready(driver: Driver, phase: str, *, yes: bool) -> None:
     """Have ready what a push of this phase would need, if it is going to be pushed at all."""
     states = driver.states()
     if state_word(driver.chain, states, phase) not in FINISHED:

@@ -105,9 +105,9 @@ def choose_precision(wanted: str, accelerator: Accelerator) -> tuple[str, str]:
         major, minor = accelerator.capability
         return "fp16", f"{accelerator.name} has no bf16 (compute capability {major}.{minor})"
     if wanted == "bf16" and not accelerator.bf16:
-        raise ValueError(f"{accelerator.name} has no bf16; use precision = \"auto\"")
+        raise ValueError(f'{accelerator.name} has no bf16; use precision = "auto"')
     if wanted == "fp16" and not accelerator.is_gpu:
-        raise ValueError("fp16 training needs a GPU; use precision = \"auto\"")
+        raise ValueError('fp16 training needs a GPU; use precision = "auto"')
     return wanted, "as the phase file says"
 
 

@@ -125,6 +125,7 @@ def _link_problems(files: Mapping[str, PhaseFile]) -> list[str]:
 
 def _in_order(files: Mapping[str, PhaseFile]) -> list[str]:
     """Names with parents before children, otherwise by name."""
+
     def depth(name: str) -> int:
         parent = files[name].after
         return 0 if parent is None else depth(parent) + 1

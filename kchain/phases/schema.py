@@ -146,7 +146,7 @@ class Source(Strict):
         if not (self.dataset or self.huggingface or self.file):
             raise ValueError("give one of dataset, huggingface or file")
         if self.dataset and not self.file:
-            raise ValueError("name the file in the data set: file = \"train.jsonl\"")
+            raise ValueError('name the file in the data set: file = "train.jsonl"')
         if self.huggingface and self.file:
             raise ValueError("a huggingface source has subset and split, not file")
         return self
@@ -232,9 +232,7 @@ class PhaseFile(Strict):
 
     title: Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=5, max_length=50), AfterValidator(_one_line)
-    ] = Field(
-        description="title of the Kaggle notebook; its address is made from it"
-    )
+    ] = Field(description="title of the Kaggle notebook; its address is made from it")
     description: Text = Field(description="what this phase teaches, for whoever reviews the notebook")
     after: Name | None = Field(None, description="phase whose result this one builds on; none for the first")
     accelerator: Text | None = Field(None, description="another machine than the chain's")

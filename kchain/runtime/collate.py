@@ -15,7 +15,7 @@ class Collator:
     """Pads to the longest example; padding is told by the attention mask and by length, never by its id.
 
     With `keep`, only the positions that predict a label somewhere in the batch go through the model's head, which for a
-    vocabulary of 150,000 is most of the memory and half of the time. transformers 5.0 and later take these as they are:
+    vocabulary of 150,000 is most of the memory and much of the time. transformers 5.0 and later take these as they are:
     `logits_to_keep` (positions) and `shift_labels` (batch, positions); `labels` must be there too, to ask for a loss.
     """
 

@@ -18,10 +18,11 @@ class Unusable(ValueError):
 
 
 def text(value: Any) -> str:
-    """A value as text: text as it is, nothing as "", anything else as JSON."""
+    """A value as text: text as it is, nothing as "", anything else as JSON. Half a surrogate pair becomes "?"."""
     if value is None or value is MISSING:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return told.encode("utf-8", "replace").decode("utf-8")
 
 
 def lookup(row: Row, column: str) -> Any:

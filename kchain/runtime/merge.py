@@ -115,7 +115,8 @@ def _merged(name: str, weight: torch.Tensor, updates: list[tuple[torch.Tensor, t
             raise Stop(f"{name}: an adapter's update has not its shape {tuple(weight.shape)}", OTHER_BASE)
         weight += (b @ a) * scale
     half = weight.to(torch.float16)
-    if not half.isfinite().all():
+    low, high = half.aminmax()  # one pass without a copy; NaN and infinity come through
+    if not (low.isfinite() and high.isfinite()):
         raise Stop(f"{name} has values beyond fp16 (65504)", "the base model or an adapter is damaged, or needs bf16")
     return half.contiguous()
 

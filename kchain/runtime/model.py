@@ -10,6 +10,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging
 
+from .events import emit
 from .failure import Stop
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -58,7 +59,9 @@ def add_lora(model: Any, lora: dict[str, Any], seed: int) -> Any:
         task_type=TaskType.CAUSAL_LM,
     )
     model = get_peft_model(model, config)
-    for name, weight in model.named_parameters():
-        if weight.requires_grad and weight.dtype != torch.float32:
+    trainable = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    emit("model", trainable=sum(weight.numel() for weight in trainable.values()), device=str(model.device))
+    for name, weight in trainable.items():
+        if weight.dtype != torch.float32:
             raise Stop(f"{name} is trainable and {weight.dtype}, not float32", "check the version of peft")
     return model

@@ -84,6 +84,9 @@ class Session:
             preflight.check_gpu(accelerator)
             self.base = self.paths.mount("model", self.parameters["model"]["source"])
             preflight.check_model(self.base)
+            for source in self.parameters["data"]["sources"]:
+                if source["kind"] == "dataset" and not source.get("optional"):
+                    self.paths.mount("dataset", source["dataset"])
             self.adapters = find(self.paths, self.parameters)
             base_bytes = preflight.weight_bytes(self.base)
             preflight.check_disk(self.paths.scratch, base_bytes if self.adapters else 0)
@@ -109,23 +112,23 @@ class Session:
             self.tokenizer = tokenizer.load(self.base, self.parameters["pad"])
             self.mix = data.load(self.paths, self.parameters["data"], self.parameters["seed"])
             length = self.parameters["training"]["max_length"]
-            self.training, truncated, dropped = encode.encode_all(self.mix.train, self.tokenizer, length)
+            self.examples, truncated, dropped = encode.encode_all(self.mix.train, self.tokenizer, length)
             self.validation, _, _ = encode.encode_all(self.mix.validation, self.tokenizer, length)
-            if not self.training:
+            if not self.examples:
                 raise Stop(f"no example has anything to learn within {length} tokens", "raise training.max_length")
             self.result["examples"] = {
-                "train": len(self.training),
+                "train": len(self.examples),
                 "validation": len(self.validation),
                 "truncated": truncated,
                 "dropped": dropped,
                 "sources": [report.counts() for report in self.mix.reports],
             }
-            emit("examples", first=encode.describe(self.training[0], self.tokenizer), **self.result["examples"])
+            emit("examples", first=encode.describe(self.examples[0], self.tokenizer), **self.result["examples"])
 
     def train(self) -> None:
-        """Trains the adapter."""
+        """Trains the adapter and saves it at once: hours of work are on the disk before anything else can fail."""
         with self._stage("train"):
-            from . import model, tokenizer, train
+            from . import model, save, tokenizer, train
 
             training = self.parameters["training"]
             base = model.load_base(self.base, training["precision"], training["quantization"])
@@ -135,7 +138,7 @@ class Session:
             limit = self.parameters["session_timeout"]
             deadline = self.began + limit - min(RESERVE * limit, MOST_RESERVE)
             outcome = train.train(
-                self.model, self.training, self.collate, self.parameters, self.paths.scratch, deadline
+                self.model, self.examples, self.collate, self.parameters, self.paths.scratch, deadline
             )
             if outcome.reason:
                 emit("warning", message=f"training stopped at step {outcome.steps}: {outcome.reason}")
@@ -147,6 +150,8 @@ class Session:
                 epochs=outcome.epochs,
                 all_epochs=outcome.reason is None,
             )
+            title, working = self.parameters["title"], self.paths.working
+            self.result["adapter"] = save.save_adapter(self.model, self.tokenizer, self.result, title, working)
 
     def evaluate(self) -> None:
         """Judges the adapter by the validation split."""
@@ -159,16 +164,14 @@ class Session:
                 metrics["eval_loss"], metrics["token_accuracy"] = judged
             else:
                 emit("warning", message="there is no validation split: no token accuracy")
-            self.result["probe"] = evaluate.probe(self.model, self.training[0])
+            self.result["probe"] = evaluate.probe(self.model, self.examples[0])
 
     def save(self) -> None:
-        """Writes the adapter, the validation split and, last of all, that this session is over."""
+        """Writes the validation split and, last of all, that this session reached its end."""
         with self._stage("save"):
             from . import save
 
-            title, working = self.parameters["title"], self.paths.working
-            self.result["adapter"] = save.save_adapter(self.model, self.tokenizer, self.result, title, working)
-            save.save_validation(self.mix.validation, working)
+            save.save_validation(self.mix.validation, self.paths.working)
             self.result["status"] = "partial" if self.reason else "complete"
             self.result["reason"] = self.reason
             self._write_result()

@@ -138,7 +138,8 @@ def train(
         trainer.train()
     finally:
         faulthandler.cancel_dump_traceback_later()
-    window = training["logging_steps"]
+    # A run shorter than two windows is halved: first and last must not be the same steps.
+    window = min(training["logging_steps"], max(1, len(watch.losses) // 2))
     return Outcome(
         steps=trainer.state.global_step,
         epochs=round(trainer.state.epoch or 0.0, 4),

@@ -146,6 +146,8 @@ def prepare_environment(folder: Path) -> None:
     os.environ["JUPYTER_CONFIG_DIR"] = str(folder / "jupyter")
     os.environ["JUPYTER_RUNTIME_DIR"] = str(folder / "jupyter")
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    # A server that a test started would pass this on, and ipykernel then leaves child processes' output uncaught.
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
     os.chdir(folder)  # papermill reads and writes names relative to it: braces in a longer path would be templates
 
 

@@ -58,6 +58,11 @@ def _text(value: str) -> str:
 
 
 def _is_several_lines(value: Any) -> bool:
+    """Whether a text in it has several lines, each of which gets a line of its own."""
+    if isinstance(value, dict):
+        return any(map(_is_several_lines, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_several_lines, value))
     return isinstance(value, str) and "\n" in value.rstrip("\n")
 
 

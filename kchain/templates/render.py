@@ -56,7 +56,8 @@ def percent(chain: Chain, phase_name: str, target: str, sources: tuple[AdapterSo
     """
     values = parameters(chain, phase_name, target, sources)
     runtime, project = runtime_files(), project_files(chain, phase_name)
-    return _environment().get_template(TEMPLATE).render(
+    template = _environment().get_template(TEMPLATE)
+    return template.render(
         **head(chain, phase_name, target, sources),
         bundle=NO_HASH,
         parameters=values,

@@ -43,7 +43,7 @@ class Weather:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def on(self, name: str, *answers: Any) -> None:
         """A dict is JSON with status 200; (status, body, headers) is that; a function gets the handler."""

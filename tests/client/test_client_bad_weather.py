@@ -51,7 +51,7 @@ def test_a_body_that_breaks_off_is_tried_again(weather: Weather, tmp_path: Path)
         html(403),
         html(404),
         (200, "", {"Content-Type": "application/json"}),
-        (200, "{\"status\": \"RUNN", {"Content-Type": "application/json"}),
+        (200, '{"status": "RUNN', {"Content-Type": "application/json"}),
         (200, [1, 2], {}),
         (200, {"code": "403", "message": "a word for a code"}, {}),
         (302, "", {"Location": "http://login.example/"}),
@@ -83,11 +83,13 @@ def test_a_page_of_a_proxy_is_no_proof_that_a_kernel_is_absent(
 
 @pytest.mark.parametrize(
     "answer",
-    [failing(403, "Permission 'kernels.get' was denied"), failing(404, "gone"), (403, {"code": 403, "message": "x"}, {})],
+    [
+        failing(403, "Permission 'kernels.get' was denied"),
+        failing(404, "gone"),
+        (403, {"code": 403, "message": "x"}, {}),
+    ],
 )
-def test_a_kernel_is_absent_only_where_the_api_itself_says_so(
-    weather: Weather, tmp_path: Path, answer: object
-) -> None:
+def test_a_kernel_is_absent_only_where_the_api_itself_says_so(weather: Weather, tmp_path: Path, answer: object) -> None:
     weather.on("GetKernel", answer)
     assert weather.client(tmp_path).kernel("ada/first-phase") is None
     assert len(weather.calls("GetKernel")) == 1
@@ -137,7 +139,14 @@ def test_a_server_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["QUEUED", "CANCEL_ACKNOWLEDGED", "NEW_SCRIPT", "PREEMPTED_BY_SOMETHING_NEW", "complete", "KernelWorkerStatus.ERROR"],
+    [
+        "QUEUED",
+        "CANCEL_ACKNOWLEDGED",
+        "NEW_SCRIPT",
+        "PREEMPTED_BY_SOMETHING_NEW",
+        "complete",
+        "KernelWorkerStatus.ERROR",
+    ],
 )
 def test_every_status_word_comes_back_also_one_from_the_future(weather: Weather, tmp_path: Path, word: str) -> None:
     weather.on(STATUS, {"status": word, "failureMessage": "said why", "somethingNew": [1]})

@@ -210,7 +210,8 @@ def test_a_key_file_without_a_key_is_refused(tmp_path: Path, content: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["kagle", "", "ftp://host", "http://", "http://host/path", "http://u:p@host", "http://host?x=1", "http://[::1"]
+    "name",
+    ["kagle", "", "ftp://host", "http://", "http://host/path", "http://u:p@host", "http://host?x=1", "http://[::1"],
 )
 def test_a_target_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="target"):

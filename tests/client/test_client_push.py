@@ -153,7 +153,7 @@ def test_a_conflict_without_a_reason_names_every_known_cause(
         html(),
         html(403),
         (200, "", {"Content-Type": "application/json"}),
-        (200, "{\"versionNumber\": 3", {"Content-Type": "application/json"}),
+        (200, '{"versionNumber": 3', {"Content-Type": "application/json"}),
         (200, [], {}),
         {},
         {"url": "https://x", "error": ""},
@@ -199,7 +199,13 @@ def test_a_version_that_landed_at_another_address_is_refused(
 
 @pytest.mark.parametrize(
     "metadata",
-    [{"language": "cobol"}, {"code_file": "gone.ipynb"}, {"title": "abc"}, {"kernel_sources": ["no-owner"]}, {"id": ""}],
+    [
+        {"language": "cobol"},
+        {"code_file": "gone.ipynb"},
+        {"title": "abc"},
+        {"kernel_sources": ["no-owner"]},
+        {"id": ""},
+    ],
 )
 def test_a_bundle_the_client_does_not_take_is_not_sent(
     weather: Weather, tmp_path: Path, make_bundle: MakeBundle, metadata: dict[str, Any]

@@ -143,7 +143,7 @@ class ModelService:
         version = ModelVersion(len(versions) + 1, source, self.clock.time + self.runtime, lineage)
         finals = self.finals.get(ref, [])
         version.final = finals.pop(0) if finals else "COMPLETE"
-        bundle = json.loads(source)["metadata"].get("bundle") if source.startswith("{") else None
+        bundle = json.loads(source).get("metadata", {}).get("bundle") if source.startswith("{") else None
         if version.final == "COMPLETE" and bundle:
             version.result = {
                 "bundle": bundle,

@@ -186,7 +186,10 @@ def test_killed_while_it_writes_the_journal_keeps_every_event_it_confirmed(tmp_p
     confirmed = 0
     for _ in range(5):
         writer = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+            [sys.executable, "-c", code, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
         )
         assert writer.stdout is not None
         for _ in range(7):
@@ -210,4 +213,3 @@ def test_any_order_of_events_can_be_folded(kinds: list[str]) -> None:
     assert found.failure is None or found.result is None
     # The log can be folded piece by piece: a restart sees what the process before it saw.
     assert fold([*entries]) == states
-

@@ -106,6 +106,11 @@ def test_content_that_is_no_text_becomes_json(paths: Paths) -> None:
     assert text(True) == "true"
 
 
+def test_half_a_character_in_a_row_does_not_end_the_training_when_it_is_saved(paths: Paths) -> None:
+    mix = load(paths, project(paths, ['{"ask": "half \\ud83d", "answer": "whole \\ud83d\\ude00"}']))
+    assert [turn["content"] for turn in mix.train[0]["messages"][1:]] == ["half ?", "whole \U0001f600"]
+
+
 def test_a_system_prompt_is_put_in_where_an_example_has_none(paths: Paths) -> None:
     fields = {"prompt": "ask", "completion": "answer", "system": "system"}
     mix = load(paths, project(paths, [{"ask": "a", "answer": "b", "system": "Own."}, ROWS[0]], fields=fields))

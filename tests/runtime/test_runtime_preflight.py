@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from runtime_tiny import EOS, SOURCE, Events, ancestor, mount, parameters, read_result, second_phase
+from runtime_tiny import EOS, SOURCE, Events, ancestor, mount, parameters, read_result, second_phase, source
 from safetensors.torch import load_file, save_file
 
 from kchain.runtime import adapters, install, preflight, session
@@ -170,6 +170,13 @@ def test_a_model_that_is_not_mounted_ends_the_session_in_preflight(kaggle: Path)
     assert read_result(kaggle)["reason"].startswith("preflight: the model a/b/c/d/1")
 
 
+def test_a_data_set_that_is_not_mounted_ends_the_session_in_preflight_unless_it_is_optional(kaggle: Path) -> None:
+    absent = source(kind="dataset", dataset="someone/shell-set")
+    with pytest.raises(Stop, match="the dataset someone/shell-set is not mounted"):
+        session.start(parameters(data__sources=[absent]), "b" * 64).preflight()
+    session.start(parameters(data__sources=[{**absent, "optional": True}]), "b" * 64).preflight()
+
+
 # Adapters of the lineage. Each test changes one thing of a kernel output that would pass.
 
 
@@ -313,7 +320,7 @@ def test_packages_are_removed_and_added_in_the_notebooks_own_python(tmp_path: Pa
     )
     (project / "backend.py").write_text(BACKEND)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from kchain.runtime import install; import importlib.metadata as m;"
+        "import importlib.metadata as m, sys; sys.path.insert(0, sys.argv[1]); from kchain.runtime import install;"
         "install.prepare([sys.argv[2]], []); print(m.version('kchain-probe'));"
         "install.prepare([], ['kchain-probe', 'never-was-there']); "
         "print('kchain-probe' in {d.name for d in m.distributions()})"
@@ -332,7 +339,7 @@ def build_wheel(folder, config=None, metadata=None):
     info = "kchain_probe-1.dist-info"
     with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: kchain-probe\\nVersion: 1\\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr(f"{info}/RECORD", "")
     return name
 """

@@ -29,7 +29,7 @@ from runtime_tiny import (
 )
 from safetensors.torch import load_file
 
-from kchain.runtime import failure, session, train
+from kchain.runtime import evaluate, failure, session, train
 from kchain.runtime.adapters import sha256
 from kchain.runtime.failure import Stop
 
@@ -174,6 +174,12 @@ def test_max_steps_ends_the_training_and_counts_as_all_of_it(kaggle: Path) -> No
     assert (result["status"], result["metrics"]["steps"], result["metrics"]["all_epochs"]) == ("complete", 2, True)
 
 
+def test_a_run_shorter_than_a_logging_window_still_shows_a_fall_of_the_loss(kaggle: Path) -> None:
+    run_session(parameters(training__logging_steps=50))
+    metrics = read_result(kaggle)["metrics"]
+    assert metrics["loss_last"] < metrics["loss_first"]
+
+
 def test_a_phase_without_a_validation_split_warns_and_has_no_token_accuracy(kaggle: Path, events: Events) -> None:
     run_session(parameters(data__validation=0.0))
     assert read_result(kaggle)["metrics"]["token_accuracy"] is None
@@ -219,6 +225,21 @@ def test_a_failed_stage_is_written_down_told_and_raised_again(kaggle: Path, even
     assert result["reason"].startswith("data: source shell")
     assert result["adapter"] is None
     assert events()[-1]["event"] == "failed"
+
+
+def test_a_failure_after_the_training_fails_the_session_but_loses_no_adapter(
+    kaggle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*args: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(evaluate, "evaluate", no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        run_session(parameters())
+    result = read_result(kaggle)
+    assert result["status"] == "failed"
+    assert result["reason"].startswith("evaluate: OutOfMemoryError")
+    assert result["adapter"]["sha256"] == sha256(kaggle / "working" / "adapter" / "adapter_model.safetensors")
 
 
 def test_running_out_of_gpu_memory_is_explained_with_what_really_helps() -> None:

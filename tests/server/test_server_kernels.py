@@ -65,7 +65,7 @@ def test_a_version_can_be_named_in_all_three_ways(server: Running) -> None:
 
 def test_follow_prints_a_line_while_the_session_still_runs(server: Running, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    waiting = f"import os, subprocess, time\nsubprocess.run(['echo', 'from a child'], check=True)\nprint('before')\n"
+    waiting = "import os, subprocess, time\nsubprocess.run(['echo', 'from a child'], check=True)\nprint('before')\n"
     waiting += f"while not os.path.exists({str(gate)!r}): time.sleep(0.05)\nprint('after')"
     server.push("live-kernel", notebook(waiting))
     follower = subprocess.Popen(

@@ -39,7 +39,10 @@ NO_METADATA = Rule(
     "Write one; `kaggle kernels init` makes an empty one.",
 )
 NO_NOTEBOOK = Rule(
-    "KC201", "error", "Kaggle cannot run a notebook that is no notebook.", "Put a notebook there, saved by the editor it comes from, or name the right file in code_file."
+    "KC201",
+    "error",
+    "Kaggle cannot run a notebook that is no notebook.",
+    "Put a notebook there, saved by the editor it comes from, or name the right file in code_file.",
 )
 NO_KERNELSPEC = Rule(
     "KC202",

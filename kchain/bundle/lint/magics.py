@@ -79,9 +79,9 @@ def _magic(line: str) -> tuple[str, str] | None:
 
 
 def _command(rest: str, *, is_shell: bool) -> str:
-    """The shell command of a line; `%pip` and `%conda` are shell commands in all but name."""
+    """The shell command of a line; some magics are shell commands in all but name."""
     command = rest.strip()
-    return command if is_shell or re.match(r"(pip|conda|uv|sx|system|bash|sh)\b", command) else ""
+    return command if is_shell or re.match(r"(pip|conda|uv|sx|system|bash|sh|env|set_env)\b", command) else ""
 
 
 def _may_begin(before: list[str], line: str) -> bool:

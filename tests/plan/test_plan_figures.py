@@ -1,0 +1,207 @@
+"""The plan of a phase: steps, hours, disk and bytes, with the reason of each."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kchain.errors import InputError
+from kchain.phases import ACCELERATORS, GIB, Chain, load_chain
+from kchain.phases.models import QWEN25, Shape, model_shape
+from kchain.phases.plan import Plan, plan
+from kchain.phases.units import duration, memory, size
+
+QWEN = "qwen-lm/qwen2.5/transformers/0.5b-instruct/1"
+HUB = '{ name = "hub", huggingface = "h/f", fields = { prompt = "p", completion = "c" }'
+
+
+def write(root: Path, source: str = f"{HUB} }}", model: str = QWEN, chain: str = "", rest: str = "") -> Chain:
+    (root / "phases").mkdir(exist_ok=True)
+    (root / "kchain.toml").write_text(
+        f'[chain]\nname = "demo"\nowner = "someone"\n{chain}[model]\nsource = "{model}"\n{rest}'
+    )
+    for number, name in enumerate(("one", "two", "three")):
+        after = f'after = "{("one", "two")[number - 1]}"\n' if number else ""
+        data = f"[data]\nsources = [{source}]\n"
+        (root / "phases" / f"{name}.toml").write_text(f'title = "Part {name}"\ndescription = "x"\n{after}{data}')
+    return load_chain(root)
+
+
+def planned(root: Path, phase: str = "one", **values: Any) -> Plan:
+    return plan(write(root, **values), phase)
+
+
+@pytest.mark.parametrize(
+    "size_, published",
+    # As on the model cards of Qwen/Qwen2.5-*-Instruct.
+    [("0.5b", 0.49e9), ("1.5b", 1.54e9), ("3b", 3.09e9), ("7b", 7.61e9), ("14b", 14.7e9)],
+)
+def test_the_shapes_give_the_published_number_of_parameters(size_: str, published: float) -> None:
+    assert math.isclose(QWEN25[size_].parameters, published, rel_tol=0.01)
+
+
+def test_the_published_bytes_of_the_half_billion_model() -> None:
+    """Its model.safetensors holds 494,032,768 bf16 numbers: 988 MB."""
+    assert QWEN25["0.5b"].parameters == 494_032_768
+
+
+@pytest.mark.parametrize(
+    "source, known",
+    [
+        (QWEN, True),
+        ("qwen-lm/qwen2.5/Transformers/7b/3", True),
+        ("qwen-lm/qwen2.5-coder/transformers/14b-instruct/1", True),
+        ("qwen-lm/qwen2.5/transformers/7b-instruct-awq/1", False),
+        ("qwen-lm/qwen2.5/gguf/7b-instruct/1", False),
+        ("qwen-lm/qwen-3/transformers/0.6b/1", False),
+        ("qwen-lm/qwen2.5/transformers/72b-instruct/1", False),
+        ("a/b/c/d/1", False),
+    ],
+)
+def test_a_shape_is_known_only_of_what_it_was_read_from(source: str, known: bool) -> None:
+    assert (model_shape(source) is not None) is known
+
+
+def test_an_adapters_bytes_follow_from_rank_and_shape() -> None:
+    shape = QWEN25["0.5b"]
+    # By hand: q and o 896 -> 896, k and v 896 -> 128; 24 layers; rank 16; 4 bytes.
+    by_hand = 24 * 16 * (2 * (896 + 896) + 2 * (896 + 128)) * 4
+    assert shape.adapter_bytes(16, ("q_proj", "k_proj", "v_proj", "o_proj")) == by_hand == 8_650_752
+    assert shape.adapter_bytes(32, ("q_proj",)) == 24 * 32 * 1792 * 4
+    assert shape.adapter_bytes(16, ("q_proj", "wte")) is None
+
+
+def test_trainable_parameters_as_a_user_measured_them() -> None:
+    """Requirement B6: a 14 B model, all linear modules: 64 M trainable, 0.43 %. The shape is Qwen3-14B's."""
+    shape = Shape(hidden=5120, layers=40, heads=40, kv_heads=8, intermediate=17408, vocab=151936, tied=False)
+    trainable = (shape.adapter_bytes(16, shape.linear) or 0) // 4
+    assert trainable == 64_225_280
+    assert round(100 * trainable / shape.parameters, 2) == 0.43
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_peft_makes_an_adapter_of_the_planned_size() -> None:
+    """The oracle is peft itself, on an empty model of the real shape."""
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    shape = QWEN25["0.5b"]
+    config = transformers.Qwen2Config(
+        hidden_size=shape.hidden, num_hidden_layers=2, num_attention_heads=shape.heads, vocab_size=64,
+        num_key_value_heads=shape.kv_heads, intermediate_size=shape.intermediate,
+    )  # fmt: skip
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        wrapped = peft.get_peft_model(model, peft.LoraConfig(r=16, target_modules=targets, task_type="CAUSAL_LM"))
+    trainable = sum(weight.numel() for weight in wrapped.parameters() if weight.requires_grad)
+    assert shape.adapter_bytes(16, targets) == trainable // 2 * shape.layers * 4
+
+
+def test_examples_are_capped_and_the_plan_says_by_what(tmp_path: Path) -> None:
+    capped = planned(tmp_path)
+    assert (capped.examples, capped.examples_reason) == (25_000, "max_examples")
+    assert capped.validation == 500
+    small = planned(tmp_path, source=f"{HUB}, limit = 840 }}")
+    assert (small.examples, small.examples_reason) == (840, "all that the sources may give")
+    assert small.validation == 16
+
+
+def test_the_lines_of_a_project_file_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"p": 1}\n' * 30)
+    own = '{ name = "own", file = "own.jsonl", fields = { prompt = "p", completion = "c" }'
+    assert planned(tmp_path, source=f"{own} }}").examples == 30
+    assert planned(tmp_path, source=f"{own}, limit = 20 }}").examples == 20
+    assert planned(tmp_path, source=f"{own}, limit = 50 }}, {HUB}, limit = 5 }}").examples == 35
+
+
+def test_a_tiny_set_still_has_one_example_to_judge_by(tmp_path: Path) -> None:
+    assert planned(tmp_path, source=f"{HUB}, limit = 10 }}").validation == 1
+
+
+def test_steps_are_epochs_times_full_batches(tmp_path: Path) -> None:
+    one = planned(tmp_path)
+    assert one.steps == 3 * math.ceil(24_500 / 16) == 4596
+    assert one.hours == pytest.approx(4596 * 5.0 / 3600)
+
+
+def test_max_steps_is_the_ceiling_only_where_it_is_lower(tmp_path: Path) -> None:
+    low = planned(tmp_path, rest="[training]\nmax_steps = 10\n")
+    assert (low.steps, low.steps_reason) == (10, "max_steps")
+    assert planned(tmp_path, rest="[training]\nmax_steps = 9999\n").steps == 4596
+
+
+def test_a_phase_longer_than_its_session_is_warned_of_with_a_cure(tmp_path: Path) -> None:
+    late = planned(tmp_path, chain='session_timeout = "2h"\n')
+    assert not late.fits
+    assert "6.4 h of training do not fit into a session of 2.0 h" in late.warnings[0]
+    assert "max_examples" in late.warnings[0]
+    assert planned(tmp_path, chain='session_timeout = "9h"\n').fits
+
+
+def test_a_model_larger_than_the_gpu_is_warned_of_unless_it_is_quantized(tmp_path: Path) -> None:
+    big = "qwen-lm/qwen2.5/transformers/14b-instruct/1"
+    assert any("27.5 GiB of a GPU that has 14.6 GiB" in text for text in planned(tmp_path, model=big).warnings)
+    assert planned(tmp_path, model=big, rest='[training]\nquantization = "nf4"\n').fits
+
+
+def test_a_merged_base_needs_disk_only_where_there_is_something_to_merge(tmp_path: Path) -> None:
+    assert planned(tmp_path, "one").disk == 0
+    assert planned(tmp_path, "two").disk == 2 * 494_032_768
+    assert planned(tmp_path, "three").disk == 2 * 494_032_768, "one merged base, however many adapters"
+    assert planned(tmp_path, "three", chain='accelerator = "cpu"\n').disk == 2 * 494_032_768, "fp16 on disk everywhere"
+
+
+def test_what_moves_grows_by_an_adapter_and_not_by_a_model(tmp_path: Path) -> None:
+    found = [planned(tmp_path, name) for name in ("one", "two", "three")]
+    assert [one.moved for one in found] == [0, 8_650_752, 2 * 8_650_752]
+    assert [one.whole_model for one in found] == [0, 988_065_536, 988_065_536]
+    assert [one.built_on for one in found] == [(), ("one",), ("one", "two")]
+
+
+def test_an_unknown_model_leaves_figures_open_and_claims_nothing(tmp_path: Path) -> None:
+    one = planned(tmp_path, "two", model="a/b/c/d/1")
+    assert (one.weight_bytes, one.adapter_bytes, one.disk, one.moved, one.whole_model) == (None,) * 5
+    assert one.steps == 4596
+    assert one.fits
+
+
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_one_gpu_trains_whatever_the_machine_has(tmp_path: Path, name: str) -> None:
+    one = planned(tmp_path, chain=f'accelerator = "{name}"\n')
+    assert one.gpus_used == min(1, ACCELERATORS[name].gpus)
+    assert one.precision_reason
+
+
+def test_the_plan_is_plain_data_for_programs(tmp_path: Path) -> None:
+    values = json.loads(json.dumps(planned(tmp_path, "two").as_dict()))
+    assert values["built_on"] == ["one"]
+    assert values["kernel"] == "someone/part-two"
+
+
+def test_an_unknown_phase_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no phase 'nine'"):
+        planned(tmp_path, "nine")
+
+
+@pytest.mark.parametrize(
+    "found, words",
+    [
+        (size(999), "999 B"),
+        (size(8_650_752), "8.7 MB"),
+        (size(988_065_536), "988.1 MB"),
+        (size(15_231_233_024), "15.2 GB"),
+        (memory(int(14.56 * GIB)), "14.6 GiB"),
+        (duration(9), "9 h"),
+        (duration(6.38), "6.4 h"),
+        (duration(0.2), "12 min"),
+        (duration(40 / 3600), "40 s"),
+        (duration(0), "0 s"),
+    ],
+)
+def test_figures_are_written_for_people(found: str, words: str) -> None:
+    assert found == words
