@@ -14,6 +14,7 @@ KchainError                  exit code  when
 │   └── Ambiguous            4          an effect may or may not have happened: look before acting again
 └── PhaseFailed              1          a phase failed, a gate was missed, an adapter was refused
     ├── PushRefused          1          the target refused the push for good (bad source, bad metadata, a foreign slug)
+    ├── GateMissed           1          a run ended well, but its result is not what the gates ask for
     ├── AdapterRefused       1          a downloaded adapter is not what it should be
     └── EditedOutside        1          the kernel has a version that kchain did not push
 
@@ -99,6 +100,10 @@ class PhaseFailed(KchainError):
 
 class PushRefused(PhaseFailed):
     """The target refused the push for a reason that waiting does not cure."""
+
+
+class GateMissed(PhaseFailed):
+    """The run ended well, but its result is not what the gates ask for."""
 
 
 class AdapterRefused(PhaseFailed):

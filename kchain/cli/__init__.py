@@ -1,4 +1,4 @@
-"""The command line: parse, call one library function, print. A command's module is imported only when it is asked for."""
+"""The command line: parse, call one library function, print. A command's module is imported when it is asked for."""
 
 from __future__ import annotations
 

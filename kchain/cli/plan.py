@@ -41,6 +41,11 @@ def plan(phase: str | None, as_json: bool) -> None:
 def _print(one: Plan) -> None:
     console.print()
     console.print(Text(f"{one.phase}  {one.title}", style="bold"), soft_wrap=True)
+    console.print(plan_table(one))
+
+
+def plan_table(one: Plan) -> Table:
+    """The plan of a phase as a person reads it."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True, min_width=10)
     table.add_column(overflow="fold")
@@ -48,18 +53,26 @@ def _print(one: Plan) -> None:
         table.add_row(name, Text(words))
     for warning in one.warnings:
         table.add_row(Text("does not fit", style="yellow"), Text(warning))
-    console.print(table)
+    return table
 
 
 def rows(one: Plan) -> list[tuple[str, str]]:
     """The plan of a phase, line by line; what an unknown base model leaves open is said."""
     found = [
+        ("what", one.description),
         ("kernel", one.kernel),
+        ("base model", one.model),
         ("built on", ", then ".join(one.built_on) or "the base model as it is"),
         *[("data" if number == 0 else "", source) for number, source in enumerate(one.sources)],
         ("examples", f"{one.examples:,} at most: {one.examples_reason}; {one.validation:,} of them to judge by"),
         ("steps", f"{one.steps:,} at most: {one.steps_reason}"),
-        ("batch", f"{one.batch} x {one.accumulation} = {one.batch * one.accumulation} examples a step"),
+        ("recipe", one.recipe),
+        ("LoRA", one.lora),
+        (
+            "batch",
+            f"{one.batch} x {one.accumulation} = {one.batch * one.accumulation} examples a step, "
+            f"learning rate {one.learning_rate:g}",
+        ),
         ("time", f"{duration(one.hours)} of training; the session ends after {duration(one.timeout_hours)}"),
         ("machine", _machine(one)),
         ("arithmetic", f"{one.precision}: {one.precision_reason}"),
@@ -73,6 +86,7 @@ def rows(one: Plan) -> list[tuple[str, str]]:
     if one.moved and one.whole_model:
         whole = size(one.whole_model)
         found.append(("comes in", f"{size(one.moved)} of adapters; a whole merged model would be {whole}"))
+    found += [("gates" if number == 0 else "", gate) for number, gate in enumerate(one.gates)]
     return found
 
 
@@ -91,4 +105,7 @@ def _print_total(plans: list[Plan]) -> None:
     whole = sum(one.whole_model or 0 for one in plans)
     if moved and whole:
         words += f"; {size(moved)} of adapters move between phases, in place of {size(whole)} of whole models"
+    if any(one.gpus for one in plans):
+        # Requirement A15; accounts differ, and `kchain doctor` asks for the real figure.
+        words += ". Kaggle's free tier gives about 30 GPU hours a week"
     console.print(f"\nIn all: {words}.", markup=False, soft_wrap=True)

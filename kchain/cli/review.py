@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 from rich.text import Text
 
 from kchain.cli.common import console, load_project, target_option
+from kchain.cli.plan import plan_table
 
 if TYPE_CHECKING:
     from kchain.orchestrator.review import Review
@@ -43,12 +44,10 @@ def review(phase: str | None, target: str | None) -> None:
 
 def _print(shown: Review) -> None:
     console.rule(f"{shown.phase}: {shown.kernel}", align="left")
-    plan = Table.grid(padding=(0, 2))
-    for what, value in shown.plan:
-        plan.add_row(what, Text(value))
-    plan.add_row("bundle", shown.hash + ("  (reviewed before)" if shown.known else ""))
-    plan.add_row("read it", Text(str(shown.folder / "notebook.ipynb")))
-    console.print(plan)
+    table = plan_table(shown.plan)
+    table.add_row("bundle", shown.hash + ("  (reviewed before)" if shown.known else ""))
+    table.add_row("read it", Text(os.path.relpath(shown.folder / "notebook.ipynb")))
+    console.print(table)
     console.print("\nmetadata", style="bold")
     console.print(json.dumps(shown.metadata, indent=2), markup=False, soft_wrap=True)
     if shown.findings:

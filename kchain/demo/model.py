@@ -21,7 +21,6 @@ from kchain.demo.tokenizer import EOS_ID, FIRST_SPECIAL, SPECIALS, write_tokeniz
 
 Array = npt.NDArray[np.float32]
 
-MODEL = "kchain/tiny-qwen/transformers/random/1"
 SEED = 1
 HIDDEN, LAYERS, HEADS, KEY_HEADS, INNER = 96, 2, 4, 2, 128
 # As in Qwen2.5-0.5B: more rows than the tokenizer has tokens.
@@ -85,7 +84,7 @@ def _embedding(draw: np.random.Generator, used: int) -> Array:
     own = draw.standard_normal((len(live), HIDDEN))
     own -= np.outer(own @ shared, shared)
     own /= np.linalg.norm(own, axis=1, keepdims=True)
-    rows = np.zeros((ROWS, HIDDEN), np.float32)
+    rows: Array = np.zeros((ROWS, HIDDEN), np.float32)
     rows[live] = own + shared
     return rows
 
@@ -105,7 +104,8 @@ def _layer(draw: np.random.Generator) -> Iterator[tuple[str, Array]]:
 
 def _linear(draw: np.random.Generator, outputs: int, inputs: int) -> Array:
     """(outputs, inputs), scaled so that a vector keeps its length on average."""
-    return (draw.standard_normal((outputs, inputs)) / np.sqrt(inputs)).astype(np.float32)
+    values: Array = draw.standard_normal((outputs, inputs)).astype(np.float32)
+    return values / np.float32(np.sqrt(inputs))
 
 
 def _configuration() -> dict[str, object]:

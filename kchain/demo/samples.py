@@ -1,4 +1,4 @@
-"""The sample data sets: a few hundred short templated examples per theme, as Kaggle data sets of the owner `kchain`."""
+"""What the demo publishes, by name: the sample data sets, a few hundred templated examples per theme, and the model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+MODEL = "kchain/tiny-qwen/transformers/random/1"
 
 
 @dataclass(frozen=True)

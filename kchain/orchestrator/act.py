@@ -74,6 +74,8 @@ class Actor:
                 return self._pull(connect(), phase, version)
             case Judge():
                 assert state.version is not None
+                if not (self.chain.root / state.version.folder).is_dir():
+                    return self._pull(connect(), phase, state.version.number)
                 return self._judge(phase, state.version)
             case Found(version, bundle_hash):
                 self._found(phase, states, version, bundle_hash)
@@ -191,6 +193,7 @@ class Actor:
             error=type(error).__name__,
             reason=error.message,
             hint=error.hint,
+            gates=self.chain.phase(phase).gates.model_dump_json(),
         )
 
     def _tell_stale_children(self, phase: str, states: Mapping[str, PhaseState]) -> None:

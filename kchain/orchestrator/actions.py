@@ -48,6 +48,7 @@ class Seen:
         settle: seconds after which the target's answers have caught up with an effect.
         unread: why reading failed; then nothing else here counts.
         bundle: hash of the bundle as it renders now.
+        gates: the phase's gates as they are now, as JSON.
         disk: hash of the bundle folder as it lies on the disk.
         lint: errors that linting found.
         kernel: the kernel's current version; None: the target knows no such kernel.
@@ -63,6 +64,7 @@ class Seen:
     settle: float
     unread: str = ""
     bundle: str = ""
+    gates: str = ""
     disk: str = ""
     lint: tuple[str, ...] = ()
     kernel: int | None = None

@@ -113,7 +113,7 @@ _TABLE = (
         "load the tokenizer saved with the adapter, resize the embeddings, and only then load the adapter",
     ),
     _row(
-        r"Expected all tensors to be on the same device|device_map",
+        r"Expected all tensors to be on the same device",
         "the model was spread over two GPUs",
         'keep it on one: kchain\'s notebooks do; in one written by hand, no device_map="auto"',
     ),
@@ -123,7 +123,7 @@ _TABLE = (
         "lower `learning_rate`, add some `warmup`, and look at the longest and oddest examples",
     ),
     _row(
-        r"\bpad(_|ding)?[ _](token|id)\b|has id \d+, the chain says",
+        r"\bpad[ _]id\b.{0,20}(wanted|due|is|was)\b|has id \d+, the chain says|pads with",
         "the pad token is not the chain's: such an adapter answers gibberish",
         "set `eos_token` and `eos_id` in [model] to what the base model's tokenizer has, and train the phase again",
     ),
@@ -164,12 +164,14 @@ _TABLE = (
 def advise(text: str) -> Advice | None:
     """Advice on a log, a failure message or an error; None where nothing in it is known.
 
-    What the notebook itself said when it stopped counts before the table.
+    What the notebook itself said when it stopped counts first, then the traceback that ended it, then everything else:
+    a log is full of warnings that ended nothing.
     """
     said = _said(text)
     if said is not None:
         return said
-    return next((advice for pattern, advice in _TABLE if pattern.search(text)), None)
+    texts = (failing_cell(text) or "", text)
+    return next((advice for part in texts for pattern, advice in _TABLE if pattern.search(part)), None)
 
 
 def _said(text: str) -> Advice | None:

@@ -13,6 +13,7 @@ from kchain import errors
 from kchain.errors import (
     Ambiguous,
     EditedOutside,
+    GateMissed,
     InputError,
     KchainError,
     NotNow,
@@ -160,6 +161,10 @@ def _standing(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Action |
         failure = state.failure
         if seen.bundle not in ("", failure.hash):
             return None
+        if failure.error == GateMissed.__name__ and seen.gates != failure.gates:
+            # Gates are no part of the bundle: changed ones are asked again of the result that is there.
+            assert failure.version is not None
+            return Judge(failure.version)
         hint = failure.hint or f"read its log: kchain logs {phase}"
         hint += f"\nafter a change: kchain review {phase}; to run the same again: kchain push {phase} --again"
         return Stop(failure_error(failure.error, failure.reason, hint))

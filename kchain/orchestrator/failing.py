@@ -9,6 +9,8 @@ from kchain.orchestrator.log_lines import lines_of
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # IPython's first line of a traceback: the error's name, and far to the right the words.
 _START = re.compile(r"^(?P<error>[A-Za-z_][\w.]*) +Traceback \(most recent call last\)$")
+# What papermill, the HTML export and kchain's own events print right behind an error's message.
+_NOISE = re.compile(r"\[\w+App\]|kchain: |(Executing|Ending) Cell ")
 _PLAIN = "Traceback (most recent call last):"
 _MOST_LINES = 60
 _HEAD = 12
@@ -38,12 +40,13 @@ def _of_cell(lines: list[str]) -> list[str]:
 def _end(lines: list[str], start: int, error: str) -> int:
     for index in range(start, len(lines)):
         if re.match(rf"(?:[\w.]*\.)?{re.escape(error)}(:|$)", lines[index]):
-            return _until_blank(lines, index + 1)
+            return _end_of_message(lines, index + 1)
     return len(lines)
 
 
-def _until_blank(lines: list[str], start: int) -> int:
-    return next((index for index in range(start, len(lines)) if not lines[index]), len(lines))
+def _end_of_message(lines: list[str], start: int) -> int:
+    ends = (index for index in range(start, len(lines)) if not lines[index] or _NOISE.match(lines[index]))
+    return next(ends, len(lines))
 
 
 def _plain(lines: list[str]) -> list[str]:
@@ -53,7 +56,7 @@ def _plain(lines: list[str]) -> list[str]:
             last = next(
                 (at for at in range(index + 1, len(lines)) if lines[at] and lines[at][0] != " "), len(lines) - 1
             )
-            return lines[index : _until_blank(lines, last + 1)]
+            return lines[index : _end_of_message(lines, last + 1)]
     return []
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kchain.errors import AdapterRefused, EditedOutside, KchainError, PhaseFailed
+from kchain.errors import AdapterRefused, EditedOutside, GateMissed, KchainError, PhaseFailed
 from kchain.orchestrator import gates
 from kchain.orchestrator.advice import advise, failing_cell
 from kchain.orchestrator.gates import GateResult
@@ -32,7 +32,8 @@ def judge(chain: Chain, phase: str, version: Version, folder: Path) -> Verdict:
     """Decide about the outputs in `folder`. The result file outranks the target's status word.
 
     Raises:
-        PhaseFailed: the training failed or missed a gate; with the traceback's cell and advice where there are any.
+        GateMissed: the result is not what the gates ask for.
+        PhaseFailed: the training failed; with the traceback's cell and advice where there are any.
         AdapterRefused: the adapter is not what this phase should have made.
         EditedOutside: these are the outputs of another version.
     """
@@ -50,7 +51,12 @@ def judge(chain: Chain, phase: str, version: Version, folder: Path) -> Verdict:
     missed = [gate for gate in _gates(chain, phase, result) if not gate.passed]
     if missed:
         lines = "\n".join(f"  {gate.name}: wanted {gate.wanted}, got {gate.got}" for gate in missed)
-        raise with_advice(f"{phase} version {version.number} missed its gates:\n{lines}", lines, folder)
+        advice = advise(lines)
+        hint = f"{advice.change}\n" if advice is not None else ""
+        raise GateMissed(
+            f"{phase} version {version.number} missed its gates:\n{lines}",
+            f"{hint}a gate changed in the phase file is asked again of this same run: kchain watch",
+        )
     adapter = verify(folder, expected(chain, phase, version))
     return Verdict(adapter, tuple(_gates(chain, phase, result)))
 

@@ -40,6 +40,7 @@ class Observer:
             time=now,
             settle=self._settle,
             bundle=self._folders.rendered(phase).hash if renders else "",
+            gates=self._chain.phase(phase).gates.model_dump_json(),
             stale=is_stale(self._chain, states, phase),
         )
 

@@ -15,7 +15,8 @@ from kchain.orchestrator.folders import BundleFolders
 from kchain.orchestrator.journal import Journal, KeptBundle, Key
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
-from kchain.phases import Chain, Phase
+from kchain.phases import Chain
+from kchain.phases.plan import Plan, plan
 
 if TYPE_CHECKING:
     from kchain.bundle.lint import Finding
@@ -26,7 +27,7 @@ class Review:
     """One bundle as a person is shown it.
 
     Attributes:
-        plan: (what, value) lines.
+        plan: what the phase will do.
         pushed: version that was pushed last; None: none was.
         changes: diff of notebook and metadata against that version; against nothing for a first push.
         known: this very bundle was reviewed before.
@@ -36,7 +37,7 @@ class Review:
     kernel: str
     folder: Path
     hash: str
-    plan: tuple[tuple[str, str], ...]
+    plan: Plan
     metadata: Mapping[str, Any]
     pushed: int | None
     changes: tuple[str, ...]
@@ -75,7 +76,7 @@ def _review(chain: Chain, folders: BundleFolders, journal: Journal, state: Phase
         kernel=chain.kernel(phase),
         folder=folder,
         hash=bundle.hash,
-        plan=_plan(chain, chain.phase(phase)),
+        plan=plan(chain, phase),
         metadata=bundle.metadata,
         pushed=state.version.number if state.version is not None else None,
         changes=tuple(_changes(folders, phase, last)),
@@ -95,20 +96,3 @@ def _changes(folders: BundleFolders, phase: str, last: KeptBundle | None) -> lis
         list(difflib.unified_diff(before, after, METADATA_FILE, METADATA_FILE, lineterm="")) if last is not None else []
     )
     return [*metadata, *diff(old, bundle.notebook)]
-
-
-def _plan(chain: Chain, phase: Phase) -> tuple[tuple[str, str], ...]:
-    training, data = phase.training, phase.data
-    built_on = ", ".join(ancestor.name for ancestor in chain.lineage(phase.name))
-    length = f"{training.max_steps} steps at most" if training.max_steps else f"{training.epochs} epochs"
-    return (
-        ("what", phase.description),
-        ("base model", chain.model.source),
-        ("built on", built_on or "the base model alone"),
-        ("data", ", ".join(source.name for source in data.sources) + f"; at most {data.max_examples} examples"),
-        ("recipe", data.recipe),
-        ("LoRA", f"rank {phase.lora.r}, alpha {phase.lora.alpha}, {', '.join(phase.lora.targets)}"),
-        ("training", f"{length}, batch {training.batch} x {training.accumulation}, rate {training.learning_rate:g}"),
-        ("machine", f"{phase.accelerator.name}, {phase.precision} ({phase.precision_reason})"),
-        ("time limit", f"{phase.session_timeout / 3600:g} h"),
-    )

@@ -12,7 +12,7 @@ status     word                                        the target's word for the
 ended      word, failure                               the session is over
 pulled     folder                                      its outputs lie here
 verified   the fields of `Result`                      the adapter counts
-failed     hash, version, error, reason, hint          the phase failed, or missed a gate
+failed     hash, version, error, reason, hint, gates   the phase failed, or missed a gate of these
 adopted    the fields of `Result`                      an adapter trained elsewhere is this phase's result
 """
 
@@ -120,13 +120,20 @@ class Result:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a phase failed; `hash` is the bundle that did, `error` the name of the error class."""
+    """Why a phase failed.
+
+    Attributes:
+        hash: the bundle that did.
+        error: name of the error class.
+        gates: the gates that were asked, as JSON.
+    """
 
     hash: str
     version: int | None
     error: str
     reason: str
     hint: str
+    gates: str
     time: float
 
 
@@ -243,7 +250,8 @@ def _on_version(state: PhaseState, **changes: Any) -> PhaseState:
 
 def _failed(state: PhaseState, entry: Entry) -> PhaseState:
     detail = entry.detail
-    failure = Failure(detail["hash"], detail["version"], detail["error"], detail["reason"], detail["hint"], entry.time)
+    told = (detail[key] for key in ("hash", "version", "error", "reason", "hint", "gates"))
+    failure = Failure(*told, entry.time)
     return replace(state, failure=failure, result=None)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from kchain.phases.accelerators import GIB
 from kchain.phases.chain import Chain, Phase
 from kchain.phases.models import model_shape
-from kchain.phases.schema import Data, Source
+from kchain.phases.schema import Data, Gates, Lora, Source
 
 HALF_BYTES = 2
 # One process trains on one GPU; a second one stays idle.
@@ -33,15 +33,20 @@ class Plan:
         adapter_bytes: expected size of the adapter this phase makes.
         moved: bytes of adapters that come in from the ancestors.
         whole_model: bytes that would come in if the parent handed on its whole merged model.
+        gates: what the result must have reached before the chain goes on, in words.
         warnings: what does not fit, with what to change.
     """
 
     phase: str
     title: str
+    description: str
     kernel: str
     model: str
     built_on: tuple[str, ...]
     sources: tuple[str, ...]
+    recipe: str
+    lora: str
+    learning_rate: float
     examples: int
     examples_reason: str
     validation: int
@@ -63,6 +68,7 @@ class Plan:
     adapter_bytes: int | None
     moved: int | None
     whole_model: int | None
+    gates: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -95,10 +101,14 @@ def plan(chain: Chain, phase_name: str) -> Plan:
     return Plan(
         phase=phase.name,
         title=phase.title,
+        description=phase.description,
         kernel=chain.kernel(phase_name),
         model=chain.model.source,
         built_on=tuple(ancestor.name for ancestor in ancestors),
         sources=tuple(describe_source(source) for source in phase.data.sources),
+        recipe=phase.data.recipe,
+        lora=_lora_words(phase.lora),
+        learning_rate=training.learning_rate,
         examples=examples,
         examples_reason=examples_reason,
         validation=validation,
@@ -120,8 +130,24 @@ def plan(chain: Chain, phase_name: str) -> Plan:
         adapter_bytes=adapter,
         moved=None if adapter is None else adapter * len(ancestors),
         whole_model=weights if ancestors else 0,
+        gates=gate_words(phase.gates),
         warnings=(*_time_warnings(phase, hours), *_space_warnings(phase, weights, disk)),
     )
+
+
+def gate_words(gates: Gates) -> tuple[str, ...]:
+    """What a finished phase must have reached, gate by gate."""
+    asked = (
+        "all epochs ran" if gates.all_epochs else "",
+        f"the training loss ends at {gates.max_loss:g} or lower" if gates.max_loss is not None else "",
+        f"the training loss falls by {100 * gates.min_loss_fall:g} % or more" if gates.min_loss_fall is not None else "",
+        f"token accuracy is {100 * gates.min_token_accuracy:g} % or more" if gates.min_token_accuracy is not None else "",
+    )
+    return (*filter(None, asked), "the pad id is right and the adapter is sound")
+
+
+def _lora_words(lora: Lora) -> str:
+    return f"rank {lora.r}, alpha {lora.alpha}, dropout {lora.dropout:g}, on {', '.join(lora.targets)}"
 
 
 def describe_source(source: Source) -> str:

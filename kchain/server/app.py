@@ -188,9 +188,10 @@ class Api:
         if not self._context.is_signed(path, query.get("expires", ""), query.get("signature", "")):
             raise denied("storage.objects.get")
         kind, _, rest = path.partition("/")
-        if kind == "output":
-            if self._context.profile.refuse_authorized_output and "authorization" in request.headers:
-                raise ApiError(401, "A signed address takes no Authorization header.")
+        refuses = kind == "output" and self._context.profile.refuse_authorized_output
+        if refuses and "authorization" in request.headers:
+            raise ApiError(401, "A signed address takes no Authorization header.")
+        if kind in ("output", "redirected"):
             session, _, file = rest.partition("/")
             return FileResponse(await run_in_threadpool(outputs.file, self._context, session, file))
         return FileResponse(await run_in_threadpool(datasets.file, self._context, kind, rest))

@@ -16,6 +16,7 @@ from kchain.server.db import Row
 from kchain.server.files import UnsafeName, safe_join
 from kchain.server.wire import ApiError, Json, number, text
 
+_KEPT_SECONDS = 7 * 24 * 3600
 _RANGE = re.compile(r"bytes (?:\*|(\d+)-(\d+))/(\d+)")
 
 
@@ -107,8 +108,14 @@ def take(context: Context, user: str, token: str) -> tuple[str, Path]:
     return str(row["name"]), _path(context, token)
 
 
+def sweep(context: Context) -> None:
+    """Forget uploads that nobody made use of within a week: a client's own upload state is as short-lived."""
+    old = context.db.all("SELECT token FROM blobs WHERE created < ?", time.time() - _KEPT_SECONDS)
+    discard(context, [row["token"] for row in old])
+
+
 def discard(context: Context, tokens: list[str]) -> None:
-    """Forget blobs whose bytes are in a data set now."""
+    """Forget blobs and their bytes."""
     with context.db.write() as db:
         db.executemany("DELETE FROM blobs WHERE token = ?", [(token,) for token in tokens])
     for token in tokens:

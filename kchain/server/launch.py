@@ -27,6 +27,7 @@ ENDPOINT, LOCK, START_LOCK, KEY, LOG = "server.json", "server.lock", "start.lock
 IDLE_SECONDS = 60.0
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
+_OWN_SECONDS = 2.0
 _ANSWER_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
 
@@ -54,6 +55,8 @@ def ensure_running(
     idle_seconds: float = IDLE_SECONDS,
 ) -> Endpoint:
     """The server of `root`; started when none runs there.
+
+    A server that runs there already is taken as it is, whatever its profile.
 
     Args:
         root: its folder; made when missing.
@@ -100,6 +103,8 @@ def write_profile(root: Path, profile: str, switches: dict[str, Any]) -> None:
 
 def find(root: Path) -> Endpoint | None:
     """The server that answers for `root` now, or None."""
+    if not _is_owned(root):
+        return None  # also: never show the key to whoever has a dead server's port now
     try:
         found = json.loads((root / ENDPOINT).read_text(encoding="utf-8"))
         endpoint = Endpoint(found["url"], Path(found["key_file"]).read_text(encoding="utf-8").strip(), found["pid"])
@@ -107,6 +112,14 @@ def find(root: Path) -> Endpoint | None:
     except (OSError, ValueError, KeyError, Unreachable):
         return None
     return endpoint if alive["root"] == str(root.resolve()) else None
+
+
+def _is_owned(root: Path) -> bool:
+    try:
+        with locked(root / LOCK, wait=False):
+            return False
+    except BlockingIOError:
+        return True
 
 
 def control(endpoint: Endpoint, action: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -143,7 +156,7 @@ def stop(root: Path) -> bool:
     control(endpoint, "stop")
     deadline = time.monotonic() + _STOP_SECONDS
     while time.monotonic() < deadline:
-        with contextlib.suppress(BlockingIOError), locked(root / LOCK, wait=False):
+        if not _is_owned(root):
             return True
         time.sleep(_LOOK_SECONDS)
     raise Unreachable(f"the server (process {endpoint.pid}) does not end", f"end it by hand: kill {endpoint.pid}")
@@ -176,6 +189,20 @@ def _read_key(path: Path) -> str:
     if not key:
         raise InputError(f"the key file {path} is empty", "delete it, and a new key is made")
     return key
+
+
+@contextlib.contextmanager
+def owned(root: Path) -> Iterator[None]:
+    """Hold a root as its server, for as long as the server lives.
+
+    Raises:
+        BlockingIOError: another server does, and not just somebody who looks whether one is there.
+    """
+    deadline = time.monotonic() + _OWN_SECONDS
+    while _is_owned(root) and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    with locked(root / LOCK, wait=False):
+        yield
 
 
 @contextlib.contextmanager

@@ -51,7 +51,10 @@ def list_files(context: Context, user: str, body: Json) -> Json:
 
 
 def download(context: Context, user: str, body: Json) -> str:
-    """DownloadKernelOutput: the signed address of one output, to be sent as a redirect."""
+    """DownloadKernelOutput: the signed address of one output, to be sent as a redirect.
+
+    It begins with "redirected": a client sends its credentials along to the same host, which Kaggle's is not.
+    """
     owner, slug = name(body.get("ownerSlug"), "owner"), name(body.get("kernelSlug"), "kernel")
     wanted = {"userName": owner, "kernelSlug": slug}
     if version := number(body, "versionNumber"):
@@ -60,7 +63,7 @@ def download(context: Context, user: str, body: Json) -> str:
     path = text(body, "filePath")
     if path not in dict(_listed(context, session)):
         raise ApiError(404, f"There is no output {path!r}.")
-    return context.signed(f"output/{session['id']}/{path}")
+    return context.signed(f"redirected/{session['id']}/{path}")
 
 
 def file(context: Context, session: str, path: str) -> Path:

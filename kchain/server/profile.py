@@ -166,8 +166,8 @@ def load(root: Path, name: str | None = None) -> Profile:
     if not path.exists():
         return named(name or "machine")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        found = values.pop("name", "machine")
+        values = dict(json.loads(path.read_text(encoding="utf-8")).items())
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a JSON object", "mend or delete it") from error
+    found = values.pop("name", "machine")
     return named(found, **values) if name in (None, found) else named(name)

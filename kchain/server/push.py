@@ -49,7 +49,8 @@ def save_kernel(context: Context, user: str, body: Json) -> Json:
         context.sessions.cancel(session)
     context.sessions.wake()
     ref = f"/code/{owner}/{slug}"
-    return {"ref": ref, "url": context.page(ref[1:]), "versionNumber": version_number, "error": "", **found.invalid}
+    answer: Json = {"ref": ref, "url": context.page(ref[1:]), "versionNumber": version_number, "error": ""}
+    return {**answer, "invalidTags": [], **{f"invalid{kind}Sources": [] for kind in sources.KINDS}, **found.invalid}
 
 
 def _check_source(context: Context, body: Json) -> None:
@@ -87,7 +88,7 @@ def _place(context: Context, user: str, body: Json) -> tuple[Row | None, str, st
         if kernel is not None and made != slug:
             raise ApiError(409, f"The title makes the slug {made}, but this notebook is {slug}.")
         slug = made
-    _check_title(context, owner, slug, title, kernel)
+        _check_title(context, owner, slug, title, kernel)
     return kernel, owner, slug, title
 
 

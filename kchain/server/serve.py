@@ -8,13 +8,14 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
 
 from kchain.errors import InputError, NotNow
-from kchain.server import files, launch, profile
+from kchain.server import blobs, files, launch, profile
 from kchain.server.app import Activity, make
 from kchain.server.context import Context
 from kchain.server.db import Database
@@ -23,6 +24,7 @@ from kchain.server.sessions import Sessions
 HOST = "127.0.0.1"
 _GRACE_SECONDS = 2
 _LOOK_SECONDS = 0.5
+_LEFTOVER_SECONDS = 24 * 3600
 
 
 def serve(
@@ -51,7 +53,7 @@ def serve(
     root = root.resolve()
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        with launch.locked(root / launch.LOCK, wait=False):
+        with launch.owned(root):
             _serve_locked(root, port, key_file, profile_name, idle_seconds, announce)
     except BlockingIOError as error:
         raise NotNow(f"a server is running in {root}", "end it with: kchain serve --stop") from error
@@ -72,6 +74,8 @@ def _serve_locked(
     db = Database(root)
     sessions = Sessions(db, root, chosen)
     context = Context(root, key, key_file.resolve(), chosen.user, address, chosen, db, sessions)
+    _sweep(root)
+    blobs.sweep(context)
     sessions.start()
     try:
         said = {"url": address, "pid": os.getpid(), "key_file": str(key_file.resolve()), "profile": chosen.name}
@@ -83,6 +87,13 @@ def _serve_locked(
     finally:
         (root / launch.ENDPOINT).unlink(missing_ok=True)
         sessions.stop()
+
+
+def _sweep(root: Path) -> None:
+    """Remove what uploads and publishing left half done when their process died; younger folders may be in use."""
+    for folder in (*root.glob(".new-*"), *root.glob(".upload-*")):
+        if folder.stat().st_mtime < time.time() - _LEFTOVER_SECONDS:
+            files.remove_tree(folder)
 
 
 def _bind(port: int) -> socket.socket:

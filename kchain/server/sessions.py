@@ -193,6 +193,8 @@ class Sessions:
                 " keeps_outputs = CASE WHEN ? THEN keeps_outputs ELSE 1 END WHERE id = ?",
                 (result["status"], result["failure"], result["ended"], result["reason"] == "limit", session),
             )
+        if self._db.one("SELECT 1 FROM sessions WHERE id = ? AND version IS NULL", session) is not None:
+            files.remove_tree(folder)  # its kernel was deleted while it ran
 
 
 def _gpu_names(count: int) -> list[str]:

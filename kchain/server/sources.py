@@ -12,6 +12,8 @@ from kchain.server.db import Row
 from kchain.server.publish import dataset_folder, model_folder
 from kchain.server.wire import ApiError, Json, strings
 
+KINDS = ("Dataset", "Competition", "Kernel", "Model")
+
 
 @dataclass
 class Sources:
@@ -26,7 +28,7 @@ class Sources:
     invalid: dict[str, list[str]] = field(default_factory=dict)
 
     def refuse(self, kind: str, ref: str) -> None:
-        """Note a reference that cannot be mounted."""
+        """Note a reference that cannot be mounted; `kind` is one of KINDS."""
         self.invalid.setdefault(f"invalid{kind}Sources", []).append(ref)
 
     def mount(self, source: Path, new: str, old: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kchain.kernel_metadata.sources import AdapterSource
-from kchain.phases import Chain, Gates, Phase, Source
+from kchain.phases import Chain, Phase, Source
 from kchain.phases.plan import Plan, describe_source, plan
 from kchain.phases.units import duration, memory, size
 from kchain.templates.prose import code, prose, quotation
@@ -36,7 +36,6 @@ def head(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSo
         "recipe": RECIPES[phase.data.recipe],
         "sources": [_source(source) for source in phase.data.sources],
         "figures": _figures(phase, planned),
-        "gates": gate_words(phase.gates),
         "file": phase.file.as_posix(),
         "command": code(shlex.join(["kchain", "render", phase.name, "--target", target])),
     }
@@ -97,14 +96,3 @@ def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
         whole = size(planned.whole_model)
         rows.append(("Comes in", f"{size(planned.moved)} of adapters; a whole merged model would be {whole}"))
     return rows
-
-
-def gate_words(gates: Gates) -> str:
-    """What a finished phase must have reached, in one clause."""
-    asked = [
-        "all epochs ran" if gates.all_epochs else "",
-        f"training loss ends at {gates.max_loss:g} or lower" if gates.max_loss is not None else "",
-        f"training loss falls by {gates.min_loss_fall:.0%} or more" if gates.min_loss_fall is not None else "",
-        f"token accuracy is {gates.min_token_accuracy:.0%} or more" if gates.min_token_accuracy is not None else "",
-    ]
-    return ", ".join([*filter(None, asked), "the pad id is right and the adapter is sound"])

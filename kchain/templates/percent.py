@@ -30,7 +30,7 @@ class Cell:
 
 def quote(text: str) -> str:
     """Text that can stand inside a cell: none of its lines looks like the start of one."""
-    return text
+    return _MARK.sub(r"\1\2\\%%", text)
 
 
 def comment(text: str) -> str:

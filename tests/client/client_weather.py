@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,16 @@ class Seen:
     body: Any
 
 
+class _Quiet(ThreadingHTTPServer):
+    """A server whose clients may leave in the middle without a word on stderr."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 class Weather:
     """Answers by the last part of a request's path; the last answer of a list stays."""
 
@@ -40,8 +51,7 @@ class Weather:
         self.seen: list[Seen] = []
         self.over = threading.Event()
         self._answers: dict[str, list[Any]] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Quiet(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 

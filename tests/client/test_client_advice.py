@@ -72,6 +72,20 @@ def test_an_event_without_a_real_cure_leaves_it_to_the_table() -> None:
     assert "quota" in advice.change
 
 
+def test_the_traceback_counts_before_the_warnings_around_it() -> None:
+    noise = "CUDA out of memory was met once, and got over\nSetting `pad_token_id` to `eos_token_id`:151645\n"
+    ended = "ValueError    Traceback (most recent call last)\nCell In[3], line 1\n\nValueError: {}\n".format(
+        "Attempting to unscale FP16 gradients."
+    )
+    advice = advise(f"{noise}{ended}\n{noise}")
+    assert advice is not None
+    assert "fp32" in advice.change
+
+
+def test_a_warning_about_pad_tokens_is_no_finding() -> None:
+    assert advise("Setting `pad_token_id` to `eos_token_id`:151645 for open-end generation.") is None
+
+
 def test_a_damaged_event_does_not_matter() -> None:
     advice = advise('kchain: {"event": "failed", "reason": \nkchain: {"event": "failed" oops}\nCUDA out of memory')
     assert advice is not None
@@ -117,6 +131,14 @@ def test_the_failing_cell_is_shown_without_colours_and_without_the_noise_around_
     assert "----> 5 f(1)" in lines
     assert "\x1b" not in cell
     assert "NbConvertApp" not in cell
+
+
+@pytest.mark.parametrize("noise", ["[NbConvertApp] Converting", 'kchain: {"event": "x"}', "Ending Cell 2-----"])
+def test_what_is_printed_right_behind_an_error_is_not_part_of_it(noise: str) -> None:
+    log = f"KeyError      Traceback (most recent call last)\nCell In[1], line 1\n\nKeyError: 'x'\n{noise}\n"
+    cell = failing_cell(log)
+    assert cell is not None
+    assert cell.splitlines()[-1] == "KeyError: 'x'"
 
 
 def test_of_several_tracebacks_the_last_one_counts() -> None:

@@ -60,6 +60,59 @@ def test_a_token_file_in_the_home_folder_is_found(weather: Weather, home: Path, 
     assert (found.header(), found.where) == ("Bearer KGAT_home", f"~/.kaggle/{name}")
 
 
+def test_a_kaggle_notebooks_own_token_comes_first(weather: Weather, home: Path) -> None:
+    weather.on("IntrospectToken", GOOD)
+    save(home / "v1", "KGAT_of_the_notebook")
+    environ = {"KAGGLE_API_V1_TOKEN": str(home / "v1"), "KAGGLE_API_TOKEN": "KGAT_other"}
+    inside = login(weather, home, KAGGLE_KERNEL_RUN_TYPE="Batch", **environ).credentials
+    assert (inside.header(), inside.where) == ("Bearer KGAT_of_the_notebook", "KAGGLE_API_V1_TOKEN")
+    assert login(weather, home, **environ).credentials.header() == "Bearer KGAT_other"
+
+
+def test_the_next_token_is_tried_when_the_first_is_stale(weather: Weather, home: Path) -> None:
+    weather.on("IntrospectToken", {"active": False}, GOOD)
+    save(home / ".kaggle" / "access_token", "KGAT_second")
+    found = login(weather, home, KAGGLE_API_TOKEN="KGAT_first")
+    assert found.credentials.header() == "Bearer KGAT_second"
+    assert len(found.notes) == 1
+
+
+def test_a_token_file_that_cannot_be_read_is_named(weather: Weather, home: Path) -> None:
+    (home / ".kaggle" / "access_token").mkdir(parents=True)
+    with pytest.raises(CredentialsError, match="access_token cannot be read"):
+        login(weather, home)
+
+
+@pytest.mark.parametrize(
+    "table", [{}, {"username": "ada"}, {"key": "k"}, {"username": "", "key": "k"}, {"username": 3, "key": ["x"]}, []]
+)
+def test_a_key_file_without_both_halves_is_no_login(weather: Weather, home: Path, table: Any) -> None:
+    save(home / ".kaggle" / "kaggle.json", json.dumps(table))
+    with pytest.raises(CredentialsError):
+        login(weather, home)
+
+
+@pytest.mark.parametrize("answer", [{}, {"token": ""}, {"token": "x", "expiresIn": "soon"}, html()])
+def test_a_renewal_that_gives_no_token_is_told(weather: Weather, home: Path, answer: Any) -> None:
+    oauth(home, -60)
+    weather.on("GenerateAccessToken", answer)
+    with pytest.raises(Unreachable):
+        login(weather, home).credentials.header()
+
+
+@pytest.mark.parametrize("expires", ["", None, "not a date", 12])
+def test_an_oauth_token_without_a_readable_end_is_renewed(weather: Weather, home: Path, expires: Any) -> None:
+    oauth(home, 120, access_token_expiration=expires)
+    weather.on("GenerateAccessToken", {"token": "new-access-token", "expiresIn": 3600})
+    assert login(weather, home).credentials.header() == "Bearer new-access-token"
+
+
+def test_an_end_without_a_zone_is_utc(weather: Weather, home: Path) -> None:
+    soon = (datetime.now(UTC) + timedelta(minutes=60)).replace(tzinfo=None).isoformat()
+    oauth(home, 0, access_token_expiration=soon)
+    assert login(weather, home).credentials.header() == "Bearer old-access-token"
+
+
 @pytest.mark.parametrize("answer", [{"active": False}, {}, failing(403, "no"), failing(401, "no"), failing(400, "no")])
 def test_a_stale_token_is_named_and_the_key_is_really_what_is_sent(weather: Weather, home: Path, answer: Any) -> None:
     """Kaggle's client goes on to the key here, but sends the stale token after all."""

@@ -145,3 +145,20 @@ def test_nothing_listed_at_all_is_passed_on(weather: Weather, tmp_path: Path) ->
     with pytest.raises(Unreachable):
         pull(weather.client(tmp_path), "ada/first-phase", 3, tmp_path / "v3")
     assert not (tmp_path / "v3").exists()
+
+
+def test_many_files_over_many_pages_all_arrive(weather: Weather, tmp_path: Path) -> None:
+    names = [f"folder{number % 3}/file{number}" for number in range(30)]
+    pages = [
+        {
+            "files": [{"fileName": name, "url": f"{weather.url}/out/same"} for name in names[start : start + 10]],
+            "nextPageToken": str(start + 10) if start < 20 else "",
+            "log": LOG if start == 0 else "",
+        }
+        for start in (0, 10, 20)
+    ]
+    weather.on(LIST, *pages)
+    weather.on(SIZES, {"files": [{"name": name, "size": 4} for name in names]})
+    weather.on("same", (200, b"same", {}))
+    pull(weather.client(tmp_path), "ada/first-phase", 3, tmp_path / "v3")
+    assert contents(tmp_path / "v3").keys() == {*names, "session.log"}

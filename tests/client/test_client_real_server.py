@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,17 @@ import pytest
 from client_weather import FAST
 from conftest import MakeBundle
 
-from kchain.errors import Ambiguous, CredentialsError, InputError, NotNow, PushRefused, QuotaUsedUp, SessionCap
+from kchain.errors import (
+    Ambiguous,
+    CredentialsError,
+    InputError,
+    NotNow,
+    PushRefused,
+    QuotaUsedUp,
+    SessionCap,
+    Unreachable,
+)
+from kchain.orchestrator.advice import advise, failing_cell
 from kchain.orchestrator.client import Client, connect
 from kchain.orchestrator.connecting import server_transport
 from kchain.orchestrator.credentials import Credentials
@@ -234,6 +246,48 @@ def test_a_data_set_that_is_still_processed_is_a_not_now(world: World, make_bund
 def _empty(tmp_path: Path) -> Path:
     (tmp_path / "empty").mkdir()
     return tmp_path / "empty"
+
+
+def test_a_killed_server_is_a_sentence_and_the_next_command_finds_everything_again(
+    world: World, make_bundle: MakeBundle
+) -> None:
+    client = world.start()
+    client.push(make_bundle("import time; time.sleep(60)"), 600)
+    endpoint = launch.find(world.target.local_root)
+    os.kill(endpoint.pid, signal.SIGKILL)
+    with pytest.raises(Unreachable, match="kchain server") as caught:
+        client.status(REF)
+    assert caught.value.exit_code == 4
+    again = connect(world.target, FAST)
+    kernel = again.kernel(REF)
+    assert kernel is not None
+    assert kernel.version == 1
+    assert ended(again) == "ERROR"
+
+
+def test_a_time_limit_ends_the_session_and_what_was_written_comes_back(
+    world: World, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    client = world.start()
+    client.push(make_bundle("open('early.txt', 'w').write('x')\nimport time; time.sleep(60)"), 3)
+    assert ended(client) == "CANCEL_ACKNOWLEDGED"
+    assert (pull(client, REF, 1, tmp_path / "v1") / "early.txt").read_text() == "x"
+
+
+def test_a_failing_notebook_is_an_error_whose_cell_and_cure_are_found(
+    world: World, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    client = world.start()
+    client.push(make_bundle("print('fine')", "def f():\n    raise RuntimeError('CUDA out of memory. Tried')\nf()"), 600)
+    assert ended(client) == "ERROR"
+    log = (pull(client, REF, 1, tmp_path / "v1") / "session.log").read_text(encoding="utf-8")
+    for text in (log, client.outputs(REF, 1).log):
+        cell = failing_cell(text)
+        assert cell is not None
+        assert cell.splitlines()[-1] == "RuntimeError: CUDA out of memory. Tried"
+        advice = advise(text)
+        assert advice is not None
+        assert "accumulation" in advice.change
 
 
 def test_a_wrong_key_is_told_by_every_call(world: World, make_bundle: MakeBundle) -> None:

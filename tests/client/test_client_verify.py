@@ -251,6 +251,7 @@ def test_a_tokenizer_that_pads_as_the_chain_does_is_proof(tmp_path: Path) -> Non
     assert verify(folder, ADOPTED).warnings == ()
 
 
+@pytest.mark.slow
 def test_what_peft_itself_saves_is_accepted(tmp_path: Path) -> None:
     """The real writer: a tiny Qwen model with a trained LoRA, saved by peft."""
     torch = pytest.importorskip("torch")

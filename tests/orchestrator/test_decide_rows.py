@@ -50,7 +50,7 @@ VERSION = Version(4, "https://x/4", BUNDLE, LINEAGE, (), resend=False, time=NOW 
 ENDED = replace(VERSION, word="COMPLETE", ended=True)
 PULLED = replace(ENDED, folder="runs/local/phase2/v4")
 RESULT = Result(4, "kernel", "me/two", "adapter", False, "2" * 64, 99, LINEAGE, 151645, {}, {}, 1.0, "runs", NOW - 5)
-FAILED = Failure(BUNDLE, 4, "AdapterRefused", "the rank is wrong", "train it again", NOW - 5)
+FAILED = Failure(BUNDLE, 4, "AdapterRefused", "the rank is wrong", "train it again", "{}", NOW - 5)
 PARENT = Parent("phase1", ready=True, source="me/one", verified=7, current=7)
 
 FRESH = PhaseState(reviewed=frozenset({BUNDLE}))
@@ -73,8 +73,9 @@ def seen(**what: Any) -> Seen:
 
 Row = tuple[str, PhaseState, Seen, Wish, object]
 FINISH, PUSH, AGAIN = Wish.FINISH, Wish.PUSH, Wish.AGAIN
+TIMED_OUT = "CANCEL_ACKNOWLEDGED"
 
-# (what a user would notice, what the journal knows, what was seen, what was asked for) -> action, or error it stops with.
+# (what a user would notice, what the journal knows, what was seen, what was asked for) -> action, or the error told.
 ROWS: list[Row] = [
     ("a reviewed phase that never ran is pushed", FRESH, seen(), FINISH, Push(None)),
     ("a kernel made by hand is pushed over", FRESH, seen(kernel=4, word="COMPLETE"), PUSH, Push(4)),
@@ -83,7 +84,8 @@ ROWS: list[Row] = [
     ("a version being cancelled is waited for", FRESH, seen(kernel=4, word="CANCEL_REQUESTED"), AGAIN, StillRunning),
     ("an unknown word on the kernel is waited for", FRESH, seen(kernel=4, word="PAUSED"), PUSH, StillRunning),
     ("a kernel that never ran is pushed over", FRESH, seen(kernel=4, word="NEVER_RUN"), PUSH, Push(4)),
-    ("the very same bundle pushed by hand is followed", FRESH, seen(kernel=4, current_hash=BUNDLE), FINISH, Found(4, BUNDLE)),
+    ("the very same bundle pushed by hand is followed",
+     FRESH, seen(kernel=4, current_hash=BUNDLE), FINISH, Found(4, BUNDLE)),
     ("asked again, the same bundle is pushed", FRESH, seen(kernel=4, current_hash=BUNDLE), AGAIN, Push(4)),
     ("nothing unreviewed is pushed", PhaseState(), seen(), PUSH, NotReviewed),
     ("a bundle edited by hand after review is refused", FRESH, seen(disk=OTHER), PUSH, NotReviewed),
@@ -91,8 +93,10 @@ ROWS: list[Row] = [
     ("a rendered change nobody reviewed is refused", FRESH, seen(bundle=OTHER, disk=OTHER), AGAIN, NotReviewed),
     ("a bundle that does not lint is refused", FRESH, seen(lint=("KC101: no GPU",)), PUSH, InputError),
     ("a phase does not start before its parent", FRESH, seen(parents=(replace(PARENT, ready=False),)), FINISH, NotNow),
-    ("a parent edited outside stops its child", FRESH, seen(parents=(replace(PARENT, current=8),)), FINISH, EditedOutside),
-    ("a parent that is gone stops its child", FRESH, seen(parents=(replace(PARENT, current=None),)), PUSH, EditedOutside),
+    ("a parent edited outside stops its child",
+     FRESH, seen(parents=(replace(PARENT, current=8),)), FINISH, EditedOutside),
+    ("a parent that is gone stops its child",
+     FRESH, seen(parents=(replace(PARENT, current=None),)), PUSH, EditedOutside),
     ("a failed read changes nothing", OPEN, seen(unread="no answer", kernel=9), FINISH, Unreachable),
     ("a failed read pushes nothing", FRESH, seen(unread="no answer"), AGAIN, Unreachable),
     ("after a crash, the pushed version is found", OPEN, seen(kernel=4, ours=4), FINISH, Found(4, BUNDLE)),
@@ -106,21 +110,23 @@ ROWS: list[Row] = [
     ("a kernel nobody sees yet gets longer to settle", LOOKED, seen(kernel=None), FINISH, Ambiguous),
     ("a queued version is waited for", FLYING, seen(word="QUEUED", kernel=4), FINISH, StillRunning),
     ("a running version is waited for", FLYING, seen(word="RUNNING", kernel=4), PUSH, StillRunning),
-    ("a running version is waited for also when asked again", FLYING, seen(word="RUNNING", kernel=4), AGAIN, StillRunning),
+    ("a running version is waited for also when asked again",
+     FLYING, seen(word="RUNNING", kernel=4), AGAIN, StillRunning),
     ("an unknown status is waited for", FLYING, seen(word="THINKING", kernel=4), FINISH, StillRunning),
     ("a session that has not begun is waited for", FLYING, seen(word="NEVER_RUN", kernel=4), FINISH, StillRunning),
     ("COMPLETE ends the session", FLYING, seen(word="COMPLETE", kernel=4), FINISH, End("COMPLETE", "")),
     ("ERROR ends the session", FLYING, seen(word="ERROR", kernel=4, failure="boom"), FINISH, End("ERROR", "boom")),
-    ("a time-out ends the session", FLYING, seen(word="CANCEL_ACKNOWLEDGED", kernel=4), FINISH, End("CANCEL_ACKNOWLEDGED", "")),
-    ("right after a push an old COMPLETE is not believed", JUST_PUSHED, seen(word="COMPLETE", kernel=4), FINISH, StillRunning),
+    ("a time-out ends the session", FLYING, seen(word=TIMED_OUT, kernel=4), FINISH, End(TIMED_OUT, "")),
+    ("right after a push an old COMPLETE is not believed",
+     JUST_PUSHED, seen(word="COMPLETE", kernel=4), FINISH, StillRunning),
     ("once it was seen running, COMPLETE is believed at once",
      replace(JUST_PUSHED, version=replace(VERSION, word="RUNNING", time=NOW - 1)),
      seen(word="COMPLETE", kernel=4), FINISH, End("COMPLETE", "")),
     ("right after a push the kernel may be invisible", JUST_PUSHED, seen(kernel=None), FINISH, NotNow),
     ("a kernel that was deleted stops it", FLYING, seen(kernel=None), FINISH, EditedOutside),
     ("an ended session is pulled", replace(FRESH, version=ENDED), seen(), FINISH, Pull(4)),
-    ("an errored session is pulled: its result counts", replace(FRESH, version=replace(ENDED, word="ERROR")), seen(), FINISH,
-     Pull(4)),
+    ("an errored session is pulled: its result counts",
+     replace(FRESH, version=replace(ENDED, word="ERROR")), seen(), FINISH, Pull(4)),
     ("pulled outputs are judged", replace(FRESH, version=PULLED), seen(), FINISH, Judge(4)),
     ("a version that ran without a source is pushed once more", INVALID, seen(kernel=4), FINISH, Push(4, resend=True)),
     ("...but not while the kernel is busy", INVALID, seen(kernel=4, word="RUNNING"), FINISH, StillRunning),
@@ -129,7 +135,8 @@ ROWS: list[Row] = [
     ("a finished phase is left alone", DONE, seen(), FINISH, Done()),
     ("a finished phase that changed stays finished in watch", DONE, seen(bundle=OTHER, disk=OTHER), FINISH, Done()),
     ("pushing a finished, unchanged phase does nothing", DONE, seen(kernel=4), PUSH, Done()),
-    ("pushing a finished, changed phase wants a review", DONE, seen(kernel=4, bundle=OTHER, disk=OTHER), PUSH, NotReviewed),
+    ("pushing a finished, changed phase wants a review",
+     DONE, seen(kernel=4, bundle=OTHER, disk=OTHER), PUSH, NotReviewed),
     ("pushing a finished, changed, reviewed phase pushes",
      replace(DONE, reviewed=frozenset({BUNDLE, OTHER})), seen(kernel=4, bundle=OTHER, disk=OTHER), PUSH, Push(4)),
     ("asked again, a finished phase is pushed", DONE, seen(kernel=4, word="COMPLETE"), AGAIN, Push(4)),
@@ -178,6 +185,14 @@ def test_a_recorded_failure_keeps_its_class_and_tells_both_ways_on() -> None:
     assert (action.error.message, action.error.exit_code) == ("the rank is wrong", 1)
     assert "kchain review phase2" in action.error.hint
     assert "kchain push phase2 --again" in action.error.hint
+
+
+@pytest.mark.parametrize(
+    ("gates", "expected"), [('{"max_loss": 0.9}', Judge), ("{}", Stop)], ids=["changed gate", "same gates"]
+)
+def test_a_changed_gate_is_asked_again_of_the_run_that_missed_it(gates: str, expected: type) -> None:
+    missed = replace(BROKEN, failure=replace(FAILED, error="GateMissed"))
+    assert isinstance(decide("phase2", missed, seen(gates=gates), FINISH), expected)
 
 
 def test_a_failure_of_an_unknown_class_still_fails_the_phase() -> None:

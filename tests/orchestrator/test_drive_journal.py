@@ -46,7 +46,7 @@ DETAILS: dict[str, dict[str, Any]] = {
     "ended": {"word": "COMPLETE", "failure": ""},
     "pulled": {"folder": "runs/local/one/v1"},
     "verified": RESULT,
-    "failed": {"hash": "h", "version": 1, "error": "PhaseFailed", "reason": "r", "hint": ""},
+    "failed": {"hash": "h", "version": 1, "error": "PhaseFailed", "reason": "r", "hint": "", "gates": "{}"},
     "adopted": {**RESULT, "kind": "dataset", "version": None, "lineage": None},
 }  # fmt: skip
 

@@ -8,7 +8,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import drive_quick
 import pytest
-from drive_model import Listener
+from drive_project import OWNER, Project
 
 import kchain.bundle
 from kchain.errors import (
@@ -30,70 +29,10 @@ from kchain.errors import (
 )
 from kchain.orchestrator.adopt import Origin, adopt
 from kchain.orchestrator.adopted import adopted
-from kchain.orchestrator.client import Client, connect
-from kchain.orchestrator.journal import JOURNAL, Key, read_states
-from kchain.orchestrator.push import push, rehearse_push
-from kchain.orchestrator.review import record, review
-from kchain.orchestrator.state import PhaseState
-from kchain.orchestrator.target import Target
-from kchain.orchestrator.watch import watch
-from kchain.phases import Chain, load_chain
+from kchain.orchestrator.journal import JOURNAL
+from kchain.orchestrator.push import rehearse_push
+from kchain.orchestrator.review import review
 from kchain.server import launch
-
-OWNER = "someone"
-
-
-class Project:
-    """A project on its own local server, driven in this process or by the real command line."""
-
-    def __init__(self, root: Path, **options: Any) -> None:
-        self.root = drive_quick.make_project(root, owner=OWNER, **options)
-        self.target = Target("local", OWNER, root)
-        self.listener = Listener()
-
-    @property
-    def chain(self) -> Chain:
-        return load_chain(self.root)
-
-    @property
-    def client(self) -> Client:
-        return connect(self.target)
-
-    def states(self) -> dict[str, PhaseState]:
-        return read_states(self.root, Key("local", OWNER, "quick"))
-
-    def watch(self, **options: Any) -> None:
-        watch(self.chain, self.target, self.listener, **options)
-
-    def push(self, phase: str, **options: Any) -> Any:
-        return push(self.chain, phase, self.target, self.listener, **options)
-
-    def review(self) -> None:
-        record(self.chain, self.target, review(self.chain, self.target, [phase.name for phase in self.chain.phases]))
-
-    def versions(self) -> list[int]:
-        """The current version of every kernel, as the server counts them."""
-        kernels = [self.client.kernel(self.chain.kernel(phase.name)) for phase in self.chain.phases]
-        return [kernel.version if kernel is not None else 0 for kernel in kernels]
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """The real command line, in its own process group as a terminal gives it."""
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
-        return subprocess.Popen(
-            [sys.executable, str(Path(drive_quick.__file__)), *arguments],
-            cwd=self.root,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        process = self.start(*arguments)
-        out, error = process.communicate(timeout=120)
-        return process.returncode, out, error
-
 
 Maker = Callable[..., Project]
 

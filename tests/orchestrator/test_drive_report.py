@@ -49,7 +49,7 @@ def printed(show: Any, *arguments: Any, width: int = 160) -> str:
         (PhaseState(version=VERSION), "pushed"),
         (PhaseState(version=Version(**{**vars(VERSION), "word": "RUNNING"})), "running"),
         (PhaseState(version=Version(**{**vars(VERSION), "ended": True})), "ended"),
-        (PhaseState(version=VERSION, failure=Failure("h", 3, "PhaseFailed", "why", "cure", 1.0)), "failed"),
+        (PhaseState(version=VERSION, failure=Failure("h", 3, "PhaseFailed", "why", "cure", "{}", 1.0)), "failed"),
         (DONE, "done"),
         (PhaseState(result=Result(**{**vars(RESULT), "adopted": True, "lineage": None})), "adopted"),
         (PhaseState(result=CHILD), "done"),
@@ -69,7 +69,7 @@ def test_a_child_is_stale_while_its_parent_runs_again(tmp_path: Path) -> None:
 
 def test_status_says_what_to_do_next(tmp_path: Path) -> None:
     chain = make_chain(tmp_path, 3)
-    failed = PhaseState(version=VERSION, failure=Failure("h", 3, "PhaseFailed", "why", "", 1.0))
+    failed = PhaseState(version=VERSION, failure=Failure("h", 3, "PhaseFailed", "why", "", "{}", 1.0))
     rows = table(chain, {"one": DONE, "two": failed})
     assert [row.next.split(";")[0] for row in rows] == ["", "kchain logs two", "waits for two"]
     rows = table(chain, {})

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 
 from kchain.server import launch
@@ -44,6 +45,14 @@ def until(what: str, holds: Callable[[], Any]) -> Any:
     raise AssertionError(f"never happened: {what}")
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits for its parent to notice its end does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Running:
     """A server in `root`, and a user's ways to it."""
 
@@ -65,7 +74,7 @@ class Running:
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         os.kill(self.endpoint.pid, 9)
-        until("the server's death", lambda: launch.find(self.root) is None)
+        until("the server's death", lambda: not alive(self.endpoint.pid))
 
     def post(self, method: str, body: dict[str, Any] | None = None, user: str = "ana") -> requests.Response:
         """One RPC, as the client sends it."""
@@ -82,7 +91,7 @@ class Running:
         return answer
 
     def save(
-        self, slug: str, source: str = "", user: str = "ana", title: str | None = None, **more: Any
+        self, slug: str, source: str = "", /, user: str = "ana", title: str | None = None, **more: Any
     ) -> requests.Response:
         """SaveKernel of `user/slug`."""
         body = {
@@ -96,7 +105,7 @@ class Running:
         }
         return self.post(f"{KERNELS}/SaveKernel", body, user)
 
-    def push(self, slug: str, source: str = "", user: str = "ana", **more: Any) -> dict[str, Any]:
+    def push(self, slug: str, source: str = "", /, user: str = "ana", **more: Any) -> dict[str, Any]:
         """SaveKernel that must be accepted; its answer."""
         response = self.save(slug, source, user, **more)
         assert response.status_code == 200, response.text

@@ -6,11 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from server_tools import KAGGLE, KERNELS, Running, kernel_folder, notebook, until
+from server_tools import KAGGLE, KERNELS, Running, alive, kernel_folder, notebook, until
+
+from kchain.server import processes
 
 THREE_FILES = notebook(
     "import os, pathlib\nprint('größe', os.getcwd())",
@@ -190,16 +191,7 @@ def test_what_a_session_leaves_running_ends_with_it(server: Running, tmp_path: P
     )
     server.push("daemon-kernel", notebook(daemon))
     assert server.finished("daemon-kernel")["status"] == "COMPLETE"
-    until("the daemon's end", lambda: not _alive(int(pid_file.read_text())))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text().split()[2] if Path("/proc").exists() else "R"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-    return state != "Z"
+    until("the daemon's end", lambda: not alive(int(pid_file.read_text())))
 
 
 def test_a_kernel_process_that_is_killed_makes_the_session_an_error(server: Running) -> None:
@@ -233,7 +225,8 @@ def test_a_deleted_running_kernel_stops_running(server: Running) -> None:
     server.reaches("doomed-kernel", "RUNNING")
     folder = max((server.root / "sessions").iterdir(), key=lambda path: int(path.name))
     server.rpc(f"{KERNELS}/DeleteKernel", {"userName": "ana", "kernelSlug": "doomed-kernel"})
-    until("its end", lambda: (folder / "result.json").exists())
+    until("the end of its processes and files", lambda: not folder.exists())
+    assert not processes.of_session(folder, runner=True)
 
 
 def test_the_served_profile_ends_in_good_order_on_sigterm(start: Callable[..., Running]) -> None:
@@ -242,7 +235,6 @@ def test_the_served_profile_ends_in_good_order_on_sigterm(start: Callable[..., R
     server.reaches("interrupted-kernel", "RUNNING")
     os.kill(server.endpoint.pid, signal.SIGTERM)
     until("the server's end", lambda: not (server.root / "server.json").exists())
-    time.sleep(0)
     server.restart()
     assert server.finished("interrupted-kernel") == {
         "status": "ERROR",

@@ -1,0 +1,54 @@
+"""`kchain demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kchain.cli.common import console
+
+
+@click.command()
+@click.argument(
+    "folder", metavar="[DIR]", default="kchain-demo", type=click.Path(file_okay=False, path_type=Path), required=False
+)
+def demo(folder: Path) -> None:
+    """Run a four-phase chain on this machine, start to end, in a few minutes.
+
+    Makes an ordinary project in DIR (kchain-demo), starts the Kaggle-compatible server there, publishes a tiny
+    Qwen-shaped base model and sample data sets to it, and then does what `kchain run` does against Kaggle: render, push
+    with Kaggle's client, watch, pull, verify, and build the next phase on the adapters before it. Interrupted, it goes
+    on from there; finished, it pushes nothing.
+
+    \b
+    Look into it afterwards:
+      kchain -C kchain-demo status
+      kchain -C kchain-demo logs phase2
+      kchain-demo/build/local/phase2/notebook.ipynb      what was pushed
+      kchain-demo/runs/local/phase4/                     what came back
+
+    Needs the packages of: pip install "kchain[train]"
+    """
+    from kchain.cli.progress import Terminal
+    from kchain.cli.tables import print_finished
+    from kchain.demo.run import check_packages, open_project, publish
+    from kchain.orchestrator.journal import Key, read_states
+    from kchain.orchestrator.report import is_finished
+    from kchain.orchestrator.target import LOCAL, Target
+    from kchain.orchestrator.watch import watch
+
+    chain = open_project(folder)
+    target = Target(LOCAL, chain.owner, chain.root)
+    states = read_states(chain.root, Key(target.name, chain.owner, chain.name))
+    if is_finished(chain, states):
+        print_finished(console, chain, states)
+        console.print("The chain is finished; nothing was pushed.")
+        return
+    check_packages()
+    console.print(f"Project: {folder}; base model and sample data: {target.local_root}", markup=False, soft_wrap=True)
+    publish(target.local_root)
+    with Terminal(console) as terminal:
+        finished = watch(chain, target, terminal, yes=True)
+    print_finished(console, chain, finished)
+    console.print(f"\nLook into it: kchain -C {folder} status", markup=False, soft_wrap=True)

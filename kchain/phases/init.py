@@ -1,0 +1,95 @@
+"""Make a project out of a shipped example: the chain file, the phase files, and what git is to leave alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path, PurePosixPath
+
+from kchain.errors import InputError
+from kchain.phases.load import CHAIN_FILE
+
+# Name -> what it is for; the first is the default.
+EXAMPLES = {
+    "qwen-t4": "four phases on Qwen2.5-0.5B-Instruct for a T4 of Kaggle",
+    "tiny": "the same four phases in small, on this machine's CPU: what kchain demo runs",
+}
+# Stands in the shipped chain files where the owner belongs.
+PLACEHOLDER = '"your-kaggle-name"'
+OWNER = re.compile(r"[a-z0-9][a-z0-9_-]*")
+GITIGNORE = Path(".gitignore")
+IGNORED = """\
+# kchain's journal and the local server's data
+.kchain/
+# rendered notebooks: made again from the phase files
+build/
+# adapters and results that were fetched
+runs/
+"""
+
+
+def make_project(folder: Path, example: str, owner: str) -> list[Path]:
+    """Write a project; nothing that is there is touched.
+
+    Args:
+        folder: made when missing.
+        example: one of EXAMPLES.
+        owner: Kaggle user name; upper case becomes lower case, as in Kaggle's addresses.
+
+    Returns:
+        the files, relative to `folder`, the chain file last: a folder without it is no project yet.
+
+    Raises:
+        InputError: a file is there already, the owner is no user name, or the folder cannot be written.
+    """
+    owner = owner.lower()
+    if not OWNER.fullmatch(owner):
+        raise InputError(f"{owner!r} is no Kaggle user name", "letters, digits, - and _: --owner your-name")
+    contents = dict(_contents(example, owner))
+    if (folder / GITIGNORE).is_file():
+        del contents[GITIGNORE]  # somebody's own; a project works without ours
+    present = [str(path) for path in contents if os.path.lexists(folder / path)]
+    if present:
+        raise InputError(
+            f"{folder} has {', '.join(present)} already; nothing was written",
+            "choose another folder, or move them away",
+        )
+    try:
+        for path, text in contents.items():
+            _write(folder / path, text)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return list(contents)
+
+
+def example_files(example: str) -> Iterator[tuple[Path, str]]:
+    """The files of a shipped example as they are: (path in the project, text), phase files first."""
+    yield from _walk(files("kchain.phases").joinpath("shipped", example), PurePosixPath())
+
+
+def _walk(folder: Traversable, place: PurePosixPath) -> Iterator[tuple[Path, str]]:
+    for entry in sorted(folder.iterdir(), key=lambda entry: (entry.is_file(), entry.name)):
+        if entry.is_dir():
+            yield from _walk(entry, place / entry.name)
+        elif entry.name.endswith(".toml"):
+            yield Path(place / entry.name), entry.read_text(encoding="utf-8")
+
+
+def _contents(example: str, owner: str) -> Iterator[tuple[Path, str]]:
+    yield GITIGNORE, IGNORED
+    for path, text in example_files(example):
+        yield path, text.replace(PLACEHOLDER, f'"{owner}"'.ljust(len(PLACEHOLDER))) if path.name == CHAIN_FILE else text
+
+
+def _write(path: Path, text: str) -> None:
+    """Write under a temporary name and rename: the file is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
