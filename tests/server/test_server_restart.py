@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sqlite3
@@ -11,7 +12,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from server_tools import KERNELS, Running, create_dataset, notebook, until
@@ -166,7 +166,10 @@ def test_what_a_dead_upload_left_is_swept_but_not_what_may_be_in_use(start: Star
 def test_a_dead_servers_key_is_not_shown_to_whoever_has_its_port(start: Start) -> None:
     server = start("machine")
     server.kill()
-    with socket.create_server(("127.0.0.1", urlsplit(server.url).port or 0)) as other:
+    said = json.loads((server.root / launch.ENDPOINT).read_text(encoding="utf-8"))
+    with socket.create_server(("127.0.0.1", 0)) as other:  # as if it had got the dead server's port
+        address = f"http://127.0.0.1:{other.getsockname()[1]}"
+        (server.root / launch.ENDPOINT).write_text(json.dumps({**said, "url": address}), encoding="utf-8")
         assert launch.find(server.root) is None
         other.settimeout(0.2)
         with pytest.raises(TimeoutError):
