@@ -38,7 +38,9 @@ def command_page(name: str) -> str:
     """The page of one command: its help as the terminal shows it."""
     command = group.get_command(click.Context(group, info_name="kchain"), name)
     assert command is not None
-    context = click.Context(command, info_name=name, parent=click.Context(group, info_name="kchain"), max_content_width=100)
+    context = click.Context(
+        command, info_name=name, parent=click.Context(group, info_name="kchain"), max_content_width=100
+    )
     context.terminal_width = 100
     return f"{NOTE}# kchain {name}\n\n{COMMANDS[name][1]}\n\n```text\n{command.get_help(context)}\n```\n"
 

@@ -250,8 +250,8 @@ def _on_version(state: PhaseState, **changes: Any) -> PhaseState:
 
 def _failed(state: PhaseState, entry: Entry) -> PhaseState:
     detail = entry.detail
-    told = (detail[key] for key in ("hash", "version", "error", "reason", "hint", "gates"))
-    failure = Failure(*told, entry.time)
+    told = {key: detail[key] for key in ("hash", "version", "error", "reason", "hint", "gates")}
+    failure = Failure(**told, time=entry.time)
     return replace(state, failure=failure, result=None)
 
 

@@ -137,13 +137,14 @@ def plan(chain: Chain, phase_name: str) -> Plan:
 
 def gate_words(gates: Gates) -> tuple[str, ...]:
     """What a finished phase must have reached, gate by gate."""
-    asked = (
-        "all epochs ran" if gates.all_epochs else "",
-        f"the training loss ends at {gates.max_loss:g} or lower" if gates.max_loss is not None else "",
-        f"the training loss falls by {100 * gates.min_loss_fall:g} % or more" if gates.min_loss_fall is not None else "",
-        f"token accuracy is {100 * gates.min_token_accuracy:g} % or more" if gates.min_token_accuracy is not None else "",
-    )
-    return (*filter(None, asked), "the pad id is right and the adapter is sound")
+    words = ["all epochs ran"] if gates.all_epochs else []
+    if gates.max_loss is not None:
+        words.append(f"the training loss ends at {gates.max_loss:g} or lower")
+    if gates.min_loss_fall is not None:
+        words.append(f"the training loss falls by {100 * gates.min_loss_fall:g} % or more")
+    if gates.min_token_accuracy is not None:
+        words.append(f"token accuracy is {100 * gates.min_token_accuracy:g} % or more")
+    return (*words, "the pad id is right and the adapter is sound")
 
 
 def _lora_words(lora: Lora) -> str:
