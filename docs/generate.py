@@ -6,19 +6,22 @@ Run with `make docs`; a test fails when a page no longer says what the code says
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from kchain.cli import COMMANDS, group
+from kchain.orchestrator.advice import TABLE
 from kchain.phases import schema
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- written by docs/generate.py; change the code and run `make docs` -->\n"
+
+DURATION = "duration"
 
 # Heading -> table, in the order in which a person writes them.
 TABLES: dict[str, tuple[str, type[BaseModel]]] = {
@@ -55,7 +58,7 @@ def phase_files_page() -> str:
     """Every key of every table: type, default, meaning."""
     parts = [
         f"{NOTE}# What stands in kchain.toml and phases/*.toml\n",
-        "Unknown keys are refused. A key without a default must be given.\n",
+        'Unknown keys are refused. A key without a default must be given. A duration is a number and a unit: `"9h"`, `"90m"`.\n',
     ]
     for heading, (text, table) in TABLES.items():
         parts.append(f"## {heading}\n\n{text}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |")
@@ -64,10 +67,26 @@ def phase_files_page() -> str:
     return "\n".join(parts)
 
 
+def advice_page() -> str:
+    """What kchain makes of a failed run: the table it looks things up in."""
+    rows = "\n".join(f"| {advice.meaning} | {advice.change} |" for _, advice in TABLE)
+    return (
+        f"{NOTE}# What a failed run probably means\n\n"
+        "kchain shows the failing cell, and looks the log up in this table, from the top. What the notebook itself said "
+        f"when it stopped comes first.\n\n| what happened, probably | what to change |\n| --- | --- |\n{rows}\n"
+    )
+
+
 def _row(name: str, field: FieldInfo) -> str:
-    default = "" if field.is_required() else f"`{_toml(field.get_default(call_default_factory=True))}`"
-    cells = (f"`{name}`", _type(field.annotation), default, field.description or "see its own table")
-    return "| " + " | ".join(cell.replace("|", "or") for cell in cells) + " |"
+    kind = _type(field.annotation) if not _is_duration(field.metadata) else DURATION
+    value = field.get_default(call_default_factory=True)
+    default = "" if field.is_required() else f"`{_toml(f'{value // 3600}h' if kind == DURATION and value else value)}`"
+    cells = (f"`{name}`", kind, default, field.description or "see its own table")
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _is_duration(metadata: Iterable[Any]) -> bool:
+    return any(isinstance(part, BeforeValidator) for part in metadata)
 
 
 def _toml(value: Any) -> str:
@@ -96,6 +115,8 @@ def _type(annotation: Any) -> str:
     if "dict" in origin:
         return "table of text"
     if hasattr(annotation, "__metadata__"):
+        if _is_duration(annotation.__metadata__):
+            return DURATION
         return _type(inner[0])
     return " or ".join(dict.fromkeys(text for part in inner if (text := _type(part))))
 
@@ -106,6 +127,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     for name in COMMANDS:
         yield DOCS / "commands" / f"{name}.md", command_page(name)
     yield DOCS / "phase-files.md", phase_files_page()
+    yield DOCS / "advice.md", advice_page()
 
 
 def main() -> int:

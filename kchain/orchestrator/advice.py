@@ -26,7 +26,7 @@ def _row(pattern: str, meaning: str, change: str) -> tuple[re.Pattern[str], Advi
 
 
 # Phrases are those of torch, transformers, peft, bitsandbytes, datasets, pip, papermill and Kaggle's own messages.
-_TABLE = (
+TABLE = (
     _row(
         r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED",
         "the GPU's memory was not enough for one step",
@@ -171,7 +171,7 @@ def advise(text: str) -> Advice | None:
     if said is not None:
         return said
     texts = (failing_cell(text) or "", text)
-    return next((advice for part in texts for pattern, advice in _TABLE if pattern.search(part)), None)
+    return next((advice for part in texts for pattern, advice in TABLE if pattern.search(part)), None)
 
 
 def _said(text: str) -> Advice | None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from e2e_tools import accepted_versions, kchain
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -24,12 +25,6 @@ from kchain.server import launch
 pytestmark = pytest.mark.slow
 
 PHASES = ["phase1", "phase2", "phase3", "phase4"]
-
-
-def kchain(folder: Path, *arguments: str, timeout: int = 500) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kchain", *arguments]
-    environment = os.environ | {"COLUMNS": "140"}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +73,7 @@ def test_running_the_demo_again_pushes_nothing_and_says_so(demo: tuple[Path, str
     again = kchain(project.parent, "demo")
     assert again.returncode == 0, again.stderr
     assert "nothing was pushed" in again.stdout
+    assert accepted_versions(project) == dict.fromkeys(PHASES, 1)
     assert all(row["version"] == 1 for row in json.loads(kchain(project, "status", "--json").stdout)["phases"])
 
 
