@@ -58,7 +58,8 @@ def phase_files_page() -> str:
     """Every key of every table: type, default, meaning."""
     parts = [
         f"{NOTE}# What stands in kchain.toml and phases/*.toml\n",
-        'Unknown keys are refused. A key without a default must be given. A duration is a number and a unit: `"9h"`, `"90m"`.\n',
+        "Unknown keys are refused. A key without a default must be given. "
+        'A duration is a number and a unit: `"9h"`, `"90m"`.\n',
     ]
     for heading, (text, table) in TABLES.items():
         parts.append(f"## {heading}\n\n{text}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |")
@@ -72,8 +73,8 @@ def advice_page() -> str:
     rows = "\n".join(f"| {advice.meaning} | {advice.change} |" for _, advice in TABLE)
     return (
         f"{NOTE}# What a failed run probably means\n\n"
-        "kchain shows the failing cell, and looks the log up in this table, from the top. What the notebook itself said "
-        f"when it stopped comes first.\n\n| what happened, probably | what to change |\n| --- | --- |\n{rows}\n"
+        "kchain shows the failing cell, and looks the log up in this table, from the top. "
+        f"What the notebook itself said when it stopped comes first.\n\n| what happened, probably | what to change |\n| --- | --- |\n{rows}\n"
     )
 
 
