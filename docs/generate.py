@@ -74,7 +74,8 @@ def advice_page() -> str:
     return (
         f"{NOTE}# What a failed run probably means\n\n"
         "kchain shows the failing cell, and looks the log up in this table, from the top. "
-        f"What the notebook itself said when it stopped comes first.\n\n| what happened, probably | what to change |\n| --- | --- |\n{rows}\n"
+        "What the notebook itself said when it stopped comes first.\n\n"
+        f"| what happened, probably | what to change |\n| --- | --- |\n{rows}\n"
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 
 import click
 
 from kchain import __version__
-from kchain.cli.common import change_folder
-from kchain.errors import KchainError
+from kchain.cli.common import as_typed, change_folder
+from kchain.errors import InputError, KchainError
 
 # Command -> (where it lives, what it does). The help text stands here so that `kchain --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -77,6 +79,7 @@ def group(folder: str) -> None:
 
 def main() -> None:
     """Run the command line; every kchain error becomes one text on stderr and its exit code."""
+    _print_anything()
     try:
         code = group.main(standalone_mode=False)
     except KchainError as error:
@@ -88,11 +91,29 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted; what was reached is saved", "the same command goes on from here")
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough (`| head`); nothing may be flushed into the closed pipe at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        place = f"{error.filename}: " if error.filename is not None else ""
+        fail(f"{place}{error.strerror or error}", "check the disk and who may write there, then repeat the command")
+        sys.exit(InputError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_anything() -> None:
+    """A terminal that knows only ASCII shows a question mark, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def fail(message: str, hint: str) -> None:
     """Print an error to stderr: what is wrong, then what to do."""
     click.echo(f"{click.style('Error:', fg='red', bold=True)} {message}", err=True)
     if hint:
-        click.echo(f"{click.style('  try:', bold=True)} {hint}", err=True)
+        lines = as_typed(hint).replace("\n", "\n       ")
+        click.echo(f"{click.style('  try:', bold=True)} {lines}", err=True)

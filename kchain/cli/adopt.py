@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kchain.cli.common import console, load_project, target_option
+from kchain.cli.common import as_typed, console, load_project, target_option
 
 
 @click.command()
@@ -44,4 +44,6 @@ def adopt(
     origin = Origin(dataset, kernel, folder, inside)
     with Terminal(console) as terminal:
         result = take_over(chain, phase, place, origin, terminal, pad_id=pad_id)
-    console.print(f"{phase} is done: adapter {result.sha256[:12]}, {readable_bytes(result.bytes)}, from {result.ref}")
+    text = f"{phase} is {'adopted' if result.adopted else 'done'}: adapter {result.sha256[:12]}, "
+    text += f"{readable_bytes(result.bytes)}, from {result.ref}. See what is next: kchain status"
+    console.print(as_typed(text), markup=False, soft_wrap=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +20,24 @@ console = Console(highlight=False, soft_wrap=False)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# Commands that a hint names and that take --target; PHASE and the like follow.
+_NAMED = re.compile(
+    r"\bkchain (adopt|review|render|push|watch|run|status|logs|pull|doctor)\b(?! is| does| says| finds)"
+)
+# What was typed in front of and behind this command's name; a hint repeats it, so that it can be pasted.
+_typed = {"folder": "", "target": ""}
+
 
 def change_folder(folder: str) -> None:
     """Work as if kchain had been started in `folder` (the -C option)."""
     if folder != ".":
         os.chdir(folder)
+        _typed["folder"] = f"-C {shlex.quote(folder)} "
+
+
+def as_typed(text: str) -> str:
+    """A hint with the -C and --target of this command added to the commands that it names."""
+    return _NAMED.sub(lambda found: f"kchain {_typed['folder']}{found[1]}{_typed['target']}", text)
 
 
 def load_project() -> Chain:
@@ -35,7 +51,8 @@ def load_project() -> Chain:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout, for programs."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    click.echo(json.dumps(value, indent=2, ensure_ascii=not utf8))
 
 
 def target_option(command: Command) -> Command:
@@ -44,8 +61,14 @@ def target_option(command: Command) -> Command:
         "--target",
         metavar="TARGET",
         default=None,
+        callback=_remember_target,
         help="Who answers: kaggle, local, or the URL of a kchain server.  [default: the chain's]",
     )(command)
+
+
+def _remember_target(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    _typed["target"] = f" --target {shlex.quote(value)}" if value else ""
+    return value
 
 
 def json_option(command: Command) -> Command:

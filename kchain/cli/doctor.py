@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from kchain.cli.common import console, json_option, load_project, print_json, target_option
+from kchain.cli.common import as_typed, console, json_option, load_project, print_json, target_option
 from kchain.errors import InputError
 from kchain.phases import Chain, find_root
 
@@ -56,9 +56,12 @@ def _project() -> Chain | None:
 
 def _table(checks: list[Check]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for check in checks:
         state = Text(check.state, style=_STYLES[check.state])
         table.add_row(Text(check.name), state, Text(check.found))
         if check.cure:
-            table.add_row("", "", Text(f"try: {check.cure}", style="dim"))
+            table.add_row("", "", Text(f"try: {as_typed(check.cure)}", style="dim"))
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -39,20 +40,22 @@ def init(folder: Path, example: str, owner: str | None) -> None:
       kchain plan                  what each phase will do
       kchain review phase1         the notebook, before anything is pushed
     """
-    owner = owner or kaggle_user()
+    owner, place = owner or kaggle_user(), shlex.quote(str(folder))
     if owner is None:
         raise InputError(
             "whose kernels will these be? No Kaggle user name was found on this machine",
-            f"kchain init {folder} --owner your-kaggle-name",
+            f"kchain init {place}{f' --example {example}' if example != next(iter(EXAMPLES)) else ''} "
+            "--owner your-kaggle-name",
         )
     written = make_project(folder, example, owner)
     console.print(f"Made {folder} for {owner.lower()}: {EXAMPLES[example]}.", markup=False, soft_wrap=True)
     for path in written:
         console.print(f"  {path}", markup=False)
     if example == "tiny":
-        console.print(f"\nNext: kchain demo {folder}", markup=False, soft_wrap=True)
+        console.print(f"\nNext: kchain demo {place}", markup=False, soft_wrap=True)
     else:
-        console.print(f"\nNext: cd {folder} && kchain plan", markup=False, soft_wrap=True)
+        enter = "" if folder == Path() else f"cd {place} && "
+        console.print(f"\nNext: {enter}kchain plan", markup=False, soft_wrap=True)
 
 
 def kaggle_user() -> str | None:

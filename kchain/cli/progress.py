@@ -15,8 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from kchain.cli.common import as_typed
+
 # Lines between two progress lines of a plain log: every tenth of the way.
 _PLAIN_PARTS = 10
+# Columns from which a line with its bar, all figures and the stage fits.
+_BAR_FITS = 90
 
 
 class Terminal:
@@ -86,11 +90,12 @@ class Terminal:
             self._line(phase, self._session.words())
 
     def _line(self, phase: str, text: str) -> None:
-        self._console.print(f"[bold]{escape(phase)}[/]  {escape(text)}", soft_wrap=True)
+        words = as_typed(text.removeprefix(f"{phase} "))
+        self._console.print(f"[bold]{escape(phase)}[/]  {escape(words)}", soft_wrap=True)
 
     def _show(self, phase: str) -> None:
         if self._live is not None:
-            self._live.update(self._session.render(phase), refresh=True)
+            self._live.update(self._session.render(phase, bar=self._console.width >= _BAR_FITS), refresh=True)
 
 
 class _Session:
@@ -123,13 +128,15 @@ class _Session:
             parts.append(f"{duration(left)} left")
         return "  ".join(parts)
 
-    def render(self, phase: str) -> Table:
+    def render(self, phase: str, *, bar: bool) -> Table:
+        """The live line; without its bar where the terminal is narrow: the figures matter more."""
         line = Table.grid(padding=(0, 2))
         cells: list[Any] = [Text(phase, style="bold")]
         if self._step:
-            cells += [ProgressBar(total=1.0, completed=self.share, width=24), Text(self.words())]
+            cells += [ProgressBar(total=1.0, completed=self.share, width=24)] if bar else []
+            cells.append(Text(self.words()))
         else:
-            cells.append(Text(self.text))
+            cells.append(Text(self.text.removeprefix(f"{phase} ")))
         if self.stage:
             cells.append(Text(self.stage, style="dim"))
         line.add_row(*cells)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 
-from kchain.cli.common import console, load_project, target_option
+from kchain.cli.common import as_typed, console, load_project, target_option
 
 
 @click.command()
@@ -32,28 +33,28 @@ def push(phase: str, target: str | None, yes: bool, again: bool, no_wait: bool, 
 
     place = Target(target or chain.target, chain.owner, chain.root)
     if dry_run:
-        _show(library.rehearse_push(chain, phase, place, again=again))
+        _show(library.rehearse_push(chain, phase, place, yes=yes, again=again))
         return
     with Terminal(console) as terminal:
         done = library.push(chain, phase, place, terminal, yes=yes, again=again, wait=not no_wait)
     if done.pushed:
-        console.print(f"{phase} version {done.version} is on its way. Follow it: kchain watch")
+        text = f"{phase} version {done.version} is on its way. Follow it: kchain watch"
     elif done.version is not None:
-        console.print(
-            f"nothing to push: version {done.version} of {phase} is this bundle (--again pushes it once more)"
-        )
+        text = f"nothing to push: version {done.version} of {phase} is this bundle (--again pushes it once more)"
     else:
-        console.print(f"nothing to push: {phase} has an adopted result (--again trains it nevertheless)")
+        text = f"nothing to push: {phase} has an adopted result (--again trains it nevertheless)"
+    console.print(as_typed(text), markup=False, soft_wrap=True)
 
 
 def _show(rehearsed: object) -> None:
     from kchain.orchestrator.push import Rehearsed
+    from kchain.phases.units import duration
 
     assert isinstance(rehearsed, Rehearsed)
     console.print(f"kernel   {rehearsed.kernel}", soft_wrap=True)
-    console.print(f"folder   {rehearsed.folder}", soft_wrap=True)
+    console.print(f"folder   {os.path.relpath(rehearsed.folder)}", markup=False, soft_wrap=True)
     console.print(f"bundle   {rehearsed.hash}", soft_wrap=True)
-    console.print(f"timeout  {rehearsed.session_timeout} s")
+    console.print(f"timeout  {duration(rehearsed.session_timeout / 3600)}")
     console.print(json.dumps(rehearsed.metadata, indent=2), markup=False, soft_wrap=True)
     console.print(f"by hand  {rehearsed.command}", markup=False, soft_wrap=True)
     console.print(rehearsed.verdict, markup=False, soft_wrap=True)

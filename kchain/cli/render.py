@@ -43,9 +43,9 @@ def render(phase: str | None, target: str | None, as_json: bool) -> None:
 
 
 def _print(rows: list[dict[str, str | int]]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2))
-    for heading in ("phase", "written to", "bundle", "as sent"):
-        table.add_column(heading, justify="right" if heading == "as sent" else "left", no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for heading in ("phase", "written to", "bundle", "size"):
+        table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=True)
     for row in rows:
         size = f"{int(row['bytes']) / 1024:.0f} KiB"
         table.add_row(str(row["phase"]), str(row["folder"]), str(row["hash"])[:12], size)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
 
-from kchain.cli.common import console, load_project, target_option
+from kchain.cli.common import as_typed, console, load_project, target_option
 from kchain.cli.plan import plan_table
 
 if TYPE_CHECKING:
     from kchain.orchestrator.review import Review
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+# A change of so few lines is printed again rather than referred to.
+_SHORT = 8
 
 
 @click.command()
@@ -35,14 +38,15 @@ def review(phase: str | None, target: str | None) -> None:
     place = Target(target or chain.target, chain.owner, chain.root)
     phases = [chain.phase(phase).name] if phase else [each.name for each in chain.phases]
     reviews = look(chain, place, phases)
+    seen: dict[str, str] = {}
     for shown in reviews:
-        _print(shown)
+        _print(shown, seen)
     record(chain, place, reviews)
     names = ", ".join(shown.phase for shown in reviews)
-    console.print(f"\nReviewed: {names}. Push with: kchain watch, or kchain push PHASE", soft_wrap=True)
+    console.print(as_typed(f"\nReviewed: {names}. Push with: kchain watch, or kchain push PHASE"), soft_wrap=True)
 
 
-def _print(shown: Review) -> None:
+def _print(shown: Review, seen: dict[str, str]) -> None:
     console.rule(f"{shown.phase}: {shown.kernel}", align="left")
     table = plan_table(shown.plan)
     table.add_row("bundle", shown.hash + ("  (reviewed before)" if shown.known else ""))
@@ -57,7 +61,33 @@ def _print(shown: Review) -> None:
         console.print(f"  why: {finding.reason}\n  cure: {finding.cure}", markup=False)
     since = "the whole notebook (nothing was pushed yet)" if shown.pushed is None else f"since version {shown.pushed}"
     console.print(f"\nchanges: {since}", style="bold", markup=False)
-    for line in shown.changes:
+    for line in _unseen(shown, seen):
         console.print(Text(line, style=_COLOURS.get(line[:1], "")), soft_wrap=True)
     if not shown.changes:
         console.print("none")
+
+
+def _unseen(shown: Review, seen: dict[str, str]) -> Iterator[str]:
+    """The changes, less what was printed word for word for an earlier phase: the runtime is the same in every notebook.
+
+    Args:
+        seen: text of a change -> heading under which it was printed; added to.
+    """
+    for heading, *lines in _by_cell(shown.changes):
+        body = "\n".join(lines)
+        if len(lines) > _SHORT and (earlier := seen.setdefault(body, heading)) != heading:
+            yield f"{heading}, as {earlier.removeprefix('=== ').partition(':')[0]} above ({len(lines)} lines)"
+        else:
+            yield from (heading, *lines)
+
+
+def _by_cell(changes: Sequence[str]) -> Iterator[list[str]]:
+    """The lines of a diff, parted before each heading."""
+    part: list[str] = []
+    for line in changes:
+        if line.startswith("=== ") and part:
+            yield part
+            part = []
+        part.append(line)
+    if part:
+        yield part

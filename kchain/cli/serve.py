@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,17 +135,24 @@ def _parted(entry: str, option: str) -> tuple[str, Path]:
 
 
 def _announce(context: Context) -> None:
-    """Say where the server answers, and the lines that point the plain kaggle command at it."""
+    """Say where the server answers, and the lines that point the plain kaggle command at it.
+
+    They give the key as an access token: Kaggle's client takes a token in ~/.kaggle/access_token before any user name
+    and key, and a token in KAGGLE_API_TOKEN before that one.
+    """
+    key_file = shlex.quote(str(context.key_file))
     click.echo(f"""\
 Serving {context.root} as {context.profile.name} at {context.address} (Ctrl-C ends it).
 
 To use the plain kaggle command against it, paste this into another terminal:
 
   export KAGGLE_API_ENVIRONMENT=LOCALHOST HTTP_PROXY={context.address}
-  export KAGGLE_USERNAME={context.user} KAGGLE_KEY="$(cat '{context.key_file}')"
-  unset KAGGLE_API_TOKEN NO_PROXY no_proxy http_proxy
+  export KAGGLE_API_TOKEN={context.user}:"$(cat {key_file})"
+  unset NO_PROXY no_proxy http_proxy
 
-Any user name will do; what it pushes is its own. For kchain itself:
+{context.user} is the user name; any other will do as well, and what it pushes is its own. KAGGLE_USERNAME with the key
+in KAGGLE_KEY works too, where there is no access token. To point kchain itself here:
 
-  export KCHAIN_KEY_FILE='{context.key_file}'    and then: kchain … --target {context.address}
+  export KCHAIN_KEY_FILE={key_file}
+  kchain doctor --target {context.address}
 """)

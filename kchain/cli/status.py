@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from kchain.cli.common import console, json_option, load_project, print_json, target_option
+from kchain.cli.common import as_typed, console, json_option, load_project, print_json, target_option
 
 
 @click.command()
@@ -36,4 +36,4 @@ def status(target: str | None, as_json: bool) -> None:
         if state is not None and state.failure is not None:
             console.print(f"\n{row.phase} failed: {state.failure.reason}", markup=False, soft_wrap=True)
             if state.failure.hint:
-                console.print(f"  try: {state.failure.hint}", markup=False, soft_wrap=True)
+                console.print(f"  try: {as_typed(state.failure.hint)}", markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from kchain.cli.common import as_typed
 from kchain.cli.progress import duration
 from kchain.orchestrator.report import Row, readable_bytes, table
 from kchain.orchestrator.state import PhaseState
@@ -36,7 +37,7 @@ def print_status(console: Console, rows: list[Row]) -> None:
             _bytes(row.adapter_bytes),
             (row.sha256 or _NOTHING)[:10],
             _NOTHING if row.when is None else time.strftime("%m-%d %H:%M", time.localtime(row.when)),
-            row.next,
+            as_typed(row.next),
         )
     _print(console, shown)
 
@@ -50,7 +51,7 @@ def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseSta
             row.phase,
             _text(row.version),
             _text(row.steps),
-            f"{_number(row.loss_first, '{:.3f}')} → {_number(row.loss_last, '{:.3f}')}",
+            f"{_number(row.loss_first, '{:.3f}')} -> {_number(row.loss_last, '{:.3f}')}",
             _number(row.token_accuracy, "{:.1%}"),
             _text(row.pad_id),
             _bytes(row.adapter_bytes),

@@ -21,7 +21,7 @@ from kchain.orchestrator.drive import Driver, Ports, driving
 from kchain.orchestrator.journal import KeptBundle
 from kchain.orchestrator.judge import RESULT, read_result, result_event
 from kchain.orchestrator.report import Reporter, readable_bytes
-from kchain.orchestrator.state import Result, lineage, rows
+from kchain.orchestrator.state import PhaseState, Result, expected_lineage, lineage, rows
 from kchain.orchestrator.target import Target
 from kchain.orchestrator.verify import Adapter, Expected, verify
 from kchain.phases import Chain
@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
 # A data set takes seconds to minutes to be processed; after this many looks something is wrong.
 _LOOKS = 400
+# How peft saved weights before safetensors.
+_PICKLE = "adapter_model.bin"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def adopt(
         elif origin.dataset is not None:
             adoption.from_dataset(origin.dataset, origin.inside)
         elif origin.folder is not None:
-            adoption.from_folder(origin.folder)
+            adoption.from_folder(origin.folder, origin.inside)
         result = driver.states()[phase].result
         assert result is not None, "an adoption without error leaves a result"
         return result
@@ -113,7 +116,9 @@ class _Adoption:
     def _download(self, client: Client, ref: str, names: list[str], place: str, to: Path) -> None:
         shutil.rmtree(to, ignore_errors=True)
         (to / "adapter").mkdir(parents=True)
-        for file in (WEIGHTS, CONFIG):
+        # The tokenizer says which pad token the adapter was trained with.
+        tokenizer = [file for file in TOKENIZER if join(place, file) in names]
+        for file in (WEIGHTS, CONFIG, *tokenizer):
             client.dataset_download(ref, join(place, file), to / "adapter" / file)
         beside = [name for name in (join(place, RESULT), join(parent(place), RESULT)) if name in names]
         if beside:
@@ -131,21 +136,22 @@ class _Adoption:
         adapter = self._verify(self._chain.root / folder, None, place)
         self._record(adapter, kernel.version, "kernel", ref, place, folder / place)
 
-    def from_folder(self, source: Path) -> None:
+    def from_folder(self, source: Path, inside: str | None) -> None:
         if not source.is_dir():
             raise InputError(f"{source}: is not a folder", "give the folder that holds " + WEIGHTS)
-        adapter_folder = source / locate(_files(source), None, str(source))
+        adapter_folder = source / locate(_files(source), inside, str(source))
         adapter = self._verify(adapter_folder.parent, None, adapter_folder.name)
-        client, ref = self._driver.client(), f"{self._chain.owner}/{self._dataset_slug()}"
+        client, ref = self._driver.client(), f"{self._chain.owner}/{self._dataset_slug(adapter)}"
         if client.dataset_status(ref) is None:
             self._reporter.note(self._phase, f"uploading {readable_bytes(adapter.bytes)} as the private data set {ref}")
             self._upload(client, adapter_folder, ref)
         self._wait_until_ready(client, ref)
         self.from_dataset(ref, None, adapter.sha256)
 
-    def _dataset_slug(self) -> str:
-        # Kaggle takes 6 to 50 characters.
-        return str(slugify(f"{self._chain.name}-{self._phase}-adapter"))[:50].strip("-")
+    def _dataset_slug(self, adapter: Adapter) -> str:
+        # Kaggle takes 6 to 50 characters. With the hash, another adapter never meets the data set of an earlier one.
+        name = slugify(f"{self._chain.name}-{self._phase}-adapter")[:41].strip("-")
+        return f"{name}-{adapter.sha256[:8]}"
 
     def _upload(self, client: Client, folder: Path, ref: str) -> None:
         with tempfile.TemporaryDirectory(prefix="kchain-adopt-") as name:
@@ -203,11 +209,13 @@ class _Adoption:
                 lora=self._chain.phase(self._phase).lora,
                 base_model=self._chain.model.source,
                 pad_id=self._chain.model.eos_id,
+                pad_token=self._chain.model.eos_token,
                 sha256=sha256,
                 needs_result=False,
                 folder=place,
             ),
         )
+        self._refuse_other_ancestors(adapter)
         for warning in adapter.warnings:
             self._reporter.note(self._phase, warning)
         if adapter.result.get("pad_id") is None and self._pad_id is None:
@@ -218,6 +226,20 @@ class _Adoption:
             )
         return adapter
 
+    def _refuse_other_ancestors(self, adapter: Adapter) -> None:
+        """An adapter that says what it was trained on must have been trained on what the chain will merge before it."""
+        states = self._driver.states()
+        ancestors = [each.name for each in self._chain.lineage(self._phase)]
+        if "lineage" not in adapter.result or any(states.get(name, PhaseState()).result is None for name in ancestors):
+            return
+        trained_on = [each.sha256 for each in lineage(adapter.result["lineage"])]
+        merged = [each.sha256 for each in expected_lineage(self._chain, states, self._phase)]
+        if trained_on != merged:
+            raise AdapterRefused(
+                f"this adapter was trained on {_names(trained_on)}, {self._phase} builds on {_names(merged)}",
+                "adopt it for the phase it was trained as, or leave out its kchain-result.json if you know better",
+            )
+
     def _record(self, adapter: Adapter, version: int, kind: str, ref: str, place: str, folder: Path) -> None:
         detail = result_event(
             adapter, version=version, kind=kind, ref=ref, source_folder=place, folder=folder.as_posix()
@@ -225,7 +247,6 @@ class _Adoption:
         detail["pad_id"] = detail["pad_id"] if detail["pad_id"] is not None else self._pad_id
         detail["moved"]["pulled_bytes"] = adapter.bytes
         self._driver.journal.append(self._phase, "adopted", **detail)
-        self._reporter.note(self._phase, f"adopted {adapter.sha256[:12]}, {readable_bytes(adapter.bytes)}, from {ref}")
 
 
 def locate(names: Iterable[str], inside: str | None, where: str) -> str:
@@ -234,15 +255,25 @@ def locate(names: Iterable[str], inside: str | None, where: str) -> str:
     Raises:
         InputError: none does, or several do and `inside` does not say which.
     """
-    found = sorted({parent(name) for name in names if PurePosixPath(name).name == WEIGHTS})
+    all_names = list(names)
+    found = sorted({parent(name) for name in all_names if PurePosixPath(name).name == WEIGHTS})
     if inside is not None:
         found = [place for place in found if place == inside.strip("/")]
     if not found:
+        if pickles := [name for name in all_names if PurePosixPath(name).name == _PICKLE]:
+            raise InputError(
+                f"{where}: {pickles[0]} is a pickle, which kchain never opens: it could run any code",
+                "load it where it was made and save it with save_pretrained(..., safe_serialization=True)",
+            )
         raise InputError(f"{where}: no {WEIGHTS} there", "kchain adopts LoRA adapters saved as safetensors")
     if len(found) > 1:
         places = ", ".join(place or "(top)" for place in found)
         raise InputError(f"{where}: several adapters: {places}", "say which: --inside FOLDER")
     return found[0]
+
+
+def _names(hashes: list[str]) -> str:
+    return " + ".join(sha256[:10] for sha256 in hashes) or "the base alone"
 
 
 def parent(name: str) -> str:

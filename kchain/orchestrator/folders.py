@@ -69,15 +69,14 @@ class BundleFolders:
 
     def lint(self, phase: str) -> tuple[str, ...]:
         """The errors (not the warnings) that linting the folder finds, one line each."""
-        from kchain.bundle.lint import lint
+        return _errors(self.folder(phase)) if self.folder(phase).is_dir() else ()
 
-        if not self.folder(phase).is_dir():
-            return ()
-        return tuple(
-            f"{finding.where}: {finding.message} [{finding.rule}]; {finding.cure}"
-            for finding in lint(self.folder(phase))
-            if finding.severity == "error"
-        )
+    def lint_rendered(self, phase: str) -> tuple[str, ...]:
+        """As `lint`, of the bundle as it renders now; the folder is left alone."""
+        from kchain.bundle import write
+
+        with tempfile.TemporaryDirectory(prefix="kchain-lint-") as name:
+            return _errors(write(self.rendered(phase), Path(name)))
 
     @contextmanager
     def snapshot(self, phase: str) -> Iterator[Snapshot]:
@@ -107,3 +106,13 @@ class BundleFolders:
         except InputError:
             return ""
         return bundle.hash if bundle.phase == phase else ""
+
+
+def _errors(folder: Path) -> tuple[str, ...]:
+    from kchain.bundle.lint import lint
+
+    return tuple(
+        f"{finding.where}: {finding.message} [{finding.rule}]; {finding.cure}"
+        for finding in lint(folder)
+        if finding.severity == "error"
+    )

@@ -27,7 +27,8 @@ def read_log(
         Unreachable: the target does not answer.
     """
     client, ref, version = _open(chain, phase, target, ports)
-    if not follow and client.status(ref, version).word in LIVE:
+    # Asked with `follow`, too: a log that cannot be had ends quietly, a target that is away does not.
+    if client.status(ref, version).word in LIVE and not follow:
         raise StillRunning(f"{phase} version {version} is still running", f"follow it: kchain logs {phase} -f")
     yield from client.follow(ref, version)
 

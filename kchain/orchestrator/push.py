@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,13 @@ def prepare(driver: Driver, phase: str, *, approve: bool) -> None:
         driver.folders.write(phase)
 
 
-def rehearse_push(chain: Chain, phase: str, target: Target, *, again: bool, ports: Ports | None = None) -> Rehearsed:
+def rehearse_push(
+    chain: Chain, phase: str, target: Target, *, yes: bool = False, again: bool = False, ports: Ports | None = None
+) -> Rehearsed:
     """Look at everything that `push` looks at, and change nothing.
+
+    Args:
+        yes, again: as in `push`.
 
     Raises:
         Unreachable, CredentialsError: the target cannot be asked.
@@ -114,7 +119,13 @@ def rehearse_push(chain: Chain, phase: str, target: Target, *, again: bool, port
             observer = Observer(chain, journal, folders, target.settle_seconds)
             seen = observer.at_hand(phase, states, wish, ports.clock.now())
             seen = observer.look(lambda: ports.connect(target), phase, states, wish, seen)
-            verdict = _verdict(decide(phase, states.get(phase, PhaseState()), seen, wish))
+            state = states.get(phase, PhaseState())
+            if yes:
+                state = replace(state, reviewed=state.reviewed | {folders.rendered(phase).hash})
+            if yes or not folders.folder(phase).is_dir():
+                # `push` would write the folder first.
+                seen = replace(seen, disk=folders.rendered(phase).hash, lint=folders.lint_rendered(phase))
+            verdict = _verdict(decide(phase, state, seen, wish))
     folder = folders.folder(phase)
     bundle = folders.rendered(phase)
     shown = folder.relative_to(chain.root).as_posix()

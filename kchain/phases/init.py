@@ -45,9 +45,9 @@ def make_project(folder: Path, example: str, owner: str) -> list[Path]:
     Raises:
         InputError: a file is there already, the owner is no user name, or the folder cannot be written.
     """
-    owner = owner.lower()
+    given, owner = owner, owner.lower()
     if not OWNER.fullmatch(owner):
-        raise InputError(f"{owner!r} is no Kaggle user name", "letters, digits, - and _: --owner your-name")
+        raise InputError(f"{given!r} is no Kaggle user name", "letters, digits, - and _: --owner your-name")
     contents = dict(_contents(example, owner))
     if (folder / GITIGNORE).is_file():
         del contents[GITIGNORE]  # somebody's own; a project works without ours

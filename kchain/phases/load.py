@@ -65,7 +65,8 @@ def load_chain(root: Path) -> Chain:
 
 
 def _stop_on(problems: Iterable[str]) -> None:
-    found = list(problems)
+    # One wrong value of the chain is met by every phase, and told once.
+    found = list(dict.fromkeys(problems))
     if found:
         count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
         raise InputError(f"{count} in this project:\n" + "\n".join(f"  {problem}" for problem in found))
@@ -151,7 +152,8 @@ def _resolve(name: str, chain: ChainFile, table: PhaseFile, problems: list[str])
     try:
         precision, reason = choose_precision(training.precision, accelerator)
     except ValueError as error:
-        problems.append(f"{label}: training.precision: {error}")
+        own = table.training is not None and "precision" in table.training.model_fields_set
+        problems.append(f"{label if own else CHAIN_FILE}: training.precision: {error}")
         return None
     internet = chain.chain.internet if table.internet is None else table.internet
     if not internet:

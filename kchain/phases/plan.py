@@ -22,7 +22,8 @@ class Plan:
 
     Attributes:
         built_on: the ancestors whose adapters are merged first, root first.
-        examples: most examples that are used, over all sources; `examples_reason` says what sets the cap.
+        examples: most examples that are used, over all sources; `examples_reason` says what sets the cap, and which
+            optional sources without a limit are not counted.
         validation: of these, kept aside to judge by.
         steps: optimizer steps, at most.
         hours: steps x planned seconds of a step.
@@ -90,10 +91,11 @@ def plan(chain: Chain, phase_name: str) -> Plan:
     training = phase.training
     ancestors = chain.lineage(phase_name)
     shape = model_shape(chain.model.source)
-    examples, examples_reason = _examples(chain, phase)
+    examples, examples_reason, ceiling = _examples(chain, phase)
     validation = _validation(phase.data, examples)
     steps, steps_reason = _steps(phase, examples - validation)
     hours = steps * training.step_seconds / 3600
+    most_steps, _ = _steps(phase, ceiling - _validation(phase.data, ceiling))
     adapter = shape.adapter_bytes(phase.lora.r, phase.lora.targets) if shape else None
     weights = shape.parameters * HALF_BYTES if shape else None
     # The merged base is written as fp16, whatever precision trains.
@@ -131,7 +133,10 @@ def plan(chain: Chain, phase_name: str) -> Plan:
         moved=None if adapter is None else adapter * len(ancestors),
         whole_model=weights if ancestors else 0,
         gates=gate_words(phase.gates),
-        warnings=(*_time_warnings(phase, hours), *_space_warnings(phase, weights, disk)),
+        warnings=(
+            *_time_warnings(phase, most_steps * training.step_seconds / 3600),
+            *_space_warnings(phase, weights, disk),
+        ),
     )
 
 
@@ -156,17 +161,28 @@ def describe_source(source: Source) -> str:
     if source.kind == "huggingface":
         subset = f", {source.subset}" if source.subset else ""
         return f"{source.huggingface} on Hugging Face ({source.split}{subset})"
-    return f"{source.file} of {source.dataset}" if source.dataset else f"{source.file} of this project"
+    if source.dataset:
+        return f"{source.file or 'the only file'} of {source.dataset}"
+    return f"{source.file} of this project"
 
 
-def _examples(chain: Chain, phase: Phase) -> tuple[int, str]:
-    """The most examples there can be, and what says so."""
-    limits = [_most(chain, source) for source in phase.data.sources]
+def _examples(chain: Chain, phase: Phase) -> tuple[int, str, int]:
+    """The most examples, what says so, and the most that there can be if every uncounted source gives plenty.
+
+    An optional source without a limit is not counted beside sources that can be: the phase is meant to do without it.
+    """
+    sources = phase.data.sources
+    uncounted = [source for source in sources if _most(chain, source) is None]
+    known = sum(_most(chain, source) or 0 for source in sources)
     cap = phase.data.max_examples
-    known = [limit for limit in limits if limit is not None]
-    if len(known) == len(limits) and sum(known) <= cap:
-        return sum(known), "all that the sources may give"
-    return cap, "max_examples"
+    if known > cap:
+        return cap, "max_examples", cap
+    if not uncounted:
+        return known, "all that the sources may give", known
+    names = ", ".join(source.name for source in uncounted)
+    if known and all(source.optional for source in uncounted):
+        return known, f"all that the others may give if {names} (optional, no limit) is skipped, else {cap:,}", cap
+    return cap, f"max_examples, as nobody has counted {names}", cap
 
 
 def _most(chain: Chain, source: Source) -> int | None:
@@ -197,8 +213,8 @@ def _time_warnings(phase: Phase, hours: float) -> list[str]:
     if hours <= limit:
         return []
     return [
-        f"{hours:.1f} h of training do not fit into a session of {limit:.1f} h: lower max_examples or epochs, set "
-        "max_steps, or raise session_timeout (12h at most)"
+        f"up to {hours:.1f} h of training do not fit into a session of {limit:.1f} h: lower max_examples or epochs, "
+        "set max_steps, or raise session_timeout (12h at most)"
     ]
 
 

@@ -127,7 +127,11 @@ class Source(Strict):
     name: Name = Field(description="what the report calls this source")
     dataset: Ref | None = Field(None, description="Kaggle data set owner/slug, mounted into the session")
     huggingface: Ref | None = Field(None, description="Hugging Face data set owner/name; needs internet")
-    file: Text | None = Field(None, description="file in the data set; alone: a JSONL file of this project")
+    file: Text | None = Field(
+        None,
+        description="file in the data set; may be left out where that holds exactly one readable file; "
+        "without dataset: a JSONL file of this project",
+    )
     subset: Text | None = Field(None, description="configuration of a Hugging Face data set")
     split: Text = Field("train", description="split of a Hugging Face data set")
     fields: dict[Name, Text] = Field(description="recipe field = column (dots reach into nested objects)")
@@ -145,8 +149,6 @@ class Source(Strict):
             raise ValueError("give dataset or huggingface, not both")
         if not (self.dataset or self.huggingface or self.file):
             raise ValueError("give one of dataset, huggingface or file")
-        if self.dataset and not self.file:
-            raise ValueError('name the file in the data set: file = "train.jsonl"')
         if self.huggingface and self.file:
             raise ValueError("a huggingface source has subset and split, not file")
         return self

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .events import emit
 from .examples import MISSING, Example, Row, Unusable, condition, lookup, make_example
 from .failure import Stop, explain
 from .paths import Paths
-from .readers import huggingface, rows
+from .readers import find_file, huggingface, rows
 
 SHOWN = 3  # unusable rows of a source that are shown
 
@@ -69,6 +70,16 @@ def load(paths: Paths, data: dict[str, Any], seed: int) -> Mix:
     return Mix(examples[kept_aside:], examples[:kept_aside], reports)
 
 
+def source_file(paths: Paths, source: dict[str, Any]) -> Path:
+    """The file of a source that is a Kaggle data set or lies in the project.
+
+    Raises:
+        Stop: the data set is not mounted, or the file is not to be found.
+    """
+    folder = paths.mount("dataset", source["dataset"]) if source["kind"] == "dataset" else paths.scratch / "project"
+    return find_file(folder, source["file"])
+
+
 def _load_source(
     paths: Paths, source: dict[str, Any], data: dict[str, Any], seed: int, report: Report
 ) -> list[Example]:
@@ -119,8 +130,7 @@ def _rows(paths: Paths, source: dict[str, Any], report: Report) -> Iterator[Row]
 
     if source["kind"] == "huggingface":
         return huggingface(source["huggingface"], source.get("subset"), source.get("split") or "train")
-    folder = paths.mount("dataset", source["dataset"]) if source["kind"] == "dataset" else paths.scratch / "project"
-    return rows(folder / source["file"], broken)
+    return rows(source_file(paths, source), broken)
 
 
 def _sample(examples: Iterator[Example], limit: int | None, seed: str) -> list[Example]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from .collate import Collator
 from .encode import IGNORED, Encoded
+from .failure import Stop
 
 PROBE_TOKENS = 16  # ids of an example that the probe takes
 PROBE_LOGITS = 8  # logits of the last position that it records
@@ -15,7 +17,11 @@ PROBE_LOGITS = 8  # logits of the last position that it records
 
 @torch.no_grad()
 def evaluate(model: Any, examples: list[Encoded], collate: Collator, batch: int) -> tuple[float, float]:
-    """(mean loss, share of tokens predicted right), both over learned tokens only; no logits are kept."""
+    """(mean loss, share of tokens predicted right), both over learned tokens only; no logits are kept.
+
+    Raises:
+        Stop: the loss is not finite.
+    """
     model.eval()
     device = next(model.parameters()).device
     loss = right = count = 0.0
@@ -31,6 +37,8 @@ def evaluate(model: Any, examples: list[Encoded], collate: Collator, batch: int)
         loss += torch.nn.functional.cross_entropy(scores, truth, reduction="sum").item()
         right += (scores.argmax(dim=-1) == truth).sum().item()
         count += learned.sum().item()
+    if not math.isfinite(loss):
+        raise Stop(f"the validation loss is {loss}", "lower training.learning_rate, or look at the data of the phase")
     return loss / count, right / count
 
 

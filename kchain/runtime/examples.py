@@ -70,6 +70,8 @@ def make_example(values: dict[str, Any], recipe: str, system_prompt: str) -> Exa
     system = text(values.get("system")) or system_prompt
     if system and turns[0]["role"] != "system":
         turns.insert(0, {"role": "system", "content": system})
+    if turns[0]["role"] == "assistant":  # no chat template can write the prompt of such an answer
+        raise Unusable("begins with an answer, and there is no system prompt to answer to")
     return {"messages": turns}
 
 

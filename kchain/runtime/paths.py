@@ -21,7 +21,7 @@ class Paths:
     scratch: Path
 
     def mount(self, kind: str, ref: str) -> Path:
-        """The folder of an attached input; both layouts are tried, nothing is walked.
+        """The folder of an attached input; both layouts are tried, nothing is walked. An empty folder is no input.
 
         Args:
             kind: "dataset", "kernel" or "model".
@@ -33,12 +33,13 @@ class Paths:
         _, _, without_owner = ref.partition("/")
         places = (self.input / MOUNTS[kind] / ref, self.input / without_owner)
         for place in places:
-            if place.is_dir():
+            if place.is_dir() and any(place.iterdir()):
                 return place
         tried = " nor ".join(str(place) for place in places)
         raise Stop(
-            f"the {kind} {ref} is not mounted: neither {tried} exists",
-            f"attach the {kind} to the notebook and check its owner, its name and that this account may read it",
+            f"the {kind} {ref} is not mounted: neither {tried} holds anything",
+            f"attach the {kind} to the notebook and check its owner, its name and that this account may read it; "
+            "where all of that is right, push again: Kaggle's first run with a new input may find it empty",
         )
 
 

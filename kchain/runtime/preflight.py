@@ -65,14 +65,22 @@ def check_gpu(wanted: dict[str, Any]) -> None:
         emit("warning", message=f"the GPU is a {found.name}, newer than the {wanted['name']} that was asked for")
 
 
-def check_precision(precision: str, quantization: str, accelerator: dict[str, Any]) -> None:
-    """Refuses arithmetic that the machine does not have, and 4 bits without the package for them."""
+def check_precision(precision: str, accelerator: dict[str, Any]) -> None:
+    """Refuses arithmetic that the machine does not have."""
     if precision == "bf16" and tuple(accelerator["capability"]) < (8, 0):
         raise Stop(f"{accelerator['name']} has no bf16", 'set training.precision = "auto"')
     if precision == "fp16" and not accelerator["gpus"]:
         raise Stop("fp16 training needs a GPU and its gradient scaler", 'set training.precision = "auto"')
-    if quantization == "nf4" and importlib.util.find_spec("bitsandbytes") is None:
-        raise Stop("nf4 needs bitsandbytes, which is not installed", "have the environment install bitsandbytes")
+
+
+def check_bitsandbytes(quantization: str, optimizer: str) -> None:
+    """Refuses 4-bit weights and 8-bit optimizers without the package for them."""
+    needs = [word for word in (quantization, optimizer) if word == "nf4" or "8bit" in word]
+    if needs and importlib.util.find_spec("bitsandbytes") is None:
+        raise Stop(
+            f"{' and '.join(needs)} need bitsandbytes, which is not installed",
+            'pip install bitsandbytes, or set training.optimizer = "adamw_torch" and training.quantization = "none"',
+        )
 
 
 def check_model(folder: Path) -> None:

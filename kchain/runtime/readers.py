@@ -13,16 +13,45 @@ from .paths import refuse_gzip
 
 Row = dict[str, Any]
 Broken = Callable[[str], None]  # told about each row that cannot be read
+LISTED = 20  # files of a data set that a message names
+
+
+def find_file(folder: Path, name: str | None) -> Path:
+    """The file of that name; without a name, the only readable one in the folder or one level below it.
+
+    Raises:
+        Stop: there is no such file, or without a name none or several; says which there are.
+    """
+    if name is not None and (folder / name).is_file():
+        return folder / name
+    readable = _readable(folder)
+    if name is None and len(readable) == 1:
+        return readable[0]
+    there = [str(path.relative_to(folder)) for path in readable] or sorted(path.name for path in folder.iterdir())
+    more = f" and {len(there) - LISTED} more" if len(there) > LISTED else ""
+    listed = f"there is {', '.join(there[:LISTED]) or 'nothing'}{more}"
+    if name is not None:
+        raise Stop(
+            f"there is no file {folder / name}; {listed}", "correct the source's file; upper and lower case count"
+        )
+    found = "several files that can be read" if readable else f"no file that can be read ({', '.join(READERS)})"
+    raise Stop(
+        f"the source names no file, and {folder} holds {found}: {listed}", "set file in the source to one of them"
+    )
+
+
+def _readable(folder: Path) -> list[Path]:
+    """What READERS can read, at most one level deep: Kaggle's mounts are slow to walk. Hidden files do not count."""
+    paths = (path for pattern in ("*", "*/*") for path in folder.glob(pattern))
+    return sorted(path for path in paths if path.suffix.lower() in READERS and path.name[0] != "." and path.is_file())
 
 
 def rows(path: Path, broken: Broken) -> Iterator[Row]:
     """The rows of a file, by its suffix; a row that cannot be read is reported and left out.
 
     Raises:
-        Stop: the file is missing, of an unknown kind, or damaged as a whole.
+        Stop: the file is of an unknown kind, or damaged as a whole.
     """
-    if not path.is_file():
-        raise Stop(f"there is no file {path}", "correct the source's file; names count upper and lower case")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise Stop(f"{path.name}: unknown kind of file", f"use one of {', '.join(READERS)}")

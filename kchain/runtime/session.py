@@ -80,13 +80,14 @@ class Session:
             training, accelerator = self.parameters["training"], self.parameters["accelerator"]
             self.result["versions"] = preflight.versions()
             emit("versions", **self.result["versions"])
-            preflight.check_precision(training["precision"], training["quantization"], accelerator)
+            preflight.check_precision(training["precision"], accelerator)
+            preflight.check_bitsandbytes(training["quantization"], training["optimizer"])
             preflight.check_gpu(accelerator)
             self.base = self.paths.mount("model", self.parameters["model"]["source"])
             preflight.check_model(self.base)
             for source in self.parameters["data"]["sources"]:
-                if source["kind"] == "dataset" and not source.get("optional"):
-                    self.paths.mount("dataset", source["dataset"])
+                if source["kind"] != "huggingface" and not source.get("optional"):
+                    data.source_file(self.paths, source)
             self.adapters = find(self.paths, self.parameters)
             base_bytes = preflight.weight_bytes(self.base)
             preflight.check_disk(self.paths.scratch, base_bytes if self.adapters else 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import json
 import logging
@@ -24,7 +23,7 @@ from kchain.server import blobs, datasets, kernels, logs, outputs
 from kchain.server.context import Context
 from kchain.server.faults import Faults
 from kchain.server.rpc import METHODS, Redirect
-from kchain.server.wire import ApiError, Json, denied, error_body, name
+from kchain.server.wire import ApiError, Json, denied, error_body, name, text
 
 _ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.DOTALL)
 _LOCAL_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
@@ -86,21 +85,33 @@ class Door:
 
 
 def user_of(context: Context, authorization: str) -> str:
-    """Who sends this Authorization header: `Basic user:key` is that user, `Bearer key` the server's default one.
+    """Who sends this Authorization header: `Basic` with user:key in base64, or `Bearer` with an access token.
 
     Raises:
-        ApiError: 401, when the key is not this server's.
+        ApiError: 401, when the key is not this server's; 400, when the user name is none.
     """
     scheme, _, value = authorization.partition(" ")
-    user, key = context.user, value.strip()
-    if scheme.lower() == "basic":
+    user: str | None = None
+    if scheme.lower() == "bearer":
+        user = _token_user(context, value.strip())
+    elif scheme.lower() == "basic":
         try:
-            user, _, key = base64.b64decode(value).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError) as error:
-            raise ApiError(401, "Unauthenticated") from error
-    if scheme.lower() not in ("basic", "bearer") or not hmac.compare_digest(key.encode(), context.key.encode()):
+            user = _pair_user(context, base64.b64decode(value).decode())
+        except ValueError:  # neither base64 nor text
+            user = None
+    if user is None:
         raise ApiError(401, "Unauthenticated")
     return name(user, "user name")
+
+
+def _token_user(context: Context, token: str) -> str | None:
+    """Whose an access token is: `user:key` is that user's, the key alone the default user's; None with a wrong key."""
+    return _pair_user(context, token if ":" in token else f"{context.user}:{token}")
+
+
+def _pair_user(context: Context, pair: str) -> str | None:
+    user, _, key = pair.partition(":")
+    return user if hmac.compare_digest(key.encode(), context.key.encode()) else None
 
 
 def _answering(serve: Endpoint) -> Endpoint:
@@ -220,10 +231,16 @@ class Api:
 
 
 def _introspect(context: Context, body: Json) -> Json:
-    token = body.get("token")
-    if not isinstance(token, str) or not hmac.compare_digest(token.encode(), context.key.encode()):
+    user = _token_user(context, text(body, "token"))
+    if user is None:
         return {"active": False}
-    return {"active": True, "username": context.user, "userId": 1, "clientId": "kchain", "scope": "resources.admin:*"}
+    return {
+        "active": True,
+        "username": name(user, "user name"),
+        "userId": 1,
+        "clientId": "kchain",
+        "scope": "resources.admin:*",
+    }
 
 
 def make(context: Context, activity: Activity, stop: Callable[[], None]) -> ASGIApp:

@@ -24,7 +24,7 @@ class Context:
         root: its folder.
         key: the key a request must carry.
         key_file: where it is kept.
-        user: who a Bearer key stands for.
+        user: who the key alone stands for, as an access token without a user name.
         address: "http://host:port", what download and upload addresses begin with.
     """
 
@@ -53,7 +53,7 @@ class Context:
 
     def is_signed(self, path: str, expires: str, signature: str) -> bool:
         """Whether an address was made by `signed` and has not ended."""
-        if not expires.isdigit() or int(expires) < time.time():
+        if not expires.isdecimal() or int(expires) < time.time():
             return False
         return hmac.compare_digest(self._signature(path, int(expires)).encode(), signature.encode())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from kchain.server import blobs, datasets, files
 from kchain.server.context import Context
 from kchain.server.publish import dataset_folder
-from kchain.server.wire import ApiError, Json, denied, name, number, slug_of, text
+from kchain.server.wire import ApiError, Json, denied, name, number, objects, slug_of, text
 
 SLUG_LENGTH = (6, 50)  # of data set titles and slugs
 
@@ -91,6 +91,8 @@ def create_version(context: Context, user: str, body: Json) -> Json:
     if len(earlier) == 1 and datasets.word(earlier[0]) not in ("READY", "FAILED"):
         raise denied("datasets.update")
     given = body.get("body") or {}
+    if not isinstance(given, dict):
+        raise ApiError(400, "body must be an object.")
     upload = _lay_out(context, user, given)
     owner, slug = dataset["owner"], dataset["slug"]
     try:
@@ -137,7 +139,7 @@ def _lay_out(context: Context, user: str, body: Json) -> Upload:
 
 def _lay_out_level(context: Context, user: str, body: Json, folder: Path) -> tuple[list[str], bool]:
     tokens, failed = [], False
-    for entry in body.get("files") or []:
+    for entry in objects(body, "files"):
         token = text(entry, "token")
         file, path = blobs.take(context, user, token)
         tokens.append(token)
@@ -145,12 +147,20 @@ def _lay_out_level(context: Context, user: str, body: Json, folder: Path) -> tup
             _place(path, file, folder)
         except (files.UnsafeName, zipfile.BadZipFile, tarfile.TarError, EOFError, OSError):
             failed = True
-    for entry in body.get("directories") or []:
-        inner = files.safe_join(folder, name(text(entry, "name"), "directory"))
-        inner.mkdir(parents=True, exist_ok=True)
+    for entry in objects(body, "directories"):
+        inner = _directory(folder, text(entry, "name"))
         more, broken = _lay_out_level(context, user, entry, inner)
         tokens, failed = tokens + more, failed or broken
     return tokens, failed
+
+
+def _directory(folder: Path, given: str) -> Path:
+    try:
+        path = files.safe_join(folder, given)
+        path.mkdir(parents=True, exist_ok=True)
+    except (files.UnsafeName, FileExistsError, NotADirectoryError) as error:
+        raise ApiError(400, f"{given!r} is no directory name.") from error
+    return path
 
 
 def _place(blob: Path, file: str, folder: Path) -> None:

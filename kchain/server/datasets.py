@@ -188,20 +188,24 @@ def file(context: Context, kind: str, path: str) -> Path:
 
 def _zipped(context: Context, folder: Path) -> Path:
     """A zip of a version's files, made at the first download; its bytes and time then stay, so it can be resumed."""
-    archives = context.root / "archives"
-    archive = archives / ("-".join(folder.relative_to(context.root.resolve()).parts) + ".zip")
+    archive = _archive(context, folder)
     if archive.exists():
         return archive
     if not folder.is_dir():
         raise ApiError(404, "Dataset version not found.")
-    archives.mkdir(exist_ok=True)
+    archive.parent.mkdir(exist_ok=True)
     with (
-        NamedTemporaryFile(dir=archives, delete=False) as temporary,
+        NamedTemporaryFile(dir=archive.parent, delete=False) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed,
     ):
         for name, real in files.walk(folder):
             packed.write(real, name)
     return Path(temporary.name).replace(archive)
+
+
+def _archive(context: Context, folder: Path) -> Path:
+    """Where the zip of a version lies; no owner or slug has a "+", so no two versions share a name."""
+    return context.root / "archives" / ("+".join(folder.relative_to(context.root.resolve()).parts) + ".zip")
 
 
 def delete(context: Context, user: str, body: Json) -> Json:
@@ -220,6 +224,5 @@ def delete(context: Context, user: str, body: Json) -> Json:
 
 def forget(context: Context, folder: Path) -> None:
     """Remove a version's files and its zip."""
-    parts = folder.relative_to(context.root.resolve()).parts
-    (context.root / "archives" / ("-".join(parts) + ".zip")).unlink(missing_ok=True)
+    _archive(context, folder).unlink(missing_ok=True)
     files.remove_tree(folder)

@@ -27,7 +27,7 @@ class Profile:
 
     Attributes:
         name: "like-kaggle" or "machine".
-        user: who a Bearer key stands for.
+        user: who the key alone stands for, as an access token without a user name.
         gpu_sessions: GPU (and TPU) sessions one user may have queued or running at once.
         cpu_sessions: the same for sessions without an accelerator.
         gpu_hours: GPU hours a user has per week; a week begins on Saturday, 00:00 UTC.

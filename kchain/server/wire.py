@@ -26,6 +26,8 @@ _WORDS = {
     503: "UNAVAILABLE",
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LARGEST_NUMBER = 2**63 - 1  # int64, on the wire and in SQLite
 DEFAULT_PAGE = 20
 LARGEST_PAGE = 200
 
@@ -90,9 +92,26 @@ def strings(body: Json, key: str) -> list[str]:
         ApiError: 400, when it is something else.
     """
     value = body.get(key) or []
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+    if isinstance(value, list) and all(_is_text(item) for item in value):
         return value
     raise ApiError(400, f"{key} must be a list of strings.")
+
+
+def objects(body: Json, key: str) -> list[Json]:
+    """A list of JSON objects in a request; absent means empty.
+
+    Raises:
+        ApiError: 400, when it is something else.
+    """
+    value = body.get(key) or []
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return value
+    raise ApiError(400, f"{key} must be a list of objects.")
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a string that can be stored: JSON can spell half of a surrogate pair, UTF-8 cannot."""
+    return isinstance(value, str) and not _SURROGATE.search(value)
 
 
 def text(body: Json, key: str) -> str:
@@ -102,7 +121,7 @@ def text(body: Json, key: str) -> str:
         ApiError: 400, when it is something else.
     """
     value = body.get(key) or ""
-    if isinstance(value, str):
+    if isinstance(value, str) and _is_text(value):
         return value
     raise ApiError(400, f"{key} must be a string.")
 
@@ -114,7 +133,7 @@ def number(body: Json, key: str) -> int:
         ApiError: 400, when it is something else.
     """
     value = body.get(key) or 0
-    if isinstance(value, int) and value >= 0:
+    if isinstance(value, int) and 0 <= value <= _LARGEST_NUMBER:
         return int(value)
     raise ApiError(400, f"{key} must be a whole number, 0 or more.")
 

@@ -16,7 +16,7 @@ from kchain.orchestrator.target import LOCAL, Target
 from kchain.phases import load_chain
 
 
-def kchain(folder: Path, *arguments: str, timeout: int = 500) -> subprocess.CompletedProcess[str]:
+def kchain(folder: Path, *arguments: str, timeout: int = 1400) -> subprocess.CompletedProcess[str]:
     """`kchain …` in a folder, its output as text 140 columns wide."""
     command = [sys.executable, "-m", "kchain", *arguments]
     environment = os.environ | {"COLUMNS": "140"}

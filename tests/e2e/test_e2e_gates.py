@@ -10,7 +10,7 @@ from e2e_tools import accepted_versions, kchain, make_project, set_gates, states
 
 from kchain.server import launch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,6 @@ def test_all_mistakes_of_all_files_are_told_at_once_with_file_and_key(project: P
     ("source", "expected"),
     [
         ('{ name = "s", fields = { prompt = "p", completion = "c" } }', "one of dataset, huggingface or file"),
-        ('{ name = "s", dataset = "a/b", fields = { prompt = "p", completion = "c" } }', "name the file"),
         ('{ name = "s", dataset = "a", file = "c.jsonl", fields = { prompt = "p", completion = "c" } }', "dataset"),
         ('{ name = "s", dataset = "a/b", file = "c.jsonl", fields = { prompt = "p" } }', "completion + prompt"),
         (SOURCE + ", " + SOURCE, "two sources have the same name"),
@@ -106,6 +105,12 @@ def test_all_mistakes_of_all_files_are_told_at_once_with_file_and_key(project: P
 def test_a_source_that_cannot_work_is_refused_with_the_reason(project: Path, source: str, expected: str) -> None:
     write(project, "one", source=source)
     assert expected in complaint(project)
+
+
+def test_a_kaggle_data_set_needs_no_file_name(project: Path) -> None:
+    write(project, "one", source='{ name = "s", dataset = "a/b", fields = { prompt = "p", completion = "c" } }')
+    (source,) = load_chain(project).phase("one").data.sources
+    assert (source.kind, source.file) == ("dataset", None)
 
 
 def test_an_unknown_parent_is_named_with_the_phases_there_are(project: Path) -> None:

@@ -104,8 +104,10 @@ def test_peft_makes_an_adapter_of_the_planned_size() -> None:
 
 def test_examples_are_capped_and_the_plan_says_by_what(tmp_path: Path) -> None:
     capped = planned(tmp_path)
-    assert (capped.examples, capped.examples_reason) == (25_000, "max_examples")
+    assert (capped.examples, capped.examples_reason) == (25_000, "max_examples, as nobody has counted hub")
     assert capped.validation == 500
+    many = planned(tmp_path, source=f"{HUB}, limit = 25001 }}")
+    assert (many.examples, many.examples_reason) == (25_000, "max_examples")
     small = planned(tmp_path, source=f"{HUB}, limit = 840 }}")
     assert (small.examples, small.examples_reason) == (840, "all that the sources may give")
     assert small.validation == 16
@@ -117,6 +119,33 @@ def test_the_lines_of_a_project_file_are_counted(tmp_path: Path) -> None:
     assert planned(tmp_path, source=f"{own} }}").examples == 30
     assert planned(tmp_path, source=f"{own}, limit = 20 }}").examples == 20
     assert planned(tmp_path, source=f"{own}, limit = 50 }}, {HUB}, limit = 5 }}").examples == 35
+
+
+SIDE = '{ name = "side", dataset = "a/b", optional = true, fields = { prompt = "p", completion = "c" } }'
+
+
+def test_an_optional_source_without_a_limit_is_not_counted_beside_others_and_the_plan_says_so(tmp_path: Path) -> None:
+    one = planned(tmp_path, source=f"{HUB}, limit = 840 }}, {SIDE}")
+    assert one.examples == 840
+    assert one.examples_reason == "all that the others may give if side (optional, no limit) is skipped, else 25,000"
+    assert one.steps == 3 * math.ceil(824 / 16)
+
+
+def test_what_is_not_counted_still_counts_when_the_session_must_be_long_enough(tmp_path: Path) -> None:
+    one = planned(tmp_path, source=f"{HUB}, limit = 840 }}, {SIDE}", chain='session_timeout = "2h"\n')
+    assert one.hours < 1
+    assert "up to 6.4 h of training do not fit" in one.warnings[0]
+
+
+def test_optional_sources_alone_are_counted_as_the_cap(tmp_path: Path) -> None:
+    assert planned(tmp_path, source=SIDE).examples == 25_000
+    assert (
+        planned(tmp_path, source=f"{HUB} }}, {SIDE}").examples_reason == "max_examples, as nobody has counted hub, side"
+    )
+
+
+def test_a_data_set_without_a_file_name_is_described_as_such(tmp_path: Path) -> None:
+    assert planned(tmp_path, source=SIDE).sources == ("the only file of a/b",)
 
 
 def test_a_tiny_set_still_has_one_example_to_judge_by(tmp_path: Path) -> None:

@@ -144,6 +144,13 @@ def test_a_conversation_keeps_its_turns_and_its_own_system_prompt(paths: Paths) 
     assert {example["messages"][1]["content"] for example in mix.train} == {"7"}
 
 
+def test_a_conversation_that_begins_with_an_answer_needs_a_system_prompt(paths: Paths) -> None:
+    turns = [{"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "a"}]
+    spec = project(paths, [{"turns": turns}, {"turns": [turns[1], turns[0]]}], fields={"messages": "turns"})
+    assert load(paths, spec, recipe="conversation").reports[0].skipped == 0
+    assert load(paths, spec, recipe="conversation", system_prompt="").reports[0].skipped == 1
+
+
 def test_the_text_recipe_takes_one_column(paths: Paths) -> None:
     mix = load(paths, project(paths, ROWS, fields={"text": "answer"}), recipe="text")
     assert sorted(example["text"] for example in mix.train) == ["ls", "print(1)", "wc -l"]
@@ -193,6 +200,34 @@ def test_a_data_set_that_is_not_mounted_stops_and_names_both_places(paths: Paths
         load(paths, source(kind="dataset", dataset="someone/shell-set"))
     assert str(paths.input / "datasets/someone/shell-set") in caught.value.reason
     assert str(paths.input / "shell-set") in caught.value.reason
+
+
+UNNAMED = {"kind": "dataset", "dataset": "someone/shell-set", "file": None}
+
+
+@pytest.mark.parametrize("place", ["rows.jsonl", "deep/rows.jsonl", "ROWS.JSONL"])
+def test_the_only_readable_file_of_a_data_set_needs_no_name(paths: Paths, place: str) -> None:
+    write_jsonl(paths.input / "shell-set" / place, ROWS)
+    for other in ("readme.md", "licence.txt", "deep/._rows.jsonl", "deep/deeper/more.csv"):
+        (paths.input / "shell-set" / other).parent.mkdir(parents=True, exist_ok=True)
+        (paths.input / "shell-set" / other).write_text("not this one")
+    assert len(load(paths, source(**UNNAMED)).train) == 3
+
+
+def test_a_data_set_with_several_readable_files_stops_and_lists_them(paths: Paths) -> None:
+    write_jsonl(paths.input / "shell-set" / "train.jsonl", ROWS)
+    write_jsonl(paths.input / "shell-set" / "more" / "test.jsonl", ROWS)
+    with pytest.raises(Stop, match=r"several files that can be read: there is more/test\.jsonl, train\.jsonl"):
+        load(paths, source(**UNNAMED))
+
+
+def test_a_data_set_without_a_readable_file_stops_and_lists_what_it_has(paths: Paths) -> None:
+    folder = paths.input / "shell-set"
+    folder.mkdir()
+    for number in range(25):
+        (folder / f"{number:02}.png").write_bytes(b"")
+    with pytest.raises(Stop, match=r"no file that can be read \(\.jsonl, .*: there is 00\.png, .*19\.png and 5 more"):
+        load(paths, source(**UNNAMED))
 
 
 def in_file(paths: Paths, name: str, content: bytes) -> dict[str, Any]:

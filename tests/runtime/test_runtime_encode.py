@@ -121,6 +121,68 @@ def test_a_template_that_ends_answers_otherwise_is_refused(tokenizer: Any) -> No
         tokenizer.chat_template = template
 
 
+# What Qwen2.5-Instruct's chat template does without tools: a system prompt of its own, a line break after each turn,
+# results of tools inside a user's turn. Written after the published behaviour.
+GENUINE = (
+    "{%- if messages[0]['role'] == 'system' %}{{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}"
+    "{%- else %}{{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    "<|im_end|>\n' }}{%- endif %}"
+    "{%- for message in messages %}"
+    "{%- if message.role == 'user' or (message.role == 'system' and not loop.first)"
+    " or (message.role == 'assistant' and not message.tool_calls) %}"
+    "{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}"
+    "{%- elif message.role == 'tool' %}"
+    "{%- if loop.index0 == 0 or messages[loop.index0 - 1].role != 'tool' %}{{- '<|im_start|>user' }}{%- endif %}"
+    "{{- '\n<tool_response>\n' + message.content + '\n</tool_response>' }}"
+    "{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{- '<|im_end|>\n' }}{%- endif %}"
+    "{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
+
+
+@pytest.fixture
+def genuine() -> Any:
+    """A tokenizer with the genuine template."""
+    found = build_tokenizer()
+    found.chat_template, found.eos_token = GENUINE, EOS
+    return found
+
+
+def test_the_genuine_template_learns_each_answer_with_its_eos_and_no_line_break_after_it(genuine: Any) -> None:
+    encoded = encode(TALK, genuine)
+    assert learned(encoded, genuine) == f"first answer{EOS}second answer{EOS}"
+    text = genuine.decode(encoded.ids.tolist())
+    assert text.startswith("<|im_start|>system\nYou are Qwen"), (
+        "without a system prompt the template's own stands there"
+    )
+    assert f"first answer{EOS}\n<|im_start|>user\ntwo" in text
+
+
+def test_with_the_genuine_template_the_system_prompt_of_the_phase_replaces_its_own(genuine: Any) -> None:
+    encoded = encode(PAIR, genuine)
+    assert learned(encoded, genuine) == f"ls -la{EOS}"
+    assert "You are Qwen" not in genuine.decode(encoded.ids.tolist())
+
+
+def test_parts_of_a_conversation_tokenize_as_the_whole_does(genuine: Any) -> None:
+    whole = genuine.apply_chat_template(TALK["messages"][:4], tokenize=False).removesuffix("\n")
+    assert encode(TALK, genuine).ids.tolist() == genuine.encode(whole, add_special_tokens=False)
+
+
+def test_a_tool_s_result_and_a_second_answer_in_a_row_are_written_as_the_genuine_template_does(genuine: Any) -> None:
+    turns = [
+        {"role": "user", "content": "weather?"},
+        {"role": "assistant", "content": "asking"},
+        {"role": "tool", "content": "sun"},
+        {"role": "tool", "content": "wind"},
+        {"role": "assistant", "content": "fine"},
+        {"role": "assistant", "content": ""},
+    ]
+    encoded = encode({"messages": turns}, genuine)
+    assert learned(encoded, genuine) == f"asking{EOS}fine{EOS}{EOS}"
+    assert genuine.decode(encoded.ids.tolist()) == genuine.apply_chat_template(turns, tokenize=False).removesuffix("\n")
+
+
 def encoded_of(ids: list[int], learned_from: int) -> Encoded:
     example = torch.tensor(ids, dtype=torch.int32).numpy()
     labels = example.copy()

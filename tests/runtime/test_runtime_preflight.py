@@ -39,10 +39,18 @@ def test_an_input_is_found_in_both_of_kaggles_layouts(tmp_path: Path, kind: str,
         paths.mount(kind, ref)
     assert str(tmp_path / "input" / new) in caught.value.reason
     assert str(tmp_path / "input" / old) in caught.value.reason
-    (tmp_path / "input" / old).mkdir(parents=True)
+    (tmp_path / "input" / old / "what is in it").mkdir(parents=True)
     assert paths.mount(kind, ref) == tmp_path / "input" / old
-    (tmp_path / "input" / new).mkdir(parents=True)
+    (tmp_path / "input" / new / "what is in it").mkdir(parents=True)
     assert paths.mount(kind, ref) == tmp_path / "input" / new
+
+
+def test_an_input_that_kaggle_mounted_empty_is_no_input_and_the_cure_says_push_again(tmp_path: Path) -> None:
+    os.environ["KCHAIN_KAGGLE_ROOT"] = str(tmp_path)
+    (tmp_path / "input" / "notebooks" / "me" / "one").mkdir(parents=True)
+    with pytest.raises(Stop, match="kernel me/one is not mounted") as caught:
+        session_paths().mount("kernel", "me/one")
+    assert "push again" in caught.value.cure
 
 
 def test_one_of_two_gpus_is_left_visible() -> None:
@@ -113,13 +121,23 @@ def test_a_precision_that_the_machine_does_not_have_is_refused(
     precision: str, accelerator: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(Stop, match=reason):
-        preflight.check_precision(precision, "none", accelerator)
+        preflight.check_precision(precision, accelerator)
 
 
 def test_legal_precisions_pass() -> None:
-    preflight.check_precision("fp16", "nf4", T4)
-    preflight.check_precision("fp32", "none", CPU)
-    preflight.check_precision("bf16", "none", {**T4, "name": "NvidiaL4", "capability": [8, 9]})
+    preflight.check_precision("fp16", T4)
+    preflight.check_precision("fp32", CPU)
+    preflight.check_precision("bf16", {**T4, "name": "NvidiaL4", "capability": [8, 9]})
+
+
+@pytest.mark.parametrize(("quantization", "optimizer"), [("nf4", "adamw_torch"), ("none", "paged_adamw_8bit")])
+def test_bitsandbytes_is_asked_for_by_4_bits_and_by_an_8_bit_optimizer(
+    monkeypatch: pytest.MonkeyPatch, quantization: str, optimizer: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Stop, match="need bitsandbytes, which is not installed"):
+        preflight.check_bitsandbytes(quantization, optimizer)
+    preflight.check_bitsandbytes("none", "adamw_torch")
 
 
 def test_a_full_disk_is_noticed_before_the_merge(tmp_path: Path) -> None:
@@ -291,6 +309,15 @@ def test_a_refused_adapter_ends_the_session_before_anything_is_merged(kaggle: Pa
     with pytest.raises(Stop, match=EOS.replace("|", r"\|") + "|151643"):
         run.preflight()
     assert not (kaggle / "temp" / "merged").exists()
+
+
+def test_a_file_that_is_not_in_its_data_set_ends_the_session_in_preflight(kaggle: Path) -> None:
+    (kaggle / "input" / "shell-set").mkdir()
+    (kaggle / "input" / "shell-set" / "Train.csv").write_text("ask,answer\n")
+    misnamed = source(kind="dataset", dataset="someone/shell-set", file="train.csv")
+    with pytest.raises(Stop, match=r"no file .*/train\.csv; there is Train\.csv"):
+        session.start(parameters(data__sources=[misnamed]), "b" * 64).preflight()
+    session.start(parameters(data__sources=[{**misnamed, "file": None}]), "b" * 64).preflight()
 
 
 def test_nothing_is_installed_when_nothing_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:

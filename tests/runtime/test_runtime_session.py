@@ -217,7 +217,7 @@ def test_a_loss_that_is_no_number_stops_the_notebook_at_that_step(kaggle: Path, 
 
 
 def test_a_failed_stage_is_written_down_told_and_raised_again(kaggle: Path, events: Events) -> None:
-    (kaggle / "temp" / "project" / "train.jsonl").unlink()
+    (kaggle / "temp" / "project" / "train.jsonl").write_text("no JSON\n")
     with pytest.raises(Stop, match="source shell"):
         run_session(parameters())
     result = read_result(kaggle)

@@ -125,6 +125,7 @@ def test_what_could_not_be_checked_is_optional_and_says_how_to_check(qwen: Chain
         for each in phase.data.sources:
             if each.dataset:
                 assert each.optional and f"kaggle datasets files {each.dataset}" in text
+                assert each.file is None, "nobody has seen what the files are called"
         assert "Not checked" in text or "NOT checked" in text
 
 

@@ -1,0 +1,87 @@
+"""Training as a T4 does it, as far as a CPU can show: an fp16 base, fp32 LoRA weights, autocast, a gradient scaler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import get_peft_model
+from runtime_tiny import EOS_ID, parameters
+
+from kchain.runtime import model as models
+from kchain.runtime.collate import Collator
+from kchain.runtime.encode import encode
+from kchain.runtime.failure import Stop
+
+LORA = parameters()["lora"]
+TALK = {
+    "messages": [
+        {"role": "user", "content": "list all files"},
+        {"role": "assistant", "content": "ls -la"},
+        {"role": "user", "content": "count the lines"},
+        {"role": "assistant", "content": "wc -l"},
+    ]
+}
+
+
+@pytest.fixture
+def batch(tokenizer: Any) -> dict[str, torch.Tensor]:
+    """Two examples of different lengths, the head asked only for what is learned."""
+    return Collator(EOS_ID, keep=True)([encode(TALK, tokenizer), encode({"text": "wc"}, tokenizer)])
+
+
+def half(base: Path) -> Any:
+    """The base in fp16 with an adapter, checkpointing as the Trainer switches it on."""
+    model = models.add_lora(models.load_base(base, "fp16", "none"), LORA, seed=1)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()
+
+
+def test_a_scaler_takes_a_step_on_the_adapter_and_leaves_the_fp16_base_alone(
+    base: Path, batch: dict[str, torch.Tensor]
+) -> None:
+    model = half(base)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer, scaler = torch.optim.AdamW(trainable, lr=1e-2), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    losses = []
+    for _ in range(3):
+        with torch.autocast("cpu", dtype=torch.float16):
+            loss = model(**batch).loss
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)  # raises "Attempting to unscale FP16 gradients" for a half-precision weight
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    for name, weight in model.named_parameters():
+        assert weight.dtype == (torch.float32 if "lora" in name else torch.float16), name
+        if "lora" not in name:
+            assert torch.equal(weight, before[name]), name
+
+
+def test_checkpointing_gives_every_lora_weight_a_gradient(base: Path, batch: dict[str, torch.Tensor]) -> None:
+    model = half(base)
+    with torch.autocast("cpu", dtype=torch.float16):
+        model(**batch).loss.backward()
+    missing = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+    assert not missing
+
+
+def test_the_loss_in_half_precision_is_that_of_fp32_within_rounding(base: Path, batch: dict[str, torch.Tensor]) -> None:
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = half(base).eval()(**batch).loss
+    expected = models.add_lora(models.load_base(base, "fp32", "none"), LORA, seed=1).eval()(**batch).loss
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected.item(), rel=5e-3)
+
+
+def test_a_trainable_weight_in_half_precision_is_refused_before_hours_are_spent(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "get_peft_model", lambda model, config: get_peft_model(model, config).half())
+    with pytest.raises(Stop, match="is trainable and torch.float16, not float32"):
+        models.add_lora(models.load_base(base, "fp16", "none"), LORA, seed=1)
