@@ -20,10 +20,8 @@ console = Console(highlight=False, soft_wrap=False)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# Commands that a hint names and that take --target; PHASE and the like follow.
-_NAMED = re.compile(
-    r"\bkchain (adopt|review|render|push|watch|run|status|logs|pull|doctor)\b(?! is| does| says| finds)"
-)
+# Commands that a hint names and that take --target, with their phase.
+_NAMED = re.compile(r"\bkchain ((?:adopt|review|render|push|logs|pull)(?: \w[\w-]*)?|watch|run|status|doctor)\b")
 # What was typed in front of and behind this command's name; a hint repeats it, so that it can be pasted.
 _typed = {"folder": "", "target": ""}
 

@@ -21,7 +21,7 @@ from kchain.orchestrator.drive import Driver, Ports, driving
 from kchain.orchestrator.journal import KeptBundle
 from kchain.orchestrator.judge import RESULT, read_result, result_event
 from kchain.orchestrator.report import Reporter, readable_bytes
-from kchain.orchestrator.state import PhaseState, Result, expected_lineage, lineage, rows
+from kchain.orchestrator.state import Result, expected_lineage, lineage, rows
 from kchain.orchestrator.target import Target
 from kchain.orchestrator.verify import Adapter, Expected, verify
 from kchain.phases import Chain
@@ -228,12 +228,11 @@ class _Adoption:
 
     def _refuse_other_ancestors(self, adapter: Adapter) -> None:
         """An adapter that says what it was trained on must have been trained on what the chain will merge before it."""
-        states = self._driver.states()
-        ancestors = [each.name for each in self._chain.lineage(self._phase)]
-        if "lineage" not in adapter.result or any(states.get(name, PhaseState()).result is None for name in ancestors):
+        ancestors = expected_lineage(self._chain, self._driver.states(), self._phase)
+        if ancestors is None or adapter.result.get("lineage") is None:
             return
         trained_on = [each.sha256 for each in lineage(adapter.result["lineage"])]
-        merged = [each.sha256 for each in expected_lineage(self._chain, states, self._phase)]
+        merged = [each.sha256 for each in ancestors]
         if trained_on != merged:
             raise AdapterRefused(
                 f"this adapter was trained on {_names(trained_on)}, {self._phase} builds on {_names(merged)}",

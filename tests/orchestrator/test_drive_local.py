@@ -78,7 +78,7 @@ def test_run_again_a_finished_chain_pushes_nothing_and_says_so(finished: Project
     code, out, error = finished.run("watch")
     assert (code, error) == (0, "")
     assert "nothing was pushed" in out
-    assert "2.000 → 0.500" in out
+    assert "2.000 -> 0.500" in out
     assert finished.versions() == [1, 1]
 
 
@@ -311,7 +311,7 @@ def test_an_adapter_from_a_folder_becomes_the_result_of_a_phase_and_the_next_bui
     project = make("taken")
     taken = adopt(project.chain, "one", project.target, Origin(folder=theirs), project.listener)
     assert (taken.sha256, taken.kind, taken.adopted) == (result.sha256, "dataset", True)
-    assert taken.ref == f"{OWNER}/quick-one-adapter"
+    assert taken.ref == f"{OWNER}/quick-one-adapter-{result.sha256[:8]}"
     assert set(adopted(project.root, "local")) == {"one"}
     again = adopt(project.chain, "one", project.target, Origin(dataset=taken.ref), project.listener)
     assert again.sha256 == taken.sha256

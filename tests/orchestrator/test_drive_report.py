@@ -90,7 +90,7 @@ def test_the_final_table_tells_what_moving_whole_models_would_have_cost(tmp_path
     chain, states = make_chain(tmp_path, 2), {"one": DONE, "two": PhaseState(version=VERSION, result=CHILD)}
     assert is_finished(chain, states)
     text = printed(print_finished, chain, states, width=50)
-    assert "2.500 → 0.750" in text
+    assert "2.500 -> 0.750" in text
     assert "151645" in text
     assert "3.0 h" in text
     # One base down for the first phase; one down and one up for the second.

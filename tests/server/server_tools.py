@@ -75,6 +75,15 @@ class Running:
         """kill -9, and wait until it is gone."""
         os.kill(self.endpoint.pid, 9)
         until("the server's death", lambda: not alive(self.endpoint.pid))
+        # Its last threads may hold the lock a moment longer than the process shows up as alive.
+        until("its lock", self._lock_is_free)
+
+    def _lock_is_free(self) -> bool:
+        try:
+            with launch.locked(self.root / launch.LOCK, wait=False):
+                return True
+        except BlockingIOError:
+            return False
 
     def post(self, method: str, body: dict[str, Any] | None = None, user: str = "ana") -> requests.Response:
         """One RPC, as the client sends it."""
