@@ -134,9 +134,9 @@ class _Session:
         cells: list[Any] = [Text(phase, style="bold")]
         if self._step:
             cells += [ProgressBar(total=1.0, completed=self.share, width=24)] if bar else []
-            cells.append(Text(self.words()))
+            cells.append(Text(self.words(), no_wrap=True, overflow="ellipsis"))
         else:
-            cells.append(Text(self.text.removeprefix(f"{phase} ")))
+            cells.append(Text(self.text.removeprefix(f"{phase} "), no_wrap=True, overflow="ellipsis"))
         if self.stage:
             cells.append(Text(self.stage, style="dim"))
         line.add_row(*cells)

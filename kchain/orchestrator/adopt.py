@@ -23,7 +23,7 @@ from kchain.orchestrator.judge import RESULT, read_result, result_event
 from kchain.orchestrator.report import Reporter, readable_bytes
 from kchain.orchestrator.state import Result, expected_lineage, lineage, rows
 from kchain.orchestrator.target import Target
-from kchain.orchestrator.verify import Adapter, Expected, verify
+from kchain.orchestrator.verify import UNKNOWN_PAD, Adapter, Expected, verify
 from kchain.phases import Chain
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class _Adoption:
         self._phase = phase
         self._reporter = reporter
         self._pad_id = pad_id
+        self._told: set[str] = set()
         self._runs = Path("runs") / driver.target.folder / phase
 
     def from_dataset(self, ref: str, inside: str | None, sha256: str | None = None) -> None:
@@ -155,7 +156,7 @@ class _Adoption:
 
     def _upload(self, client: Client, folder: Path, ref: str) -> None:
         with tempfile.TemporaryDirectory(prefix="kchain-adopt-") as name:
-            for file in (WEIGHTS, CONFIG):
+            for file in (WEIGHTS, CONFIG, *(file for file in TOKENIZER if (folder / file).is_file())):
                 shutil.copyfile(folder / file, Path(name) / file)
             for result in (folder / RESULT, folder.parent / RESULT):
                 if result.is_file():
@@ -216,15 +217,19 @@ class _Adoption:
             ),
         )
         self._refuse_other_ancestors(adapter)
-        for warning in adapter.warnings:
-            self._reporter.note(self._phase, warning)
-        if adapter.result.get("pad_id") is None and self._pad_id is None:
-            self._reporter.note(
-                self._phase,
-                "nothing says which pad token it was trained with; taken to be this chain's "
-                f"{self._chain.model.eos_id} (say it with --pad-id)",
-            )
+        self._tell(adapter)
         return adapter
+
+    def _tell(self, adapter: Adapter) -> None:
+        """What looks odd about it; said once, though a folder is verified before and after its upload."""
+        for warning in adapter.warnings:
+            if warning == UNKNOWN_PAD:
+                if self._pad_id is not None:
+                    continue
+                warning += f"; taken to be this chain's {self._chain.model.eos_id} (say it with --pad-id)"
+            if warning not in self._told:
+                self._reporter.note(self._phase, warning)
+                self._told.add(warning)
 
     def _refuse_other_ancestors(self, adapter: Adapter) -> None:
         """An adapter that says what it was trained on must have been trained on what the chain will merge before it."""

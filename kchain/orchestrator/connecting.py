@@ -35,7 +35,7 @@ def open_transport(target: Target, patience: Patience | None = None) -> Transpor
 
 def server_transport(url: str, credentials: Credentials, patience: Patience) -> Transport:
     """A transport to a kchain server: its API lies below /api, as that of Kaggle's own test servers does."""
-    url = url.rstrip("/")
+    url = url.rstrip("/").lower()  # as requests writes a host; a server's address has no path
     return Transport(f"{url}/api", f"the kchain server at {url}", credentials, patience)
 
 

@@ -33,8 +33,8 @@ from kchain.orchestrator.refusals import conflict
 _REPEAT = "check the network, then repeat the command: nothing is lost"
 _LOOK = "the same command looks what happened before it acts again"
 _LOGIN = (
-    "make a new API token in the account's settings, or use `kaggle auth login`; "
-    "kchain doctor says which credentials are used"
+    "make a new API token in the account's settings, or use `kaggle auth login`; a kchain server's key is in the file "
+    "that KCHAIN_KEY_FILE must name; kchain doctor says which credentials are used"
 )
 
 

@@ -21,6 +21,8 @@ CONFIG = "adapter_config.json"
 RESULT = "kchain-result.json"
 _FORMAT = 1
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})
+# The warning about an adapter whose maker left neither a result file nor a tokenizer.
+UNKNOWN_PAD = "nothing says which pad token it was trained with"
 _AGAIN = "run the phase again: kchain push PHASE --again"
 # What a LoRA of this chain never has; each would change what merging means.
 _PLAIN = (
@@ -232,4 +234,4 @@ def _check_tokenizer(path: Path, expected: Expected, own: bool, warnings: list[s
             _cure("pad_id"),
         )
     if token is None and not own:
-        warnings.append("nothing says which pad token it was trained with")
+        warnings.append(UNKNOWN_PAD)

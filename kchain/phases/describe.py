@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from kchain.phases.schema import MODEL_REF, NAME, REF
+from kchain.phases.units import duration
 
 # What a value must be, by pydantic's name of the error.
 _TYPES = {
@@ -61,6 +62,9 @@ def _describe(problem: Mapping[str, Any], table: type[BaseModel]) -> str:
         return f"{key}: {_TYPES[kind]}; found {problem['input']!r:.80}"
     if kind == "string_pattern_mismatch" and context.get("pattern") in _PATTERNS:
         return f"{key}: {_PATTERNS[context['pattern']]}; found {problem['input']!r:.80}"
+    if path[-1:] == ["session_timeout"] and ("le" in context or "ge" in context):
+        limit = f"at most {duration(context['le'] / 3600)}" if "le" in context else f"at least {context['ge']} s"
+        return f"{key}: {limit}; found {duration(problem['input'] / 3600)} (a number without a unit is seconds)"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if kind == "value_error":
         return f"{key}: {context.get('error', message)}"

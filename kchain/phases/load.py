@@ -45,6 +45,10 @@ def load_chain(root: Path) -> Chain:
     """
     problems: list[str] = []
     chain_file = _read(root / CHAIN_FILE, CHAIN_FILE, ChainFile, problems)
+    if chain_file is not None and not _is_target(chain_file.chain.target):
+        problems.append(
+            f"{CHAIN_FILE}: chain.target: kaggle, local, or the URL of a kchain server; found {chain_file.chain.target!r}"
+        )
     files = sorted((root / PHASE_FOLDER).glob("*.toml"))
     if not files:
         problems.append(f"{PHASE_FOLDER}/: no phase file; a chain has at least one, {PHASE_FOLDER}/phase1.toml")
@@ -70,6 +74,11 @@ def _stop_on(problems: Iterable[str]) -> None:
     if found:
         count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
         raise InputError(f"{count} in this project:\n" + "\n".join(f"  {problem}" for problem in found))
+
+
+def _is_target(target: str) -> bool:
+    """Whether it can be one; what a URL must be in detail is told when the target is used."""
+    return target in ("kaggle", "local") or target.startswith(("http://", "https://"))
 
 
 def _name_problems(path: Path) -> list[str]:

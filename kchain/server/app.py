@@ -132,7 +132,7 @@ def _answering(serve: Endpoint) -> Endpoint:
 async def _json(request: Request) -> Json:
     try:
         body = json.loads(await request.body() or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiError(400, "The request body is not JSON.") from error
     if not isinstance(body, dict):
         raise ApiError(400, "The request body is not a JSON object.")

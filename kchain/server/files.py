@@ -144,11 +144,20 @@ def is_archive(name: str) -> bool:
 def unpack(archive: Path, name: str, folder: Path) -> None:
     """Unpack an uploaded `dir.zip` or `dir.tar` into `folder/dir`, as Kaggle does with data set uploads.
 
-    Links and special files in it are left out.
+    Archives in it are unpacked where they lie (those inside them stay). Links and special files are left out.
 
     Raises:
         UnsafeName: an entry would leave the folder; zipfile.BadZipFile, tarfile.TarError, OSError: it is damaged.
     """
+    target = _extract(archive, name, folder)
+    for inner, path in list(walk(target)):
+        if is_archive(inner):
+            _extract(path, path.name, path.parent)
+            path.unlink()
+
+
+def _extract(archive: Path, name: str, folder: Path) -> Path:
+    """The folder that `archive`, called `name`, was unpacked into."""
     stem = name[: name.lower().rindex(".zip" if name.lower().endswith(".zip") else ".t")]
     target = safe_join(folder, stem)
     target.mkdir(parents=True, exist_ok=True)
@@ -158,12 +167,13 @@ def unpack(archive: Path, name: str, folder: Path) -> None:
                 if not entry.is_dir() and not stat.S_ISLNK(entry.external_attr >> 16):
                     with packed.open(entry) as stream:
                         _store(stream, safe_join(target, entry.filename))
-        return
+        return target
     with tarfile.open(archive) as tape:
         for member in tape:
             if member.isfile() and (extracted := tape.extractfile(member)) is not None:
                 with extracted:
                     _store(extracted, safe_join(target, member.name))
+    return target
 
 
 def _store(stream: IO[bytes], path: Path) -> None:

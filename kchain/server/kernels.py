@@ -12,6 +12,12 @@ from kchain.server.wire import ApiError, Json, denied, name, number, page, text,
 
 LONGEST_LIST = 1000
 NO_RUNS = "No runs found for this kernel."
+# What a list can be filtered by, and the setting of a version that holds it.
+_SOURCE_FILTERS = {
+    "dataset": "datasetDataSources",
+    "competition": "competitionDataSources",
+    "parentKernel": "kernelDataSources",
+}
 
 
 def find(context: Context, user: str, body: Json) -> tuple[Row, Row]:
@@ -109,7 +115,10 @@ def _metadata(kernel: Row, version: int, pushed: float, settings: Json) -> Json:
 
 
 def listing(context: Context, user: str, body: Json) -> Json:
-    """ListKernels: one's own and public kernels, newest first; filters user, search, language, kernelType, dataset."""
+    """ListKernels: one's own and public kernels, newest first.
+
+    Filters: user, search, language, kernelType, and the source used (dataset, competition, parentKernel).
+    """
     rows = context.db.all(
         "SELECT kernels.*, versions.number, versions.settings, versions.created AS pushed FROM kernels"
         " JOIN versions ON versions.kernel = kernels.id WHERE versions.number ="
@@ -129,13 +138,8 @@ def _wanted(row: Row, settings: Json, user: str, body: Json) -> bool:
     owner = user if text(body, "group") == "PROFILE" else text(body, "user").lower()
     search = text(body, "search").lower()
     equal = all(text(body, key) in ("", "all", settings[key]) for key in ("language", "kernelType"))
-    used = text(body, "dataset")
-    return (
-        owner in ("", row["owner"])
-        and search in f"{row['slug']} {row['title']}".lower()
-        and equal
-        and (not used or used in settings["datasetDataSources"])
-    )
+    used = all(text(body, key) in ("", *settings[kept]) for key, kept in _SOURCE_FILTERS.items())
+    return owner in ("", row["owner"]) and search in f"{row['slug']} {row['title']}".lower() and equal and used
 
 
 def delete(context: Context, user: str, body: Json) -> Json:

@@ -255,6 +255,16 @@ def test_a_url_target_takes_its_key_from_its_key_file_alone(
     assert weather.seen[0].headers["Authorization"] == due
 
 
+def test_a_url_target_gets_its_key_however_its_host_is_written(
+    weather: Weather, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("server-key\n")
+    monkeypatch.setenv("KCHAIN_KEY_FILE", str(tmp_path / "key"))
+    weather.on("GetAcceleratorQuotaStatistics", {})
+    connect(Target(weather.url.replace("http://127.0.0.1", "HTTP://LocalHost") + "/", "ada", tmp_path)).quota()
+    assert weather.seen[0].headers["Authorization"].startswith("Basic ")
+
+
 @pytest.mark.parametrize("content", [b"", b"two words", b"\xff\xfe", "schlüssel".encode()])
 def test_a_key_file_without_a_key_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "key").write_bytes(content)

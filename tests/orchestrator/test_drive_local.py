@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -320,6 +321,35 @@ def test_an_adapter_from_a_folder_becomes_the_result_of_a_phase_and_the_next_bui
     assert two is not None
     assert [ancestor.sha256 for ancestor in two.lineage or ()] == [result.sha256]
     assert project.versions() == [0, 1]
+
+
+def test_an_adapter_trained_on_other_adapters_is_not_taken_over(make: Maker, finished: Project) -> None:
+    first, second = (finished.states()[phase].result for phase in ("one", "two"))
+    assert first is not None
+    assert second is not None
+    project = make("ancestors")
+    for phase in ("one", "two"):
+        result = first if phase == "one" else second
+        adopt(project.chain, phase, project.target, Origin(folder=finished.root / result.folder), project.listener)
+    before = project.states()
+    with pytest.raises(AdapterRefused, match="trained on the base alone, two builds on"):
+        adopt(project.chain, "two", project.target, Origin(folder=finished.root / first.folder), project.listener)
+    assert project.states() == before
+
+
+def test_another_adapter_from_a_folder_does_not_meet_the_data_set_of_the_one_before(
+    make: Maker, finished: Project
+) -> None:
+    project = make("again")
+    refs = []
+    for phase in ("one", "two"):
+        result = finished.states()[phase].result
+        assert result is not None
+        folder = project.root / f"theirs-{phase}"
+        shutil.copytree(finished.root / result.folder, folder)
+        (folder / "kchain-result.json").unlink(missing_ok=True)
+        refs.append(adopt(project.chain, "one", project.target, Origin(folder=folder), project.listener).ref)
+    assert len(set(refs)) == 2
 
 
 def test_an_adapter_that_does_not_belong_to_the_chain_is_not_taken_over(make: Maker, finished: Project) -> None:

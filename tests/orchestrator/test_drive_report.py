@@ -241,4 +241,6 @@ def test_an_adapter_is_found_wherever_it_lies() -> None:
         locate(several, None, "x")
     assert "--inside" in told.value.hint
     with pytest.raises(InputError, match=r"no adapter_model\.safetensors"):
-        locate(["adapter_model.bin"], None, "x")
+        locate(["adapter_config.json"], None, "x")
+    with pytest.raises(InputError, match=r"a/adapter_model\.bin is a pickle"):
+        locate(["a/adapter_model.bin"], None, "x")

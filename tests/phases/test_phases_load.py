@@ -143,13 +143,24 @@ def test_one_chain_has_one_lora_configuration(project: Path) -> None:
     [
         ('accelerator = "NvidiaTeslaT5"', "unknown accelerator 'NvidiaTeslaT5'"),
         ('session_timeout = "9 hours"', "a duration is a number and a unit"),
-        ('session_timeout = "13h"', "less than or equal to 43200"),
+        ('session_timeout = "13h"', "at most 12 h; found 13 h"),
+        ("session_timeout = 9", "at least 60 s; found 9 s (a number without a unit is seconds)"),
         ('target = ""', "at least 1 character"),
+        ('target = "aws"', "kaggle, local, or the URL of a kchain server; found 'aws'"),
     ],
 )
 def test_a_wrong_value_in_the_chain_table_is_told(project: Path, key: str, expected: str) -> None:
     (project / "kchain.toml").write_text(CHAIN.replace("[model]", f"{key}\n[model]"), encoding="utf-8")
     assert expected in complaint(project)
+
+
+def test_a_wrong_value_of_the_chain_is_told_once_and_of_its_own_file(project: Path) -> None:
+    write(project, "two")
+    for wrong in ('accelerator = "NvidiaTeslaT5"\n[model]', '[training]\nprecision = "bf16"\n[model]'):
+        (project / "kchain.toml").write_text(CHAIN.replace("[model]", wrong), encoding="utf-8")
+        told = complaint(project)
+        assert told.startswith("1 problem"), told
+        assert "kchain.toml" in told
 
 
 def test_bf16_on_a_t4_is_refused_and_fp16_on_a_cpu_too(project: Path) -> None:

@@ -171,6 +171,23 @@ def test_archives_cannot_leave_their_folder(server: Running, pack: Callable[...,
     assert not list(server.root.parent.rglob("*escaped.txt")) and not Path("/tmp/kchain-escaped.txt").exists()
 
 
+def test_an_archive_in_an_archive_is_unpacked_too(server: Running) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("deep/inner.tar.gz", _tar({"a.txt": "a"}))
+    create_dataset(server, "packed-twice", {"d.zip": packed.getvalue()})
+    found = server.rpc(f"{DATASETS}/ListDatasetFiles", {"ownerSlug": "ana", "datasetSlug": "packed-twice"})
+    assert [file["name"] for file in found["datasetFiles"]] == ["d/deep/inner/a.txt"]
+
+
+def test_owners_and_slugs_that_read_alike_when_joined_get_their_own_zip(server: Running) -> None:
+    for owner, slug in (("ida-x", "secret-data"), ("ida", "x-secret-data")):
+        create_dataset(server, slug, {"whose.txt": owner.encode()}, user=owner)
+        zipped = server.post(f"{DATASETS}/DownloadDataset", {"ownerSlug": owner, "datasetSlug": slug}, owner).content
+        with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
+            assert archive.read("whose.txt") == owner.encode()
+
+
 def test_a_damaged_archive_makes_a_failed_version(server: Running) -> None:
     create_dataset(server, "damaged-data", {"d.zip": b"this is no zip"})
     ref = {"ownerSlug": "ana", "datasetSlug": "damaged-data"}

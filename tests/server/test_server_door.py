@@ -68,11 +68,13 @@ def test_it_listens_on_loopback_only(server: Running) -> None:
     assert f"0100007F:{port:04X}" in listening and f"00000000:{port:04X}" not in listening
 
 
-@pytest.mark.parametrize("header", ["", "Bearer wrong", "Basic YW5hOndyb25n", "Basic !!!", "Basic YW5h", "Digest x"])
+@pytest.mark.parametrize(
+    "header", ["", "Bearer wrong", "Basic YW5hOndyb25n", "Basic !!!", "Basic YW5h", "Digest x", "Basic é"]
+)
 def test_without_the_right_key_everything_is_a_401(server: Running, header: str) -> None:
     session = requests.Session()
     session.trust_env = False
-    headers = {"Authorization": header} if header else {}
+    headers = {"Authorization": header.encode()} if header else {}
     for path in (STATUS, f"/api/v1/{KERNELS}/SaveKernel", "/kchain/stop", "/kchain/faults", "/api/v1/a.B/C"):
         refused = session.post(server.url + path, json={}, headers=headers, timeout=30)
         assert refused.status_code == 401 and refused.json()["error"]["status"] == "UNAUTHENTICATED"
@@ -105,8 +107,20 @@ def test_the_kaggle_command_accepts_the_key_as_an_access_token(start: Callable[.
     environment["KAGGLE_API_TOKEN"] = server.endpoint.key
     done = subprocess.run([str(KAGGLE), "config", "view"], env=environment, capture_output=True, text=True, timeout=60)
     assert "tilda" in done.stdout, done.stdout + done.stderr
-    refused = server.post("security.OAuthService/IntrospectToken", {"token": "wrong"})
-    assert refused.json() == {"active": False}
+    for wrong in ("wrong", "tilda:wrong", f"{server.endpoint.key}:", ""):
+        refused = server.post("security.OAuthService/IntrospectToken", {"token": wrong})
+        assert refused.json() == {"active": False}
+
+
+def test_an_access_token_with_a_user_name_is_that_users(server: Running, tmp_path: Path) -> None:
+    folder = kernel_folder(tmp_path / "bundle", "kernel-by-token", notebook("1"), id="uma/kernel-by-token")
+    environment = server.environment(tmp_path / "home", "somebody-else")
+    environment["KAGGLE_API_TOKEN"] = f"uma:{server.endpoint.key}"
+    command = [str(KAGGLE), "kernels", "push", "-p", str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert "successfully pushed" in done.stdout, done.stdout + done.stderr
+    kernels = server.rpc(f"{KERNELS}/ListKernels", {"group": "PROFILE"}, "uma")["kernels"]
+    assert [kernel["ref"] for kernel in kernels] == ["uma/kernel-by-token"]
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +184,7 @@ def test_a_directly_addressed_client_follows_a_download_redirect(server: Running
 def test_what_is_not_json_or_not_served_is_refused_in_kaggles_shape(server: Running) -> None:
     session = requests.Session()
     session.trust_env = False
-    for data in (b"{", b"[]", b"\xff"):
+    for data in (b"{", b"[]", b"\xff", b"[" * 100_000):
         refused = session.post(server.url + STATUS, data=data, auth=("ana", server.endpoint.key), timeout=30)
         assert refused.status_code == 400 and "error" in refused.json()
     assert server.post("kernels.KernelsApiService/NoSuchMethod").json()["error"]["code"] == 404

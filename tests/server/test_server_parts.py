@@ -33,6 +33,13 @@ def test_a_page_can_be_asked_for_by_number() -> None:
     assert list(wire.page(list(range(50)), {"page": 3, "pageSize": 20})[0]) == list(range(40, 50))
 
 
+@pytest.mark.parametrize("value", [-1, 2**63, 1.5, "1", [1]])
+def test_a_number_fits_the_wire_or_is_refused(value: object) -> None:
+    with pytest.raises(wire.ApiError, match="whole number"):
+        wire.number({"id": value}, "id")
+    assert wire.number({"id": 2**63 - 1}, "id") == 2**63 - 1
+
+
 @given(st.text())
 def test_a_checked_name_is_a_plain_folder_name(value: str) -> None:
     try:
@@ -153,6 +160,7 @@ def test_a_log_line_still_being_written_waits(tmp_path: Path) -> None:
         ({"userName": "ana", "kernelSlug": "present-kernel/9"}, 404),
         ({"userName": "ana", "kernelSlug": "present-kernel", "versionLabel": "vX"}, 400),
         ({"userName": "ana", "kernelSlug": 5}, 400),
+        ({"userName": "ana", "kernelSlug": "half-a-pair-\ud800"}, 400),
         ({"kernelSlug": "present-kernel"}, 200),
         ({"userName": "ANA", "kernelSlug": "Present-Kernel"}, 200),
     ],
@@ -177,7 +185,10 @@ def test_lists_are_filtered_as_asked_and_newest_first(server: Running) -> None:
     assert slugs(user="lea", search="BETA") == ["listed-beta"]
     assert slugs(user="lea", kernelType="script") == ["listed-script"]
     assert slugs(user="lea", kernelType="all", pageSize=1, page=2) == ["listed-beta"]
-    assert slugs(user="lea", dataset="bob/none") == []
+    for used in ("dataset", "competition", "parentKernel"):
+        assert slugs(user="lea", **{used: "bob/none"}) == []
+    server.push("listed-child", user="lea", kernelExecutionType="QUICK_SAVE", kernelDataSources=["lea/listed-beta"])
+    assert slugs(user="lea", parentKernel="lea/listed-beta") == ["listed-child"]
     assert slugs(user="nobody") == []
 
 
@@ -213,14 +224,16 @@ def test_a_data_set_version_can_be_addressed_by_its_number(server: Running) -> N
 
 
 def test_folders_of_a_data_set_request_become_folders(server: Running) -> None:
-    inner = {"name": "inner", "files": [{"token": upload(server, "b.txt", b"b")}]}
+    inner = {"name": "In ner", "files": [{"token": upload(server, "b.txt", b"b")}]}
     files_given = [{"token": upload(server, "a.txt", b"a")}]
     body = {"ownerSlug": "ana", "slug": "nested-data", "title": "nested-data", "files": files_given}
     outside = {"name": "../up", "files": [{"token": upload(server, "c.txt", b"c")}]}
     assert server.post(f"{DATASETS}/CreateDataset", {**body, "directories": [outside]}).status_code == 400
+    for odd in ([1], {"name": "x"}, [{"name": "a.txt"}]):
+        assert server.post(f"{DATASETS}/CreateDataset", {**body, "directories": odd}).status_code == 400
     server.rpc(f"{DATASETS}/CreateDataset", {**body, "directories": [inner]})
     found = server.rpc(f"{DATASETS}/ListDatasetFiles", {"ownerSlug": "ana", "datasetSlug": "nested-data"})
-    assert [(file["name"], file["totalBytes"]) for file in found["datasetFiles"]] == [("a.txt", 1), ("inner/b.txt", 1)]
+    assert [(file["name"], file["totalBytes"]) for file in found["datasetFiles"]] == [("In ner/b.txt", 1), ("a.txt", 1)]
     assert not list(server.root.glob(".upload-*"))
 
 

@@ -31,7 +31,7 @@ def test_what_it_prints_points_the_kaggle_command_at_it(tmp_path: Path) -> None:
         "--profile",
         "like-kaggle",
         "--key-file",
-        "my.key",
+        "my 'own'.key",
         "--publish-dataset",
         "bob/some-data=data",
     )
@@ -40,11 +40,14 @@ def test_what_it_prints_points_the_kaggle_command_at_it(tmp_path: Path) -> None:
         server = subprocess.Popen([*SERVE, *options], cwd=tmp_path, stdout=said, stderr=said, env=_unbuffered())
     try:
         until("the instructions", lambda: "KCHAIN_KEY_FILE" in log.read_text())
-        lines = [
-            line for line in log.read_text().splitlines() if line.startswith("  ") and "kchain" not in line.lower()
-        ]
-        assert stat.S_IMODE((tmp_path / "my.key").stat().st_mode) == 0o600
-        script = "\n".join([*lines, f"'{KAGGLE}' datasets files bob/some-data", f"'{KAGGLE}' quota"])
+        until("the last line", lambda: "--target" in log.read_text())
+        lines = [line for line in log.read_text().splitlines() if line.startswith("  ")]
+        assert stat.S_IMODE((tmp_path / "my 'own'.key").stat().st_mode) == 0o600
+        own = f"kchain() {{ '{sys.executable}' -m kchain \"$@\"; }}"
+        script = "\n".join([own, *lines, f"'{KAGGLE}' datasets files bob/some-data", f"'{KAGGLE}' quota"])
+        # Kaggle's client would take a token it finds here before any user name and key, and then be refused.
+        (tmp_path / ".kaggle").mkdir()
+        (tmp_path / ".kaggle" / "access_token").write_text("KGAT_of_kaggle_itself", encoding="utf-8")
         environment = {**_unbuffered(), "HOME": str(tmp_path), "NO_PROXY": "*"}
         done = subprocess.run(["bash", "-ec", script], env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0 and "a.txt" in done.stdout and "30.00h" in done.stdout, done.stdout + done.stderr
