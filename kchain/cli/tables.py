@@ -51,7 +51,7 @@ def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseSta
             row.phase,
             _text(row.version),
             _text(row.steps),
-            f"{_number(row.loss_first, '{:.3f}')} -> {_number(row.loss_last, '{:.3f}')}",
+            _fall(row),
             _number(row.token_accuracy, "{:.1%}"),
             _text(row.pad_id),
             _bytes(row.adapter_bytes),
@@ -94,6 +94,12 @@ def _print(console: Console, shown: Table) -> None:
 def _state(row: Row) -> str:
     colour = _COLOURS.get(row.state)
     return f"[{colour}]{row.state}[/]" if colour else row.state
+
+
+def _fall(row: Row) -> str:
+    if row.loss_first is None and row.loss_last is None:
+        return _NOTHING
+    return f"{_number(row.loss_first, '{:.3f}')} -> {_number(row.loss_last, '{:.3f}')}"
 
 
 def _text(value: object) -> str:

@@ -45,10 +45,8 @@ def load_chain(root: Path) -> Chain:
     """
     problems: list[str] = []
     chain_file = _read(root / CHAIN_FILE, CHAIN_FILE, ChainFile, problems)
-    if chain_file is not None and not _is_target(chain_file.chain.target):
-        problems.append(
-            f"{CHAIN_FILE}: chain.target: kaggle, local, or the URL of a kchain server; found {chain_file.chain.target!r}"
-        )
+    if chain_file is not None and not _is_target(target := chain_file.chain.target):
+        problems.append(f"{CHAIN_FILE}: chain.target: kaggle, local, or the URL of a kchain server; found {target!r}")
     files = sorted((root / PHASE_FOLDER).glob("*.toml"))
     if not files:
         problems.append(f"{PHASE_FOLDER}/: no phase file; a chain has at least one, {PHASE_FOLDER}/phase1.toml")

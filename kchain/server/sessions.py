@@ -169,7 +169,10 @@ class Sessions:
         code = process.wait()
         processes.end_session(self.folder(session))
         stopped = self._stopping and not (self.folder(session) / runner.RESULT).exists()
-        self._record_end(session, GONE if stopped else f"The session ended unexpectedly (exit status {code}).")
+        try:
+            self._record_end(session, GONE if stopped else f"The session ended unexpectedly (exit status {code}).")
+        except (OSError, sqlite3.Error):  # a full disk: the next server records it; its devices are free all the same
+            _log.exception("the end of session %d could not be recorded", session)
         with self._changed:
             self._processes.pop(session)
             self._gpus.pop(session)

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,12 @@ def test_the_final_table_tells_what_moving_whole_models_would_have_cost(tmp_path
     assert "3.0 h" in text
     # One base down for the first phase; one down and one up for the second.
     assert "86.0 MB moved; whole models would have been 4.8 GB (98.2 % saved)." in text
+
+
+def test_an_adopted_adapter_without_figures_has_one_dash_for_its_loss(tmp_path: Path) -> None:
+    bare = PhaseState(result=replace(CHILD, metrics={}, moved={}))
+    text = printed(print_finished, make_chain(tmp_path, 1), {"one": bare}, width=120)
+    assert "->" not in text
 
 
 def test_savings_are_not_invented_where_the_base_is_not_known(tmp_path: Path) -> None:
