@@ -64,7 +64,10 @@ def rows(one: Plan) -> list[tuple[str, str]]:
         ("base model", one.model),
         ("built on", ", then ".join(one.built_on) or "the base model as it is"),
         *[("data" if number == 0 else "", source) for number, source in enumerate(one.sources)],
-        ("examples", f"{one.examples:,} at most: {one.examples_reason}; {one.validation:,} of them to judge by"),
+        (
+            "examples",
+            f"{one.examples:,} at most: {one.examples_reason}; {one.validation:,} of them kept aside to measure by",
+        ),
         ("steps", f"{one.steps:,} at most: {one.steps_reason}"),
         ("recipe", one.recipe),
         ("LoRA", one.lora),

@@ -24,7 +24,7 @@ def push(phase: str, target: str | None, yes: bool, again: bool, no_wait: bool, 
     queued or running is waited for first. A finished phase that did not change is left alone.
 
     \b
-    Exit codes: 0 pushed, or nothing to push · 1 refused · 2 bad input · 3 not now · 4 target unreachable
+    Exit codes: 0 pushed, or nothing to push · 1 the target refused it · 2 bad input · 3 not now · 4 target unreachable
     """
     chain = load_project()
     from kchain.cli.progress import Terminal

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+# Where in the phase's runs an adopted adapter lies.
+ADOPTED = "adopted"
 TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
 # A data set takes seconds to minutes to be processed; after this many looks something is wrong.
 _LOOKS = 400
@@ -107,15 +110,26 @@ class _Adoption:
 
     def from_dataset(self, ref: str, inside: str | None, sha256: str | None = None) -> None:
         client = self._driver.client()
-        names = [file.name for file in client.dataset_files(ref)]
+        names = _dataset_names(client, ref)
         place = locate(names, inside, f"data set {ref}")
-        folder = self._runs / "adopted"
-        self._download(client, ref, names, place, self._chain.root / folder)
-        adapter = self._verify(self._chain.root / folder, sha256)
-        self._record(adapter, client.dataset_version(ref), "dataset", ref, place, folder / "adapter")
+        with self._arriving() as folder:
+            self._download(client, ref, names, place, folder)
+            adapter = self._verify(folder, sha256)
+        self._record(adapter, client.dataset_version(ref), "dataset", ref, place, "adapter")
+
+    @contextmanager
+    def _arriving(self) -> Iterator[Path]:
+        """A folder to fetch into; it takes the place of what was adopted before only when all went well."""
+        runs = self._chain.root / self._runs
+        runs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".adopting-", dir=runs) as name:
+            folder = Path(name) / ADOPTED
+            yield folder
+            if (runs / ADOPTED).exists():
+                (runs / ADOPTED).rename(Path(name) / "before")
+            folder.rename(runs / ADOPTED)
 
     def _download(self, client: Client, ref: str, names: list[str], place: str, to: Path) -> None:
-        shutil.rmtree(to, ignore_errors=True)
         (to / "adapter").mkdir(parents=True)
         # The tokenizer says which pad token the adapter was trained with.
         tokenizer = [file for file in TOKENIZER if join(place, file) in names]
@@ -130,12 +144,11 @@ class _Adoption:
         kernel = client.kernel(ref)
         if kernel is None:
             raise InputError(f"kernel {ref}: the target knows no such kernel, or it is not yours", "check the name")
-        folder = self._runs / "adopted"
-        shutil.rmtree(self._chain.root / folder, ignore_errors=True)
-        self._driver.fetch(ref, kernel.version, self._chain.root / folder)
-        place = locate(_files(self._chain.root / folder), inside, f"the output of {ref}")
-        adapter = self._verify(self._chain.root / folder, None, place)
-        self._record(adapter, kernel.version, "kernel", ref, place, folder / place)
+        with self._arriving() as folder:
+            self._driver.fetch(ref, kernel.version, folder)
+            place = locate(_files(folder), inside, f"the output of {ref}")
+            adapter = self._verify(folder, None, place)
+        self._record(adapter, kernel.version, "kernel", ref, place, place)
 
     def from_folder(self, source: Path, inside: str | None) -> None:
         if not source.is_dir():
@@ -204,18 +217,21 @@ class _Adoption:
         self._driver.judge(self._phase)
 
     def _verify(self, folder: Path, sha256: str | None, place: str = "adapter") -> Adapter:
-        adapter = verify(
-            folder,
-            Expected(
-                lora=self._chain.phase(self._phase).lora,
-                base_model=self._chain.model.source,
-                pad_id=self._chain.model.eos_id,
-                pad_token=self._chain.model.eos_token,
-                sha256=sha256,
-                needs_result=False,
-                folder=place,
-            ),
+        expected = Expected(
+            lora=self._chain.phase(self._phase).lora,
+            base_model=self._chain.model.source,
+            pad_id=self._chain.model.eos_id,
+            pad_token=self._chain.model.eos_token,
+            sha256=sha256,
+            needs_result=False,
+            folder=place,
         )
+        try:
+            adapter = verify(folder, expected)
+        except AdapterRefused as error:
+            # The hints of verify are about runs of this chain, with a log to read; this one was made elsewhere.
+            hint = f"adopt another adapter, or train the phase here: kchain push {self._phase}"
+            raise AdapterRefused(error.message, hint) from None
         self._refuse_other_ancestors(adapter)
         self._tell(adapter)
         return adapter
@@ -244,13 +260,21 @@ class _Adoption:
                 "adopt it for the phase it was trained as, or leave out its kchain-result.json if you know better",
             )
 
-    def _record(self, adapter: Adapter, version: int, kind: str, ref: str, place: str, folder: Path) -> None:
-        detail = result_event(
-            adapter, version=version, kind=kind, ref=ref, source_folder=place, folder=folder.as_posix()
-        )
+    def _record(self, adapter: Adapter, version: int, kind: str, ref: str, place: str, inside: str) -> None:
+        folder = (self._runs / ADOPTED / inside).as_posix()
+        detail = result_event(adapter, version=version, kind=kind, ref=ref, source_folder=place, folder=folder)
         detail["pad_id"] = detail["pad_id"] if detail["pad_id"] is not None else self._pad_id
         detail["moved"]["pulled_bytes"] = adapter.bytes
         self._driver.journal.append(self._phase, "adopted", **detail)
+
+
+def _dataset_names(client: Client, ref: str) -> list[str]:
+    from kchain.orchestrator.mapping import Absent
+
+    try:
+        return [file.name for file in client.dataset_files(ref)]
+    except Absent as error:
+        raise InputError(error.message, error.hint) from error
 
 
 def locate(names: Iterable[str], inside: str | None, where: str) -> str:

@@ -7,6 +7,7 @@ import os
 from kchain.errors import CredentialsError
 from kchain.orchestrator.credentials import KEY_FILE_VARIABLE, Credentials, read_key_file
 from kchain.orchestrator.kaggle_com import find_kaggle_login
+from kchain.orchestrator.mapping import KAGGLE
 from kchain.orchestrator.patience import Patience
 from kchain.orchestrator.target import Target
 from kchain.orchestrator.transport import KAGGLE_API, Transport
@@ -51,4 +52,4 @@ def _to_kaggle(target: Target, patience: Patience) -> Transport:
 
 def kaggle_transport(credentials: Credentials, patience: Patience) -> Transport:
     """A transport to kaggle.com."""
-    return Transport(KAGGLE_API, "kaggle.com", credentials, patience)
+    return Transport(KAGGLE_API, KAGGLE, credentials, patience)

@@ -53,13 +53,13 @@ def _pad(result: Mapping[str, Any], pad_id: int) -> GateResult:
 def _all_epochs(result: Mapping[str, Any], metrics: Mapping[str, Any]) -> GateResult:
     status, done = result.get("status"), metrics.get("all_epochs")
     passed = status == "complete" and done is True
-    got = "all done" if passed else f"status {status or _MISSING}"
+    got = "done" if passed else f"status {status or _MISSING}"
     reason = result.get("reason")
     if not passed and reason:
         got += f": {reason}"
     elif not passed and done is not True:
         got += f", {metrics.get('steps', 'unknown')} steps"
-    return GateResult("all epochs", "all done", got, passed)
+    return GateResult("all epochs", "done", got, passed)
 
 
 def _number(value: Any) -> float | None:

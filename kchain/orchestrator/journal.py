@@ -19,6 +19,9 @@ from typing import Any
 from kchain.errors import InputError
 from kchain.orchestrator.state import Entry, PhaseState, fold
 
+# The disk is full, read-only or broken: the journal itself is sound.
+_DISK = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN}
+
 JOURNAL = Path(".kchain") / "journal.db"
 # Raised when the meaning of an event changes; an older kchain refuses a newer journal.
 FORMAT = 1
@@ -170,9 +173,17 @@ def _readable(path: Path) -> Iterator[None]:
     """Damage to the journal, told with its cure."""
     try:
         yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in _DISK:
+            raise InputError(f"{path}: {error}", "free disk space, or make the folder writable") from error
+        raise _damaged(path, error) from error
     except (sqlite3.Error, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: the journal cannot be used: {error}",
-            f"move it away (mv {path} {path}.damaged), then rebuild it from what the target knows: "
-            "kchain adopt PHASE --kernel owner/slug, once for every phase that has run",
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path}: the journal cannot be used: {error}",
+        f"move it away (mv {path} {path}.damaged), then rebuild it from what the target knows: "
+        "kchain adopt PHASE --kernel owner/slug, once for every phase that has run",
+    )

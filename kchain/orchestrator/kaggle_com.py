@@ -9,7 +9,7 @@ from typing import Any
 from kchain.errors import CredentialsError, Unreachable
 from kchain.orchestrator.credentials import Token
 from kchain.orchestrator.login import HOW, Asking, Login, Surroundings, find_login
-from kchain.orchestrator.mapping import Declined
+from kchain.orchestrator.mapping import KAGGLE, Declined
 from kchain.orchestrator.patience import Patience
 from kchain.orchestrator.transport import KAGGLE_API, Transport
 
@@ -24,7 +24,7 @@ def find_kaggle_login(patience: Patience, around: Surroundings | None = None, ba
         CredentialsError: none that work.
         Unreachable: Kaggle does not answer.
     """
-    keyless = Transport(base, "kaggle.com", None, patience)
+    keyless = Transport(base, KAGGLE, None, patience)
     ask = Asking(lambda token: _owner_of(keyless, token), lambda refresh: _fresh(keyless, refresh))
     return find_login(around or Surroundings.here(), ask)
 

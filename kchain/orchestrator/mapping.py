@@ -30,12 +30,17 @@ from kchain.errors import (
 from kchain.orchestrator.redact import redact
 from kchain.orchestrator.refusals import conflict
 
+# The target's name in every text, where it is the real one.
+KAGGLE = "kaggle.com"
+
 _REPEAT = "check the network, then repeat the command: nothing is lost"
 _LOOK = "the same command looks what happened before it acts again"
 _LOGIN = (
-    "make a new API token in the account's settings, or use `kaggle auth login`; a kchain server's key is in the file "
-    "that KCHAIN_KEY_FILE must name; kchain doctor says which credentials are used"
+    "make a new API token in the account's settings, or use `kaggle auth login`; kchain doctor says which credentials "
+    "are used"
 )
+_KEY_FILE = "KCHAIN_KEY_FILE must name that very server's key file, which `kchain serve` prints; kchain doctor says more"
+_SERVE = "repeat the command: nothing is lost; for a URL target, see that `kchain serve` runs there"
 
 
 class Declined(Unreachable):
@@ -172,7 +177,7 @@ def _answered(error: Answered, call: Call) -> KchainError:
     said = f": {words}" if words else ""
     status = error.status
     if status == 401:
-        return CredentialsError(f"{call.who} does not accept the credentials (401, {call.doing}){said}", _LOGIN)
+        return CredentialsError(f"{call.who} does not accept the credentials (401, {call.doing}){said}", _login(call))
     if status == 429:
         when = f"in {error.retry_after:.0f} s" if error.retry_after is not None else "in some minutes"
         return Throttled(
@@ -214,7 +219,7 @@ def _lost(error: Exception, call: Call) -> KchainError:
     """The error for an answer that never came, or broke off."""
     what = _what_broke(error, call)
     if call.sent is None or not call.sent() or never_left(error):
-        return Unreachable(f"{call.who} cannot be reached ({call.doing}): {what}", _REPEAT)
+        return Unreachable(f"{call.who} cannot be reached ({call.doing}): {what}", _repeat(call))
     return _unclear(f"{call.who} did not answer to the end ({call.doing}): {what}", call)
 
 
@@ -272,4 +277,12 @@ def _here(error: OSError, call: Call) -> KchainError:
 def _unclear(message: str, call: Call) -> KchainError:
     if call.sent is not None and call.sent():
         return Ambiguous(message, _LOOK)
-    return Unreachable(message, _REPEAT)
+    return Unreachable(message, _repeat(call))
+
+
+def _login(call: Call) -> str:
+    return _LOGIN if call.who == KAGGLE else _KEY_FILE
+
+
+def _repeat(call: Call) -> str:
+    return _REPEAT if call.who == KAGGLE else _SERVE

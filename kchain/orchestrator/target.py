@@ -26,7 +26,7 @@ class Target:
     """One place that runs notebooks, as one user, for one project.
 
     Attributes:
-        name: "kaggle", "local" or a URL such as "http://127.0.0.1:8080".
+        name: "kaggle", "local" or a URL such as "http://127.0.0.1:8765".
         owner: the user name whose kernels these are.
         root: folder of the project; the local server keeps its state in `.kchain/local` there.
 
@@ -49,7 +49,7 @@ class Target:
         if not good or parts.username or parts.query or parts.fragment or parts.path not in ("", "/"):
             raise InputError(
                 f"target {self.name!r} is unknown",
-                "a target is kaggle, local, or the URL of a kchain server, such as http://127.0.0.1:8080",
+                "a target is kaggle, local, or the URL of a kchain server, such as http://127.0.0.1:8765",
             )
 
     @property

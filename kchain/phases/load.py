@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from kchain.errors import InputError
 from kchain.phases.chain import Chain, Phase, choose_precision, known_accelerator
 from kchain.phases.describe import describe
+from kchain.phases.models import model_shape
 from kchain.phases.project_files import project_files
 from kchain.phases.schema import NAME, NAME_LENGTH, ChainFile, PhaseFile
 
@@ -61,6 +62,7 @@ def load_chain(root: Path) -> Chain:
     phases = tuple(phase for phase in resolved if phase is not None)
     files_read = project_files(root, phases, problems)
     problems += _chain_problems(phases)
+    problems += _target_problems(chain_file.model.source, phases)
     _stop_on(problems)
     table = chain_file.chain
     return Chain(root, table.name, table.owner, table.target, table.seed, chain_file.model, phases, files_read)
@@ -186,6 +188,17 @@ def _resolve(name: str, chain: ChainFile, table: PhaseFile, problems: list[str])
         gates=_over(chain.gates, table.gates),
         file=Path(PHASE_FOLDER) / f"{name}.toml",
     )
+
+
+def _target_problems(source: str, phases: tuple[Phase, ...]) -> list[str]:
+    """Adapter targets that a base model of known shape does not have."""
+    shape = model_shape(source)
+    if shape is None or not phases:
+        return []
+    unknown = [target for target in phases[0].lora.targets if target not in shape.linear]
+    if not unknown:
+        return []
+    return [f"{CHAIN_FILE}: lora.targets: {source} has no {', '.join(unknown)}; it has {', '.join(shape.linear)}"]
 
 
 def _chain_problems(phases: tuple[Phase, ...]) -> list[str]:

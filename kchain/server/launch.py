@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from kchain.errors import InputError, Unreachable
 from kchain.server import files
 
 ENDPOINT, LOCK, START_LOCK, KEY, LOG = "server.json", "server.lock", "start.lock", "key", "server.log"
+# What the server and its runner import, and the core install lacks.
+NEEDED = ("ipykernel", "papermill", "psutil", "starlette", "uvicorn")
 IDLE_SECONDS = 60.0
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
@@ -77,6 +80,7 @@ def ensure_running(
             return endpoint
         if switches is not None:
             write_profile(root, profile or "machine", switches)
+        _check_packages()
         process = _spawn(root, profile, idle_seconds)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
@@ -87,6 +91,15 @@ def ensure_running(
                 break
             time.sleep(_LOOK_SECONDS)
     raise Unreachable("the local server did not start", _last_words(root))
+
+
+def _check_packages() -> None:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"the server that runs notebooks on this machine needs {', '.join(missing)}",
+            'pip install "kchain[train]" (the server and the training stack)',
+        )
 
 
 def write_profile(root: Path, profile: str, switches: dict[str, Any]) -> None:

@@ -74,7 +74,8 @@ def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
     rows = [
         (
             "Examples",
-            f"{planned.examples:,} at most ({planned.examples_reason}), {planned.validation:,} of them to judge by",
+            f"{planned.examples:,} at most ({planned.examples_reason}), "
+            f"{planned.validation:,} of them kept aside to measure by",
         ),
         (
             "Memory caps",

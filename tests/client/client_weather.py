@@ -23,6 +23,9 @@ from kchain.orchestrator.target import Target
 FAST = Patience(connect=5.0, silence=1.0, answer=2.0, attempts=3, first=0.01, longest=0.3, total=20.0)
 KEY = "the-key-of-this-server"
 
+# The fixture `make_bundle`: cells and metadata to a bundle folder.
+MakeBundle = Callable[..., Path]
+
 
 @dataclass(frozen=True)
 class Seen:

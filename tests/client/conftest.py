@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from client_weather import Weather
+from client_weather import MakeBundle, Weather
 
 
 @pytest.fixture
@@ -29,9 +29,6 @@ def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))
-
-
-MakeBundle = Callable[..., Path]
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_weather import FAST, KEY, Weather, cut_after, failing, html, reset, silent
-from conftest import MakeBundle
+from client_weather import FAST, KEY, MakeBundle, Weather, cut_after, failing, html, reset, silent
 
 from kchain.errors import (
     Ambiguous,

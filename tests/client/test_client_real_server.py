@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_weather import FAST
-from conftest import MakeBundle
+from client_weather import FAST, MakeBundle
 
 from kchain.errors import (
     Ambiguous,

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_weather import Weather, failing, html, reset
-from conftest import MakeBundle
+from client_weather import MakeBundle, Weather, failing, html, reset
 
 from kchain.errors import Ambiguous, InputError, NotNow, PhaseFailed, PushRefused, Unreachable
 from kchain.orchestrator import messages

@@ -178,6 +178,13 @@ def test_a_hugging_face_source_needs_internet(project: Path) -> None:
     assert "'h' needs internet, which is off" in complaint(project)
 
 
+def test_a_target_that_the_base_model_does_not_have_is_told(project: Path) -> None:
+    with (project / "kchain.toml").open("a") as file:
+        file.write('[lora]\ntargets = ["q_proj", "k_prj"]\n')
+    text = complaint(project)
+    assert "kchain.toml: lora.targets: qwen-lm/qwen2.5/transformers/0.5b-instruct/1 has no k_prj; it has q_proj" in text
+
+
 OWN = '{ name = "own", file = "data/own.jsonl", fields = { prompt = "p", completion = "c" } }'
 
 
