@@ -39,7 +39,7 @@ _LOGIN = (
     "make a new API token in the account's settings, or use `kaggle auth login`; kchain doctor says which credentials "
     "are used"
 )
-_KEY_FILE = "KCHAIN_KEY_FILE must name that very server's key file, which `kchain serve` prints; kchain doctor says more"
+_KEY_FILE = "KCHAIN_KEY_FILE must name that server's key file, which `kchain serve` prints; kchain doctor says more"
 _SERVE = "repeat the command: nothing is lost; for a URL target, see that `kchain serve` runs there"
 
 
