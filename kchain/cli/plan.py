@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 from rich.text import Text
 
 from kchain.cli.common import console, json_option, load_project, print_json
-from kchain.phases.units import duration, memory, size
+from kchain.cli.setting import in_project, print_answer, setting_options, work_out_answer
+from kchain.phases.units import duration, memory, memory_words, size
 
 if TYPE_CHECKING:
     from kchain.phases.plan import Plan
@@ -17,17 +19,41 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("phase", required=False)
+@click.option(
+    "--model-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="config.json of the base model, where kchain does not know it.",
+)
+@setting_options
 @json_option
-def plan(phase: str | None, as_json: bool) -> None:
-    """Say what PHASE, or every phase, will do: on what data, built on whom, with which machine, time and disk.
+def plan(phase: str | None, model_config: Path | None, as_json: bool, **setting: Any) -> None:
+    """Say what PHASE, or every phase, will do: on what data, built on whom, with which machine, time and memory.
 
     Worked out from the files alone; nothing is asked and nothing is written. "At most" is meant: sources may hold less.
+
+    With --model-config and any of the options of a setting, no chain is needed: the GPU memory of a step of training
+    that model so.
     """
+    given = {name: value for name, value in setting.items() if value is not None}
+    if given or (model_config and phase is None and not in_project()):
+        answer = work_out_answer(model_config, phase, given)
+        if as_json:
+            print_json(answer.as_dict())
+        else:
+            print_answer(answer)
+        return
+    _plan_chain(phase, model_config, as_json)
+
+
+def _plan_chain(phase: str | None, model_config: Path | None, as_json: bool) -> None:
     chain = load_project()
+    from kchain.phases.model_config import read_shape
     from kchain.phases.plan import plan as work_out
 
+    shape = read_shape(model_config) if model_config else None
     names = [chain.phase(phase).name] if phase else [each.name for each in chain.phases]
-    plans = [work_out(chain, name) for name in names]
+    plans = [work_out(chain, name, shape) for name in names]
     if as_json:
         print_json([each.as_dict() for each in plans])
         return
@@ -80,6 +106,10 @@ def rows(one: Plan) -> list[tuple[str, str]]:
         ("machine", _machine(one)),
         ("arithmetic", f"{one.precision}: {one.precision_reason}"),
     ]
+    if one.memory:
+        found.append(("memory", memory_words(one.memory, one.gpu_memory)))
+    elif one.gpus:
+        found.append(("memory", "unknown, as the model's shape is: kchain plan --model-config config.json tells"))
     if one.disk:
         found.append(("scratch", f"{size(one.disk)} for the merged base"))
     if one.adapter_bytes is None:

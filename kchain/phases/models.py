@@ -1,4 +1,4 @@
-"""What is known of base models before anything is downloaded: the shapes of the Qwen2.5 family."""
+"""What is known of base models before anything is downloaded: what a shape tells, and those of the Qwen2.5 family."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ FP32_BYTES = 4
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a dense Qwen2 decoder, from the `config.json` its authors published.
+    """The shape of a dense decoder, from the `config.json` its authors published. What is left out is as in Qwen2.
 
     Attributes:
         hidden: width of the residual stream.
-        heads, kv_heads: attention heads, and key/value heads, of `hidden // heads` each.
+        heads, kv_heads: attention heads, and key/value heads.
         intermediate: width of the feed-forward layer.
         vocab: rows of the embedding.
         tied: whether the output head is the embedding.
+        head: width of an attention head, None: `hidden // heads`.
+        biases: the linear modules that have a bias.
+        norms: norms of width `hidden` in a layer.
+        qk_norm: whether queries and keys have a norm of their own.
+        softcap: whether attention scores and logits go through a tanh (Gemma 2).
     """
 
     hidden: int
@@ -28,40 +33,72 @@ class Shape:
     intermediate: int
     vocab: int
     tied: bool
+    head: int | None = None
+    biases: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    norms: int = 2
+    qk_norm: bool = False
+    softcap: bool = False
+
+    @property
+    def head_width(self) -> int:
+        """Width of an attention head."""
+        return self.head or self.hidden // self.heads
+
+    @property
+    def queries(self) -> int:
+        """Width of the queries, and of what attention gives."""
+        return self.head_width * self.heads
 
     @property
     def kv(self) -> int:
         """Width of the keys and of the values."""
-        return self.hidden // self.heads * self.kv_heads
+        return self.head_width * self.kv_heads
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
         """The linear modules of one layer: (inputs, outputs)."""
         wide = self.intermediate
         return {
-            "q_proj": (self.hidden, self.hidden),
+            "q_proj": (self.hidden, self.queries),
             "k_proj": (self.hidden, self.kv),
             "v_proj": (self.hidden, self.kv),
-            "o_proj": (self.hidden, self.hidden),
+            "o_proj": (self.queries, self.hidden),
             "gate_proj": (self.hidden, wide),
             "up_proj": (self.hidden, wide),
             "down_proj": (wide, self.hidden),
         }
 
     @property
+    def linear_parameters(self) -> int:
+        """Weights of the linear modules of all layers: what 4-bit loading quantizes."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linear.values())
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Weights of the embedding, and of the head where it is not the embedding."""
+        return self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
     def parameters(self) -> int:
-        """Parameters of the whole model: weights, biases of q, k and v, two norms a layer and one at the end."""
-        weights = sum(inputs * outputs for inputs, outputs in self.linear.values())
-        layer = weights + self.hidden + 2 * self.kv + 2 * self.hidden
-        return self.layers * layer + self.hidden + self.vocab * self.hidden * (1 if self.tied else 2)
+        """Parameters of the whole model: linear weights, their biases, the norms, embedding and head."""
+        biases = sum(self.linear[module][1] for module in self.biases)
+        norms = self.norms * self.hidden + (2 * self.head_width if self.qk_norm else 0)
+        return self.linear_parameters + self.layers * (biases + norms) + self.hidden + self.embedding_parameters
+
+    def chosen(self, targets: Iterable[str]) -> frozenset[str] | None:
+        """The linear modules that get an adapter, None where a target is no module of this model."""
+        modules = frozenset(self.linear)
+        wanted = frozenset(targets)
+        if wanted == {"all-linear"}:
+            return modules
+        return wanted if wanted <= modules else None
 
     def adapter_bytes(self, rank: int, targets: Iterable[str]) -> int | None:
         """Bytes of a LoRA adapter's fp32 tensors, None where a target is no module of this model."""
-        modules = self.linear
-        chosen = set(targets)
-        if not chosen <= modules.keys():
+        chosen = self.chosen(targets)
+        if chosen is None:
             return None
-        return self.layers * rank * sum(sum(modules[target]) for target in chosen) * FP32_BYTES
+        return self.layers * rank * sum(sum(self.linear[module]) for module in chosen) * FP32_BYTES
 
 
 # Qwen/Qwen2.5-*-Instruct, config.json; the Coder models of a size have the same shape.

@@ -8,10 +8,11 @@ from typing import Any
 
 from kchain.phases.accelerators import GIB
 from kchain.phases.chain import Chain, Phase
-from kchain.phases.models import model_shape
+from kchain.phases.fitting import PHASE_FILE, Setting, refusal
+from kchain.phases.memory import HALF_BYTES, Memory
+from kchain.phases.models import Shape, model_shape
 from kchain.phases.schema import Data, Gates, Lora, Source
 
-HALF_BYTES = 2
 # One process trains on one GPU; a second one stays idle.
 GPUS_USED = 1
 
@@ -30,6 +31,7 @@ class Plan:
         timeout_hours: when the target ends the session.
         gpu_memory: usable bytes of the GPU that trains, 0 on a CPU.
         weight_bytes: of the frozen base model in its half-precision files.
+        memory: of the GPU at the highest point of a step, term by term.
         disk: bytes of scratch for the merged base; 0 where there is nothing to merge.
         adapter_bytes: expected size of the adapter this phase makes.
         moved: bytes of adapters that come in from the ancestors.
@@ -65,6 +67,7 @@ class Plan:
     precision: str
     precision_reason: str
     weight_bytes: int | None
+    memory: Memory | None
     disk: int | None
     adapter_bytes: int | None
     moved: int | None
@@ -78,11 +81,14 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """For `kchain plan --json`."""
-        return asdict(self)
+        return {**asdict(self), "memory": self.memory.as_dict() if self.memory else None}
 
 
-def plan(chain: Chain, phase_name: str) -> Plan:
+def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
     """Work out the plan of a phase from the files alone.
+
+    Args:
+        shape: of the base model; None: what kchain knows of it.
 
     Raises:
         InputError: the chain has no phase of that name.
@@ -90,7 +96,8 @@ def plan(chain: Chain, phase_name: str) -> Plan:
     phase = chain.phase(phase_name)
     training = phase.training
     ancestors = chain.lineage(phase_name)
-    shape = model_shape(chain.model.source)
+    shape = shape or model_shape(chain.model.source)
+    setting = _setting(phase, shape)
     examples, examples_reason, ceiling = _examples(chain, phase)
     validation = _validation(phase.data, examples)
     steps, steps_reason = _steps(phase, examples - validation)
@@ -128,6 +135,7 @@ def plan(chain: Chain, phase_name: str) -> Plan:
         precision=phase.precision,
         precision_reason=phase.precision_reason,
         weight_bytes=weights,
+        memory=setting.memory if setting else None,
         disk=disk,
         adapter_bytes=adapter,
         moved=None if adapter is None else adapter * len(ancestors),
@@ -135,7 +143,7 @@ def plan(chain: Chain, phase_name: str) -> Plan:
         gates=gate_words(phase.gates),
         warnings=(
             *_time_warnings(phase, most_steps * training.step_seconds / 3600),
-            *_space_warnings(phase, weights, disk),
+            *_space_warnings(phase, setting, disk),
         ),
     )
 
@@ -218,14 +226,30 @@ def _time_warnings(phase: Phase, hours: float) -> list[str]:
     ]
 
 
-def _space_warnings(phase: Phase, weights: int | None, disk: int | None) -> list[str]:
+def _setting(phase: Phase, shape: Shape | None) -> Setting | None:
+    """What decides the memory of a step; None where the shape is not known, or has no such targets."""
+    if shape is None or shape.chosen(phase.lora.targets) is None:
+        return None
+    training = phase.training
+    return Setting(
+        shape=shape,
+        precision=phase.precision,
+        quantization=training.quantization,
+        batch=training.batch,
+        accumulation=training.accumulation,
+        length=training.max_length,
+        rank=phase.lora.r,
+        targets=phase.lora.targets,
+        optimizer=training.optimizer,
+        checkpointing=training.checkpointing,
+    )
+
+
+def _space_warnings(phase: Phase, setting: Setting | None, disk: int | None) -> list[str]:
     warnings = []
     machine = phase.accelerator
-    if weights and machine.is_gpu and phase.training.quantization == "none" and weights > machine.memory:
-        warnings.append(
-            f"the base model alone takes {weights / GIB:.1f} GiB of a GPU that has {machine.memory / GIB:.1f} GiB: "
-            'set quantization = "nf4", or take a smaller model'
-        )
+    if setting and machine.is_gpu and setting.memory.total > machine.memory:
+        warnings.append(refusal(setting, machine, PHASE_FILE))
     if disk and disk > machine.disk:
         warnings.append(
             f"the merged base takes {disk / GIB:.1f} GiB of {machine.disk / GIB:.0f} GiB scratch: take a smaller model"

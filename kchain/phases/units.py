@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kchain.phases.accelerators import GIB
+from kchain.phases.memory import Memory
 
 
 def size(count: int) -> str:
@@ -16,6 +17,14 @@ def size(count: int) -> str:
 def memory(count: int) -> str:
     """Bytes as `14.6 GiB`."""
     return f"{count / GIB:.1f} GiB"
+
+
+def memory_words(needed: Memory, available: int) -> str:
+    """A memory plan in one line: `5.2 GiB at most, of 14.6 GiB: weights 0.9, …`, terms under 0.05 GiB left out."""
+    terms = {name: f"{count / GIB:.1f}" for name, count in needed.as_dict().items() if name != "total"}
+    parts = ", ".join(f"{name} {count}" for name, count in terms.items() if count != "0.0")
+    of = f", of {memory(available)}" if available else ""
+    return f"{memory(needed.total)} at most{of}: {parts}"
 
 
 def duration(hours: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from kchain.kernel_metadata.sources import AdapterSource
 from kchain.phases import Chain, Phase, Source
 from kchain.phases.plan import Plan, describe_source, plan
-from kchain.phases.units import duration, memory, size
+from kchain.phases.units import duration, memory, memory_words, size
 from kchain.templates.prose import code, prose, quotation
 
 RECIPES = {
@@ -89,6 +89,8 @@ def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
             f"{duration(planned.timeout_hours)}",
         ),
     ]
+    if planned.memory and planned.gpus:
+        rows.append(("GPU memory", memory_words(planned.memory, planned.gpu_memory)))
     if planned.disk:
         rows.append(("Scratch", f"{size(planned.disk)} for the merged base, written once"))
     if planned.adapter_bytes:

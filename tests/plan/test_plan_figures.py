@@ -11,9 +11,11 @@ import pytest
 
 from kchain.errors import InputError
 from kchain.phases import ACCELERATORS, GIB, Chain, load_chain
+from kchain.phases.memory import Memory
+from kchain.phases.memory import memory as step_memory
 from kchain.phases.models import QWEN25, Shape, model_shape
 from kchain.phases.plan import Plan, plan
-from kchain.phases.units import duration, memory, size
+from kchain.phases.units import duration, memory, memory_words, size
 
 QWEN = "qwen-lm/qwen2.5/transformers/0.5b-instruct/1"
 HUB = '{ name = "hub", huggingface = "h/f", fields = { prompt = "p", completion = "c" }'
@@ -175,7 +177,48 @@ def test_a_phase_longer_than_its_session_is_warned_of_with_a_cure(tmp_path: Path
 def test_a_model_larger_than_the_gpu_is_warned_of_unless_it_is_quantized(tmp_path: Path) -> None:
     big = "qwen-lm/qwen2.5/transformers/14b-instruct/1"
     assert any("27.5 GiB of a GPU that has 14.6 GiB" in text for text in planned(tmp_path, model=big).warnings)
-    assert planned(tmp_path, model=big, rest='[training]\nquantization = "nf4"\n').fits
+    assert planned(tmp_path, model=big, rest='[training]\nquantization = "nf4"\nmax_length = 512\n').fits
+
+
+def test_what_does_not_fit_names_what_does_and_that_really_fits(tmp_path: Path) -> None:
+    big = "qwen-lm/qwen2.5/transformers/7b-instruct/1"
+    quantized = '[training]\nquantization = "nf4"\n'
+    late = planned(tmp_path, model=big, rest=f"{quantized}batch = 4\naccumulation = 4\nmax_length = 2048\n")
+    (warning,) = late.warnings
+    assert late.memory is not None and late.memory.total > late.gpu_memory
+    assert "set batch = 2, accumulation = 8 (13.9 GiB), or max_length = " in warning
+    assert planned(tmp_path, model=big, rest=f"{quantized}batch = 2\naccumulation = 8\nmax_length = 2048\n").fits
+    longest = int(warning.partition("max_length = ")[2].split()[0])
+    for length, fits in ((longest, True), (longest + 64, False)):
+        rest = f"{quantized}batch = 4\naccumulation = 4\nmax_length = {length}\n"
+        assert planned(tmp_path, model=big, rest=rest).fits is fits
+
+
+def test_the_memory_of_a_phase_is_that_of_its_settings(tmp_path: Path) -> None:
+    one = planned(tmp_path)
+    settings = ("fp16", "none", 2, 1024, 16, ("q_proj", "k_proj", "v_proj", "o_proj"), "paged_adamw_8bit", True)
+    assert one.memory == step_memory(QWEN25["0.5b"], *settings)
+    assert one.memory.adapter == one.adapter_bytes
+    assert one.as_dict()["memory"] == one.memory.as_dict()
+
+
+def test_a_given_shape_stands_in_for_what_kchain_does_not_know(tmp_path: Path) -> None:
+    chain = write(tmp_path, model="a/b/c/d/1")
+    found = plan(chain, "two", QWEN25["7b"])
+    assert found.weight_bytes == 2 * QWEN25["7b"].parameters
+    assert found.memory is not None
+    assert any('set quantization = "nf4"' in warning for warning in found.warnings)
+
+
+def test_a_cpu_is_not_measured_against_a_gpu(tmp_path: Path) -> None:
+    big = "qwen-lm/qwen2.5/transformers/14b-instruct/1"
+    one = planned(tmp_path, model=big, chain='accelerator = "cpu"\n')
+    assert one.fits
+    assert one.memory is not None and one.memory.weights == 4 * QWEN25["14b"].parameters
+
+
+def test_targets_that_the_model_has_not_leave_the_memory_open(tmp_path: Path) -> None:
+    assert planned(tmp_path, rest='[lora]\ntargets = ["c_attn"]\n').memory is None
 
 
 def test_a_merged_base_needs_disk_only_where_there_is_something_to_merge(tmp_path: Path) -> None:
@@ -194,7 +237,7 @@ def test_what_moves_grows_by_an_adapter_and_not_by_a_model(tmp_path: Path) -> No
 
 def test_an_unknown_model_leaves_figures_open_and_claims_nothing(tmp_path: Path) -> None:
     one = planned(tmp_path, "two", model="a/b/c/d/1")
-    assert (one.weight_bytes, one.adapter_bytes, one.disk, one.moved, one.whole_model) == (None,) * 5
+    assert (one.weight_bytes, one.memory, one.adapter_bytes, one.disk, one.moved, one.whole_model) == (None,) * 6
     assert one.steps == 4596
     assert one.fits
 
@@ -234,3 +277,10 @@ def test_an_unknown_phase_is_told(tmp_path: Path) -> None:
 )
 def test_figures_are_written_for_people(found: str, words: str) -> None:
     assert found == words
+
+
+def test_a_memory_plan_is_one_line_without_its_trifles() -> None:
+    needed = Memory(5 * GIB, GIB // 100, 2 * GIB, 0, GIB, GIB // 2)
+    line = memory_words(needed, 14 * GIB)
+    assert line == "8.5 GiB at most, of 14.0 GiB: weights 5.0, optimizer 2.0, logits 1.0, margin 0.5"
+    assert memory_words(needed, 0).startswith("8.5 GiB at most: weights")

@@ -153,6 +153,7 @@ def test_a_phase_without_8_bit_parts_does_not_install_bitsandbytes(tmp_path: Pat
         "h/f on Hugging Face (train)",
         "fp16: NvidiaTeslaT4 has no bf16",
         "kchain render second --target kaggle",
+        "5.2 GiB at most, of 14.6 GiB: weights 0.9",
         "for the merged base",
         "the chain goes on only if",
     ],
@@ -173,6 +174,15 @@ def test_the_head_warns_of_a_phase_that_does_not_fit_its_session(tmp_path: Path)
     with (tmp_path / "phases" / "second.toml").open("a") as file:
         file.write("[training]\nepochs = 9\n")
     assert "**Does not fit:**" in head(render(load_chain(tmp_path)))
+
+
+def test_the_head_warns_of_a_step_that_does_not_fit_the_gpu_and_says_what_would(tmp_path: Path) -> None:
+    write_chain(tmp_path)
+    with (tmp_path / "phases" / "second.toml").open("a") as file:
+        file.write("[training]\nbatch = 16\naccumulation = 1\n")
+    words = head(render(load_chain(tmp_path)))
+    assert "**Does not fit:** a step takes" in words
+    assert "set batch = 4, accumulation = 4 (" in words
 
 
 PROGRAM = """
@@ -275,7 +285,7 @@ def _assert_head_holds_together(markdown: str) -> None:
     kinds = [token.type for token in tokens]
     assert kinds.count("heading_open") == 1
     assert kinds.count("table_open") == 3
-    assert kinds.count("tr_open") == 8 + 4 + 8
+    assert kinds.count("tr_open") == 8 + 4 + 9
     assert not {"html_block", "fence", "code_block", "hr", "bullet_list_open", "ordered_list_open"} & set(kinds)
     inline = {child.type for token in tokens if token.children for child in token.children}
     assert not {"html_inline", "image", "link_open", "em_open", "s_open"} & inline

@@ -1,0 +1,129 @@
+"""The memory of a training setting that is typed, not written in a chain: `kchain plan --model-config FILE …`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from kchain.cli.common import console
+from kchain.errors import InputError
+from kchain.phases import GIB, Training, find_root
+from kchain.phases.chain import choose_precision, known_accelerator
+from kchain.phases.fitting import Answer, Setting, answer
+from kchain.phases.model_config import read_shape
+from kchain.phases.schema import ChainTable, Lora
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_PRECISIONS = ("fp16", "bf16", "fp32", "nf4")
+_OPTIMIZERS = ("paged_adamw_8bit", "adamw_8bit", "adamw_torch")
+_DEFAULT_ACCELERATOR = str(ChainTable.model_fields["accelerator"].default)
+_TRAINING = Training()
+_LORA = Lora()
+# What stands beside each term of the table.
+_WORDS = {
+    "weights": "the frozen base model",
+    "adapter": "LoRA weights in fp32",
+    "optimizer": "their gradients and moments",
+    "activations": "kept for the backward pass, and worked on in it",
+    "logits": "scores over the vocabulary and their gradients",
+    "margin": "CUDA, cuBLAS, and what the allocator cannot use",
+}
+
+
+def setting_options(command: Command) -> Command:
+    """Add the options of a setting; the command receives None for those not given."""
+    count = click.IntRange
+    options: list[tuple[str, dict[str, Any], str, object]] = [
+        ("--accelerator", {"metavar": "NAME"}, "Machine shape.", _DEFAULT_ACCELERATOR),
+        ("--precision", {"type": click.Choice(_PRECISIONS)}, "nf4: the base in 4 bits.", "as suits the machine"),
+        ("--batch", {"type": count(1, 512)}, "Examples on the GPU at a time.", _TRAINING.batch),
+        ("--accumulation", {"type": count(1, 1024)}, "Batches per optimizer step.", _TRAINING.accumulation),
+        ("--length", {"type": count(8, 131072)}, "Tokens of an example.", _TRAINING.max_length),
+        ("--rank", {"type": count(1, 512)}, "Rank of the adapter.", _LORA.r),
+        ("--targets", {"metavar": "NAMES"}, "Modules that get an adapter.", ",".join(_LORA.targets)),
+        ("--optimizer", {"type": click.Choice(_OPTIMIZERS)}, "As in [training].", _TRAINING.optimizer),
+        ("--checkpointing/--no-checkpointing", {}, "Compute activations twice, or keep them.", "checkpointing"),
+    ]
+    for name, settings, text, default in reversed(options):
+        command = click.option(name, default=None, help=f"{text}  [default: {default}]", **settings)(command)
+    return command
+
+
+def in_project() -> bool:
+    """Whether the current folder is in a project."""
+    try:
+        find_root(Path.cwd())
+    except InputError:
+        return False
+    return True
+
+
+def work_out_answer(model_config: Path | None, phase: str | None, given: Mapping[str, Any]) -> Answer:
+    """The answer for the options that were typed; those left out are as in a chain without `[training]`.
+
+    Raises:
+        InputError: the options contradict each other, or name what there is not.
+    """
+    names = ", ".join("--no-checkpointing" if value is False else f"--{name}" for name, value in given.items())
+    if model_config is None:
+        raise InputError(f"{names}: needs --model-config FILE", "a chain has these settings in its files")
+    if phase is not None:
+        raise InputError(f"{names}: not together with a phase", f"leave out {phase}, or change the phase's file")
+    shape = read_shape(model_config)
+    word = given.get("precision")
+    try:
+        machine = known_accelerator(given.get("accelerator", _DEFAULT_ACCELERATOR))
+        precision, reason = choose_precision("auto" if word in (None, "nf4") else word, machine)
+    except ValueError as error:
+        raise InputError(str(error).replace('use precision = "auto"', "leave --precision out")) from None
+    setting = Setting(
+        shape=shape,
+        precision=precision,
+        quantization="nf4" if word == "nf4" else "none",
+        batch=given.get("batch", _TRAINING.batch),
+        accumulation=given.get("accumulation", _TRAINING.accumulation),
+        length=given.get("length", _TRAINING.max_length),
+        rank=given.get("rank", _LORA.r),
+        targets=_targets(given.get("targets")),
+        optimizer=given.get("optimizer", _TRAINING.optimizer),
+        checkpointing=given.get("checkpointing", _TRAINING.checkpointing),
+    )
+    return answer(setting, machine, reason.replace("the phase file says", "asked for"))
+
+
+def print_answer(found: Answer) -> None:
+    """The answer as a person reads it."""
+    terms = found.memory.as_dict()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
+    for name, words in _WORDS.items():
+        table.add_row(name, _gib(terms[name]), words)
+    table.add_row("total", Text(_gib(terms["total"]), style="bold"), "at the highest point of a step")
+    if found.available is not None:
+        table.add_row("available", _gib(found.available), "on the GPU that trains")
+    console.print(table)
+    console.print()
+    for reason in found.reasons[:-1]:
+        console.print(Text(reason), soft_wrap=True)
+    console.print(Text(found.reasons[-1], style="yellow" if found.fits is False else "bold"), soft_wrap=True)
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.2f} GiB"
+
+
+def _targets(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return _LORA.targets
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise InputError(f"--targets {text!r}: names of modules, with commas between them", "such as q_proj,v_proj")
+    return names

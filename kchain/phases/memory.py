@@ -1,0 +1,166 @@
+"""GPU memory of one LoRA training step, term by term. Pure arithmetic on a model's shape.
+
+A step has two high points: the loss, when the logits are there, and the backward pass of a layer, when the logits are
+gone again. `Memory` describes the higher one. Batches are taken as full: every example as long as `length`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+
+from kchain.errors import InputError
+from kchain.phases.accelerators import GIB
+from kchain.phases.models import FP32_BYTES, Shape
+
+HALF_BYTES = 2
+# bitsandbytes: 4 bits, an 8-bit constant for 64 weights, an fp32 constant for 256 of those; 0.5 + 1/64 + 4/16384.
+NF4_BYTES = 0.5159
+# bitsandbytes' AdamW8bit: two moments of one byte, each with an fp32 constant for 256 values.
+ADAM_8BIT_BYTES = 2 * (1 + 4 / 256)
+ADAM_BYTES = 2 * FP32_BYTES
+# log_softmax keeps its result; its backward pass has the incoming and the outgoing gradient beside it.
+LOGIT_COPIES = 3
+# tanh and the cast of the softmax in half precision, the softmax in fp32; in fp32 the cast is none and tanh has 4.
+SCORE_BYTES = 8
+# A quarter GiB for what loading leaves in the allocator's pool and cuBLAS takes: published loads are 0.1 to 0.9 GiB
+# above weights and adapter. A quarter for the CUDA context, which counts against what a card calls usable.
+POOL = GIB // 4
+CONTEXT = GIB // 4
+# Blocks of the caching allocator that no tensor fits into; a share of what comes and goes in a step.
+FRAGMENTED = 0.05
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of GPU memory at the highest point of a step.
+
+    Attributes:
+        weights: the frozen base model.
+        adapter: LoRA weights, in fp32.
+        optimizer: their gradients and moments.
+        activations: what the forward pass keeps, and what a layer's backward pass takes beyond `logits`.
+        logits: scores over the vocabulary, with their gradients.
+        margin: CUDA's own share, cuBLAS, and what the allocator cannot use.
+    """
+
+    weights: int
+    adapter: int
+    optimizer: int
+    activations: int
+    logits: int
+    margin: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.adapter + self.optimizer + self.activations + self.logits + self.margin
+
+    @property
+    def load(self) -> int:
+        """What the allocator holds before the first step: comparable with published loads."""
+        return self.weights + self.adapter + POOL
+
+    def as_dict(self) -> dict[str, int]:
+        """The terms and their sum, for `--json`."""
+        return {**asdict(self), "total": self.total}
+
+
+def memory(
+    shape: Shape,
+    precision: str,
+    quantization: str,
+    batch: int,
+    length: int,
+    rank: int,
+    targets: Collection[str],
+    optimizer: str,
+    checkpointing: bool,
+    chunk: int | None = None,
+) -> Memory:
+    """The memory of a step.
+
+    Args:
+        precision: of base and arithmetic: "fp16", "bf16" or "fp32".
+        quantization: of the frozen base: "none" or "nf4".
+        batch, length: examples on the GPU at a time, and tokens of each.
+        optimizer: "paged_adamw_8bit", "adamw_8bit" or "adamw_torch".
+        checkpointing: whether activations are computed again in the backward pass.
+        chunk: positions whose logits exist at a time; None: all of a batch, as in the notebook.
+
+    Raises:
+        InputError: a target is no module of the model.
+    """
+    modules = shape.chosen(targets)
+    adapter = shape.adapter_bytes(rank, targets)
+    if modules is None or adapter is None:
+        unknown = ", ".join(sorted(set(targets) - set(shape.linear)))
+        raise InputError(f"this model has no module {unknown}", f"targets are among {', '.join(shape.linear)}")
+    wide = FP32_BYTES if precision == "fp32" else HALF_BYTES
+    tokens = batch * length
+    logits = logit_bytes(shape, tokens if chunk is None else min(tokens, chunk), wide)
+    kept = layer_bytes(shape, wide, batch, length, rank, modules)
+    working = working_bytes(shape, wide, tokens, length, quantization)
+    # Autocast's half-precision copies of the adapter live as long as the forward pass.
+    copies = adapter // 2 if wide == HALF_BYTES else 0
+    if checkpointing:
+        activations = shape.layers * tokens * shape.hidden * wide + copies + max(0, kept + working - logits)
+    else:
+        activations = shape.layers * kept + copies + max(0, working - logits)
+    state = optimizer_bytes(adapter // FP32_BYTES, optimizer)
+    margin = POOL + CONTEXT + math.ceil(FRAGMENTED * (state + activations + logits))
+    return Memory(weight_bytes(shape, wide, quantization), adapter, state, activations, logits, margin)
+
+
+def weight_bytes(shape: Shape, wide: int, quantization: str) -> int:
+    """Linear weights x 0.5159 (nf4) or x `wide`; embedding, head, biases and norms x `wide` in any case.
+
+    Source: bitsandbytes quantizes nn.Linear but the head; published loads, see docs/memory-plan.md.
+    """
+    linear = shape.linear_parameters
+    stored = math.ceil(linear * NF4_BYTES) if quantization == "nf4" else linear * wide
+    return stored + (shape.parameters - linear) * wide
+
+
+def optimizer_bytes(trainable: int, optimizer: str) -> int:
+    """Trainable weights x (4 for the fp32 gradient + 8 for AdamW's moments in fp32, or 2.03 in 8 bits).
+
+    Source: torch.optim.AdamW; bitsandbytes, blocks of 256. Paged moments count too: they return for every step.
+    """
+    moments = ADAM_BYTES if optimizer == "adamw_torch" else ADAM_8BIT_BYTES
+    return math.ceil(trainable * (FP32_BYTES + moments))
+
+
+def logit_bytes(shape: Shape, positions: int, wide: int) -> int:
+    """Positions x vocabulary x 4 x 3; with softcap the tanh, too.
+
+    Source: torch's cross_entropy; 2.6 copies were measured above what the body took (docs/memory-plan.md).
+    """
+    return positions * shape.vocab * (LOGIT_COPIES * FP32_BYTES + (wide if shape.softcap else 0))
+
+
+def layer_bytes(shape: Shape, wide: int, batch: int, length: int, rank: int, modules: Collection[str]) -> int:
+    """What one layer keeps for its backward pass; the base is frozen, so its linear modules keep nothing.
+
+    A token: 4 x hidden for each norm (fp32); wide x 4 x queries in attention (queries, repeated keys and values,
+    result), and its row of the padding mask where a batch has padding; where scores are capped no fused attention
+    works: all scores are kept, the result and the mask are not; wide x 3 x intermediate (gate, its activation, up);
+    for each target its dropped-out input (wide), what dropout left of it (1) and the rank (wide).
+    Source: what autograd saves of transformers' layers under peft, counted (tests/plan/test_plan_memory.py).
+    """
+    norms = FP32_BYTES * (shape.norms * shape.hidden + (shape.queries + shape.kv if shape.qk_norm else 0))
+    if shape.softcap:
+        attention = wide * 3 * shape.queries + SCORE_BYTES * shape.heads * length
+    else:
+        attention = wide * 4 * shape.queries + (wide * length if batch > 1 else 0)
+    lora = sum((wide + 1) * shape.linear[module][0] + wide * rank for module in modules)
+    return batch * length * (norms + attention + wide * 3 * shape.intermediate + lora)
+
+
+def working_bytes(shape: Shape, wide: int, tokens: int, length: int, quantization: str) -> int:
+    """What a layer's backward pass takes beside what was kept: three gradients of feed-forward width, those of capped
+    scores, and with nf4 the largest weight in full."""
+    scores = SCORE_BYTES * shape.heads * length if shape.softcap else 0
+    whole = max(inputs * outputs for inputs, outputs in shape.linear.values()) * wide if quantization == "nf4" else 0
+    return tokens * (wide * 3 * shape.intermediate + scores) + whole

@@ -1,0 +1,108 @@
+"""The shape of a model from its config.json; the oracle is transformers itself, on an empty model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kchain.errors import InputError
+from kchain.phases.model_config import read_shape, shape_of
+from kchain.phases.models import QWEN25
+
+SMALL = {
+    "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 176, "vocab_size": 500,
+}  # fmt: skip
+# config.json of Qwen/Qwen2.5-0.5B-Instruct, what matters here.
+QWEN = {
+    "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14,
+    "num_hidden_layers": 24, "num_key_value_heads": 2, "tie_word_embeddings": True, "vocab_size": 151936,
+    "torch_dtype": "bfloat16", "rope_theta": 1000000.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, more",
+    [
+        ("Qwen2", {}),
+        ("Qwen2", {"tie_word_embeddings": True}),
+        ("Qwen3", {"head_dim": 32}),
+        ("Qwen3", {"attention_bias": True}),
+        ("Llama", {}),
+        ("Llama", {"attention_bias": True, "mlp_bias": True}),
+        ("Mistral", {"head_dim": 24}),
+        ("Gemma", {"head_dim": 16}),
+        ("Gemma", {}),
+        ("Gemma2", {"head_dim": 32}),
+        ("Gemma3Text", {"head_dim": 32}),
+    ],
+    ids=str,
+)
+def test_every_family_has_as_many_parameters_as_transformers_makes(name: str, more: dict[str, Any]) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{name}Config")(**SMALL, **more, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    shape = shape_of(config.to_dict())
+    assert shape.parameters == sum(weight.numel() for weight in model.parameters())
+    inner = [module for module_name, module in model.named_modules() if module_name.endswith("_proj")]
+    assert shape.linear_parameters == sum(module.weight.numel() for module in inner)
+    assert shape.softcap is (name == "Gemma2")
+
+
+def test_a_published_config_gives_the_shape_of_the_table() -> None:
+    shape = shape_of(QWEN)
+    known = QWEN25["0.5b"]
+    assert shape.parameters == known.parameters == 494_032_768
+    assert shape.linear == known.linear
+
+
+def test_an_old_llama_without_key_value_heads_has_as_many_as_heads() -> None:
+    config = {key: value for key, value in QWEN.items() if key != "num_key_value_heads"} | {"model_type": "llama"}
+    assert shape_of(config).kv == 896
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"model_type": "mixtral"}, "model_type: 'mixtral' is not known; one of qwen2, qwen3, llama"),
+        ({"model_type": None}, "model_type: None is not known"),
+        ({"model_type": ["qwen2"]}, "is not known"),
+        ({"hidden_size": None}, "hidden_size: is missing"),
+        ({"hidden_size": "896"}, "hidden_size: '896' is no number"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers: 0 is no number"),
+        ({"vocab_size": True}, "vocab_size: True is no number"),
+        ({"intermediate_size": 10**30}, "is no number from 1 to 10,000,000"),
+        ({"num_key_value_heads": 3}, "num_attention_heads: 14 is no multiple of num_key_value_heads, 3"),
+        ({"num_attention_heads": 1000, "num_key_value_heads": 1}, "head_dim: 0 is no number"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings: 'yes' is neither true nor false"),
+        ({"quantization_config": {"bits": 4}}, "quantized on disk"),
+        ({"model_type": "gemma3", "text_config": {}}, "gemma3 has more parts than its text decoder"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_not_known_is_refused_by_key(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(QWEN | change))
+    with pytest.raises(InputError) as told:
+        read_shape(path)
+    assert message in told.value.message
+    assert str(path) in told.value.message
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff\xfe", b"[" * 100_000], ids=lambda value: repr(value[:3]))
+def test_a_file_that_is_no_configuration_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="holds no JSON object|is no JSON"):
+        read_shape(path)
+
+
+def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere.json", tmp_path):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_shape(path)
