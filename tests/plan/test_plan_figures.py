@@ -217,10 +217,6 @@ def test_a_cpu_is_not_measured_against_a_gpu(tmp_path: Path) -> None:
     assert one.memory is not None and one.memory.weights == 4 * QWEN25["14b"].parameters
 
 
-def test_targets_that_the_model_has_not_leave_the_memory_open(tmp_path: Path) -> None:
-    assert planned(tmp_path, rest='[lora]\ntargets = ["c_attn"]\n').memory is None
-
-
 def test_a_merged_base_needs_disk_only_where_there_is_something_to_merge(tmp_path: Path) -> None:
     assert planned(tmp_path, "one").disk == 0
     assert planned(tmp_path, "two").disk == 2 * 494_032_768
