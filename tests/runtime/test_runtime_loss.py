@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +244,44 @@ def test_the_trainers_losses_are_the_stock_ones_over_an_accumulation_of_unequal_
     found, _ = run_trainer(adapted(model), Collator(2, keep=True, packed=packed), tmp_path, **steps)
     assert len(found) == 6
     assert found == pytest.approx(stock, abs=1e-5)
+
+
+# One of two processes with four batches each; the first prints the losses.
+PARALLEL = """
+import json, sys
+from pathlib import Path
+sys.path[:0] = json.loads(sys.argv[1])
+import test_runtime_loss
+losses = test_runtime_loss.losses_of_a_run(Path(sys.argv[2]), 4, ddp_backend="gloo", gradient_checkpointing=True)
+if test_runtime_loss.torch.distributed.get_rank() == 0:
+    print("losses", json.dumps(losses))
+"""
+
+
+def losses_of_a_run(folder: Path, accumulation: int, **options: Any) -> list[float]:
+    model = build("tied")
+    spare_logits(model)
+    torch.manual_seed(2)
+    model = get_peft_model(model, LoraConfig(r=4, target_modules=ADAPTER))
+    steps = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation, "num_train_epochs": 2}
+    return run_trainer(model, Collator(2, keep=True, packed=True), folder, **steps, **options)[0]
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+    script = tmp_path / "parallel.py"
+    script.write_text(PARALLEL)
+    paths = json.dumps([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, str(script), paths, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("losses ")]
+    expected = losses_of_a_run(tmp_path, 8)
+    assert len(expected) == 4
+    assert json.loads(line.removeprefix("losses ")) == pytest.approx(expected, abs=1e-5)
 
 
 def test_loss_and_accuracy_of_the_validation_split_are_those_of_the_full_logits() -> None:
