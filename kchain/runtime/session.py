@@ -134,7 +134,7 @@ class Session:
             training = self.parameters["training"]
             base = model.load_base(self.base, training["precision"], training["quantization"])
             tokenizer.force_on_model(base, self.parameters["pad"])
-            self.collate = train.collator(base, self.parameters["pad"]["id"])
+            self.collate = train.prepare(base, self.parameters["pad"]["id"])
             self.model = model.add_lora(base, self.parameters["lora"], self.parameters["seed"])
             limit = self.parameters["session_timeout"]
             deadline = self.began + limit - min(RESERVE * limit, MOST_RESERVE)

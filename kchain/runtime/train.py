@@ -17,6 +17,8 @@ from .collate import Collator
 from .encode import Encoded
 from .events import emit, peak_memory
 from .failure import Stop
+from .loss import spare_logits
+from .trial import can_pack
 
 # A run is slow when its mean step takes longer than this many times the plan, judged without the first steps.
 SLOW = 2.0
@@ -186,6 +188,12 @@ def arguments(parameters: dict[str, Any], scratch: Path) -> TrainingArguments:
     )
 
 
-def collator(model: Any, pad_id: int) -> Collator:
-    """The collator for a base model; the head is spared where the model's forward can be told to."""
-    return Collator(pad_id, keep="logits_to_keep" in inspect.signature(type(model).forward).parameters)
+def prepare(model: Any, pad_id: int) -> Collator:
+    """Makes a bare base model spare its logits, and chooses how its examples become batches."""
+    packed = can_pack(model)
+    collate = Collator(
+        pad_id, keep="logits_to_keep" in inspect.signature(type(model).forward).parameters, packed=packed
+    )
+    spared = spare_logits(model)
+    emit("batches", packed=packed, logits_spared=spared)
+    return collate
