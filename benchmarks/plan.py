@@ -40,7 +40,7 @@ QWEN_README = "QwenLM/Qwen README, profiling (A100)"
 UNSLOTH = "Unsloth notebook (T4)"
 LITGPT = "litgpt config_hub README (A10G)"
 TORCHTUNE = "torchtune README"
-MEASURED = "measured on a CPU, shared/training.md section 6"
+MEASURED = "measured on a CPU"
 
 
 @dataclass(frozen=True)

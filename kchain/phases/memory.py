@@ -87,7 +87,7 @@ def memory(
         batch, length: examples on the GPU at a time, and tokens of each.
         optimizer: "paged_adamw_8bit", "adamw_8bit" or "adamw_torch".
         checkpointing: whether activations are computed again in the backward pass.
-        chunk: positions whose logits exist at a time; None: all of a batch, as in the notebook.
+        chunk: positions whose logits exist at a time; None: all of a batch.
 
     Raises:
         InputError: a target is no module of the model.

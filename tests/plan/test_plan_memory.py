@@ -35,7 +35,7 @@ def of(**changes: Any) -> Memory:
     ids=["Qwen2.5-7B nf4", "Llama-3-8B nf4", "Qwen3-4B fp16"],
 )
 def test_the_load_is_near_the_published_load(shape: Shape, quantization: str, published: float) -> None:
-    """GiB as CUDA's allocator reported them on a T4 (shared/training.md, Unsloth's notebooks)."""
+    """GiB as CUDA's allocator reported them on a T4 (published Unsloth notebooks)."""
     load = of(shape=shape, quantization=quantization).load / GIB
     assert published - 0.8 <= load <= published + 0.3
 
