@@ -10,23 +10,12 @@ from kchain.demo.samples import MODEL, SAMPLES
 from kchain.errors import InputError
 from kchain.phases import CHAIN_FILE, Chain, load_chain
 from kchain.phases.init import make_project
+from kchain.server import launch
 
 OWNER = "demo"
 EXAMPLE = "tiny"
 # What the server and the notebooks import here, and the core install lacks.
-NEEDED = (
-    "accelerate",
-    "ipykernel",
-    "papermill",
-    "peft",
-    "psutil",
-    "safetensors",
-    "starlette",
-    "tokenizers",
-    "torch",
-    "transformers",
-    "uvicorn",
-)
+NEEDED = (*launch.NEEDED, "accelerate", "peft", "safetensors", "tokenizers", "torch", "transformers")
 
 
 def open_project(folder: Path) -> Chain:

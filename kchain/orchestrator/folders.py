@@ -1,7 +1,7 @@
 """The bundle folders of a chain on one target: rendered, written, read again, and copied for a push.
 
 What is pushed is what lies on the disk; what lies on the disk must be what renders now and what a person reviewed.
-Rendering imports jupytext, so it happens only when a bundle is asked for.
+Rendering imports nbformat and jinja2, so it happens only when a bundle is asked for.
 """
 
 from __future__ import annotations

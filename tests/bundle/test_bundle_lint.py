@@ -338,7 +338,8 @@ def test_metadata_that_names_another_file_is_found(tmp_path: Path) -> None:
 def test_any_value_of_any_key_leaves_no_traceback(tmp_path: Path) -> None:
     for key in METADATA:
         for value in (0, True, "", [], [[]], {}, [None], "x" * 5000):
-            lint(write_folder(tmp_path, "x = 1", **{key: value}))
+            found = lint(write_folder(tmp_path, "x = 1", **{key: value}))
+            assert all(finding.cure for finding in found), (key, value)
 
 
 def test_an_old_notebook_format_is_found(tmp_path: Path) -> None:

@@ -65,4 +65,5 @@ def test_an_unreadable_note_does_not_hide_that_it_is_locked(tmp_path: Path) -> N
 
 def test_two_projects_do_not_lock_each_other(tmp_path: Path) -> None:
     with driver_lock(tmp_path / "a"), driver_lock(tmp_path / "b"):
-        pass
+        assert (tmp_path / "a" / LOCK).is_file()
+        assert (tmp_path / "b" / LOCK).is_file()

@@ -145,7 +145,8 @@ def test_a_terminal_shows_a_bar_with_loss_and_time_left() -> None:
 
 
 def test_strange_events_do_not_stop_a_watch() -> None:
-    with Terminal(Console(file=io.StringIO())) as terminal:
+    printed = io.StringIO()
+    with Terminal(Console(file=printed)) as terminal:
         for event in (
             {"event": "step"},
             {"event": "new in a later kchain"},
@@ -153,6 +154,8 @@ def test_strange_events_do_not_stop_a_watch() -> None:
             {"event": "step", "loss": "x"},
         ):
             terminal.event("one", event)
+        terminal.note("one", "still here")
+    assert "still here" in printed.getvalue()
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(4, "4 s"), (600, "10 min"), (11520, "3.2 h")])
