@@ -71,10 +71,15 @@ class Order:
 
     def batches(self, step: int) -> list[list[int]]:
         """The batches of a step over all processes; process r takes r, r + processes and so on."""
-        chosen = sorted(self.examples(step), key=lambda index: (-self.lengths[index], index))
-        count = self._rounds(len(chosen)) * self.share.processes
-        batches = self._dealt(chosen, count) if self.packed else self._of_like_lengths(chosen, count)
-        return [batch or [len(self.lengths)] for batch in batches]
+        chosen = self.examples(step)
+        rounds, processes = self._rounds(len(chosen)), self.share.processes
+        if self.packed:
+            dealt = deal([self.lengths[index] for index in chosen], rounds * processes, self.share.batch)
+        else:
+            dealt = self._of_like_lengths(chosen, rounds * processes)
+        batches = [[chosen[place] for place in places] for places in dealt]
+        ranks = deal([self.weight(batch) for batch in batches], processes, rounds)
+        return [batches[number] or [len(self.lengths)] for turn in zip(*ranks, strict=True) for number in turn]
 
     def heaviest(self, steps: int) -> list[int]:
         """The batch that needs the most memory in so many steps."""
@@ -89,20 +94,23 @@ class Order:
         """How many times each process takes a batch, so that they take so many examples."""
         return math.ceil(examples / (self.share.batch * self.share.processes))
 
-    def _dealt(self, by_length: Sequence[int], count: int) -> list[list[int]]:
-        """Each example, longest first, goes to the batch with the fewest tokens that has room for it."""
-        batches: list[list[int]] = [[] for _ in range(count)]
-        open_ = [(0, number) for number in range(count)]
-        for index in by_length:
-            tokens, number = heapq.heappop(open_)
-            batches[number].append(index)
-            if len(batches[number]) < self.share.batch:
-                heapq.heappush(open_, (tokens + self.lengths[index], number))
-        return batches
-
-    def _of_like_lengths(self, by_length: Sequence[int], count: int) -> list[list[int]]:
+    def _of_like_lengths(self, chosen: Sequence[int], count: int) -> list[list[int]]:
+        """Places of the examples in `chosen`, in batches from the longest examples to the shortest."""
         size = self.share.batch
-        return [list(by_length[number * size : (number + 1) * size]) for number in range(count)]
+        places = sorted(range(len(chosen)), key=lambda place: -self.lengths[chosen[place]])
+        return [places[number * size : (number + 1) * size] for number in range(count)]
+
+
+def deal(weights: Sequence[int], hands: int, room: int) -> list[list[int]]:
+    """Places of the weights, dealt to hands with room for so many: each, heaviest first, to the lightest hand."""
+    dealt: list[list[int]] = [[] for _ in range(hands)]
+    lightest = [(0, number) for number in range(hands)]
+    for place in sorted(range(len(weights)), key=lambda place: -weights[place]):
+        weight, number = heapq.heappop(lightest)
+        dealt[number].append(place)
+        if len(dealt[number]) < room:
+            heapq.heappush(lightest, (weight + weights[place], number))
+    return dealt
 
 
 def smaller(share: Share) -> Share | None:
