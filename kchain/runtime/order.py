@@ -32,7 +32,7 @@ class Order:
     """The batch sampler of one process.
 
     The examples of a step are dealt out so that all batches, and so all processes, have nearly the same number of
-    tokens: processes wait for the slowest of them at the end of a step. Padded batches are made of like lengths instead.
+    tokens: processes wait for the slowest of them at the end of a step. Padded batches are of like lengths instead.
 
     Args:
         lengths: tokens of each example.
@@ -115,8 +115,6 @@ def deal(weights: Sequence[int], hands: int, room: int) -> list[list[int]]:
 
 def smaller(share: Share) -> Share | None:
     """About half the batch, for the same examples in a step; None when a batch is one example already."""
-    fitting = (
-        batch for batch in range(share.batch // 2, 0, -1) if share.effective % (batch * share.processes) == 0
-    )
+    fitting = (batch for batch in range(share.batch // 2, 0, -1) if share.effective % (batch * share.processes) == 0)
     batch = next(fitting, None)
     return None if batch is None else Share(share.effective, batch, share.processes, share.rank)
