@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
-from . import data, install, preflight
+from . import data, install, locate, preflight
 from .adapters import RESULT, find
 from .events import emit, peak_memory
 from .failure import Stop, explain
@@ -87,7 +87,7 @@ class Session:
             preflight.check_model(self.base)
             for source in self.parameters["data"]["sources"]:
                 if source["kind"] != "huggingface" and not source.get("optional"):
-                    data.source_file(self.paths, source)
+                    locate.source_files(self.paths, source)
             self.adapters = find(self.paths, self.parameters)
             base_bytes = preflight.weight_bytes(self.base)
             preflight.check_disk(self.paths.scratch, base_bytes if self.adapters else 0)
