@@ -184,24 +184,24 @@ RECIPES: dict[str, tuple[tuple[frozenset[str], ...], frozenset[str]]] = {
 
 
 class Quality(Strict):
-    """`[data.quality]`: the share of examples with a fault up to which a phase trains; leave one out to use its default.
+    """`[data.quality]`: the share of examples with a fault up to which a phase trains.
 
-    1.0 never stops a phase: for what may be right in some data (numbers as answers, several languages) or is a guess.
+    1.0 never stops a phase: where the fault is none in this data (numbers are the answers, several languages).
     """
 
     bare_numbers: Fraction = Field(0.02, description="answers that are a number and nothing else")
-    empty: Fraction = Field(0.0, description="answers without a letter, digit or sign")
-    truncated: Fraction = Field(0.2, description="answers that end in the middle of a word, a sentence or a code block")
-    repeated: Fraction = Field(0.2, description="answers that many examples share")
+    empty: Fraction = Field(0.01, description="answers without any text")
+    truncated: Fraction = Field(0.2, description="answers that end inside a code block or a sentence (a guess)")
+    repeated: Fraction = Field(0.5, description="answers that ten or more examples, and 0.5 % of all, share")
     loops: Fraction = Field(0.02, description="answers that say the same over and over")
     copied: Fraction = Field(0.1, description="answers that only repeat the prompt")
-    odd_language: Fraction = Field(0.1, description="answers in a language or script that few others are in")
+    odd_language: Fraction = Field(0.1, description="answers in a language or script that less than a tenth are in")
     odd_length: Fraction = Field(0.1, description="answers far longer or shorter than the others")
-    role_order: Fraction = Field(0.0, description="conversations that do not go user, assistant, user, assistant")
-    leaked_templates: Fraction = Field(0.0, description="examples with marks of a chat template in their text")
+    role_order: Fraction = Field(0.01, description="conversations that do not go user, assistant, user, assistant")
+    leaked_templates: Fraction = Field(0.01, description="examples with marks of a chat template in their text")
     too_long: Fraction = Field(0.5, description="examples longer than training.max_length, which are cut")
-    overlap: Fraction = Field(0.1, description="examples to judge by whose prompt is also trained on")
-    broken: Fraction = Field(0.5, description="rows of a source that could not be used")
+    overlap: Fraction = Field(0.5, description="examples to judge by whose prompt is also trained on")
+    broken: Fraction = Field(0.5, description="rows that could not be used, of all rows of the sources that were read")
 
 
 class Data(Strict):

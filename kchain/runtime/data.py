@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .conditions import alternatives, condition, pick
@@ -172,9 +171,7 @@ def _count(reports: list[Report], offered: list[tuple[bytes, Entry]], used: list
             report.capped = report.read - report.kept - report.filtered - report.broken - report.duplicates
 
 
-def split(
-    entries: list[Entry], share: float, most: int, seed: int
-) -> tuple[list[Entry], list[Entry]]:
+def split(entries: list[Entry], share: float, most: int, seed: int) -> tuple[list[Entry], list[Entry]]:
     """Entries to train on and to judge by, as their content says: who is on one side stays there when others come.
 
     With more than `most` on the side to judge by, the rest of them is on neither side, since it may be judged by when
@@ -227,4 +224,3 @@ def _rows(paths: Paths, source: dict[str, Any]) -> Iterator[tuple[str, int, Row 
     for path in source_files(paths, source):
         for number, row in rows(path):
             yield path.name, number, row
-

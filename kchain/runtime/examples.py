@@ -20,7 +20,7 @@ def text(value: Any) -> str:
     if value is None or value is MISSING:
         return ""
     told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return told.encode("utf-8", "replace").decode("utf-8")
+    return told if told.isascii() else told.encode("utf-8", "replace").decode("utf-8")
 
 
 def lookup(row: Row, column: str) -> Any:

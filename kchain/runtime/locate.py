@@ -63,9 +63,13 @@ def _absent(folder: Path, name: str | None, split: str | None, readable: list[Pa
         reason = f"there is no file {folder / name}; {listed}"
         return Stop(reason, "correct the source's file; upper and lower case count")
     if readable and split is not None:
-        return Stop(f"no file of {folder} is named after the split {split}; {listed}", "set file or split in the source")
+        return Stop(
+            f"no file of {folder} is named after the split {split}; {listed}", "set file or split in the source"
+        )
     found = "several files that can be read" if readable else f"no file that can be read ({', '.join(READERS)})"
-    return Stop(f"the source names no file, and {folder} holds {found}: {listed}", "set file in the source to one of them")
+    return Stop(
+        f"the source names no file, and {folder} holds {found}: {listed}", "set file in the source to one of them"
+    )
 
 
 def _readable(folder: Path) -> list[Path]:

@@ -10,12 +10,12 @@ import hashlib
 import heapq
 import json
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from .examples import Example, text
 
 LOTS = 2**64  # a lot is one of so many
+_END = " \0 "  # between two texts; blanks, so that white space at their ends makes no difference
 
 
 def normalized(words: str) -> str:
@@ -40,24 +40,29 @@ class Content:
 
 def content(example: Example, exact: bool = False) -> Content:
     """The fingerprints of an example; `exact`: duplicates are equal to the letter."""
-    said = hashlib.blake2b(_parts(example, False, normalized), digest_size=16)
-    whole = hashlib.blake2b(_parts(example, False, str), digest_size=16) if exact else said.copy()
-    whole.update(b"\0" + _parts(example, True, str if exact else normalized))
-    return Content(said.digest(), whole.digest())
+    said, around = _said(example), _around(example)
+    told = normalized(said).encode()
+    whole = f"{said}{_END}{around}".encode() if exact else told + normalized(f"{_END}{around}").encode()
+    return Content(_digest(told), _digest(whole))
 
 
-def _parts(example: Example, around: bool, form: Callable[[str], str]) -> bytes:
-    """What is said in an example, or what is around it: the system prompt and whatever else the recipe put in."""
-    if around:
-        more = [example[name] for name in sorted(example) if name not in ("text", "messages")]
-        told = [text(turn["content"]) for turn in example.get("messages", ()) if turn["role"] == "system"]
-        parts = [json.dumps(more, default=str) if more else "", *told]
-    elif "text" in example:
-        parts = [example["text"]]
-    else:
-        turns = (turn for turn in example["messages"] if turn["role"] != "system")
-        parts = [part for turn in turns for part in (turn["role"], text(turn["content"]))]
-    return "\0".join(map(form, parts)).encode()
+def _digest(told: bytes) -> bytes:
+    return hashlib.blake2b(told, digest_size=16).digest()
+
+
+def _said(example: Example) -> str:
+    """Who says what in an example, without the system prompt."""
+    if "text" in example:
+        return text(example["text"])
+    turns = (turn for turn in example["messages"] if turn["role"] != "system")
+    return _END.join([f"{turn['role']}{_END}{text(turn['content'])}" for turn in turns])
+
+
+def _around(example: Example) -> str:
+    """The system prompt, and whatever else a recipe puts into an example."""
+    more = [example[name] for name in sorted(example) if name not in ("text", "messages")]
+    told = [text(turn["content"]) for turn in example.get("messages", ()) if turn["role"] == "system"]
+    return _END.join([json.dumps(more, default=str) if more else "", *told])
 
 
 class Lottery:

@@ -1,7 +1,8 @@
 """Rows out of files, one at a time: JSON lines, JSON, CSV, Parquet, and data sets of Hugging Face.
 
-A reader gives (number, row) for each row, where `number` is the line of the file (the row, where there are no lines), and
-a `Broken` in place of a row that cannot be read. So every row is accounted for, and memory does not grow with the file.
+A reader gives (number, row) for each row, where `number` is the line of the file (the row, where there are no lines),
+and a `Broken` in place of a row that cannot be read. So every row is accounted for, and memory does not grow with the
+file.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .failure import Stop
 
@@ -36,6 +37,7 @@ FOREIGN = {
     b"\xfe\xff": "UTF-16 text",
 }
 _SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,16 @@ def huggingface(name: str, subset: str | None, split: str) -> Rows:
     yield from enumerate((row for table in tables for row in table.to_pylist()), start=1)
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
     with path.open("rb") as file:
         beginning = file.read(6)
     if beginning.startswith(GZIP):
         return gzip.open(path, "rb")
     for magic, what in FOREIGN.items():
         if beginning.startswith(magic):
-            raise Stop(f"{path.name} is {what}, although its name says otherwise", "unpack it, or save it as UTF-8 text")
+            raise Stop(
+                f"{path.name} is {what}, although its name says otherwise", "unpack it, or save it as UTF-8 text"
+            )
     return path.open("rb")
 
 
@@ -148,24 +152,16 @@ def _array(path: Path) -> Iterator[Any]:
 
 def _elements(file: io.TextIOBase) -> Iterator[Any]:
     """The elements of a JSON array; holds one chunk and one element in memory."""
-    decode = json.JSONDecoder().raw_decode
-    text, separator = file.read(CHUNK).lstrip()[1:], "]"
-    at = 0
+    text, at, first = file.read(CHUNK).lstrip()[1:], 0, True
     while True:
-        at = _SPACE.match(text, at).end()  # type: ignore[union-attr]  # matches nothing at least
         try:
-            if text[at] == "]" and separator != "[":
-                if text[at + 1 :].strip() or file.read(CHUNK).strip():
-                    raise ValueError("there is more after the end of the array")
-                return
-            start = at
-            if separator == ",":
-                if text[at] != ",":
-                    raise ValueError(f"a comma was due, and there is {text[at]!r}")
-                start = _SPACE.match(text, at + 1).end()  # type: ignore[union-attr]
-            value, end = decode(text, start)
-            if end == len(text):
-                raise IndexError  # a number may go on in the next chunk
+            at = _skip(text, at)
+            if text[at] == "]":
+                break
+            if not first and text[at] != ",":
+                raise ValueError(f"a comma was due, and there is {text[at]!r}")
+            value, end = _DECODER.raw_decode(text, at if first else _skip(text, at + 1))
+            text[end]  # at the end of the chunk, a number may go on in the next one
         except (IndexError, json.JSONDecodeError) as error:
             more = file.read(max(CHUNK, len(text) - at)) if len(text) - at < LARGEST else ""
             if not more:
@@ -173,7 +169,15 @@ def _elements(file: io.TextIOBase) -> Iterator[Any]:
             text, at = text[at:] + more, 0
             continue
         yield value
-        at, separator = end, ","
+        at, first = end, False
+    if text[at + 1 :].strip() or file.read(CHUNK).strip():
+        raise ValueError("there is more after the end of the array")
+
+
+def _skip(text: str, at: int) -> int:
+    """The next place that is no white space."""
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
 
 
 def _csv(path: Path) -> Rows:

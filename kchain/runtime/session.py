@@ -62,6 +62,7 @@ class Session:
             "adapter": None,
             "metrics": {**dict.fromkeys(METRICS), "all_epochs": False},
             "examples": {},
+            "quality": {},
             "moved": {},
             "versions": {},
             "probe": None,
@@ -125,6 +126,20 @@ class Session:
                 "sources": [report.counts() for report in self.mix.reports],
             }
             emit("examples", first=encode.describe(self.examples[0], self.tokenizer), **self.result["examples"])
+
+    def check_data(self) -> None:
+        """Looks at the examples before hours are spent on them; stops where more are bad than the phase allows."""
+        with self._stage("quality"):
+            from . import quality
+
+            lengths = [len(example) for example in self.examples]
+            cap, cut = self.parameters["training"]["max_length"], self.result["examples"]["truncated"]
+            found = quality.examine(self.mix, quality.Tokens(lengths, cap, cut))
+            self.result["quality"] = found
+            emit("quality", **found)
+            bad = quality.problems(found, self.parameters["data"]["quality"])
+            if bad:
+                raise Stop("; ".join(bad), quality.advice(found, self.parameters["data"]["quality"]))
 
     def train(self) -> None:
         """Trains the adapter and saves it at once: hours of work are on the disk before anything else can fail."""

@@ -166,6 +166,7 @@ def run_session(values: dict[str, Any]) -> Any:
     run.preflight()
     run.merge()
     run.load_data()
+    run.check_data()
     run.train()
     run.evaluate()
     run.save()

@@ -280,7 +280,7 @@ run = session.start(PARAMETERS, "b" * 64)
 run.install()
 heavy = {"torch", "transformers", "peft", "bitsandbytes", "datasets"} & set(sys.modules)
 print("imported before the install is over:", sorted(heavy), flush=True)
-run.preflight(); run.merge(); run.load_data()
+run.preflight(); run.merge(); run.load_data(); run.check_data()
 exec(sys.argv[2])
 run.train(); run.evaluate(); run.save()
 """
