@@ -19,8 +19,9 @@ def source_files(paths: Paths, source: dict[str, Any]) -> list[Path]:
     Raises:
         Stop: the data set is not mounted, or there is no such file.
     """
-    if source["kind"] == "path":  # a file of this machine: `kchain data check`
-        return [Path(source["file"])]
+    if source["kind"] == "path":  # of this machine: `kchain data check`
+        place = Path(source["place"])
+        return [place] if place.is_file() else find_files(place, source["file"], source["split"])
     if source["kind"] == "project":
         return find_files(paths.scratch / "project", source["file"], None)
     return find_files(paths.mount("dataset", source["dataset"]), source["file"], source["split"])

@@ -35,14 +35,15 @@ def parameters(chain: Chain, phase_name: str, target: str, sources: Iterable[Ada
         "lineage": [asdict(source) for source in sources],
         "lora": {**phase.lora.model_dump(), "targets": list(phase.lora.targets)},
         "training": {**phase.training.model_dump(), "precision": phase.precision},
-        "data": _data(phase),
+        "data": data_table(phase),
         "accelerator": _accelerator(phase.accelerator),
         "session_timeout": phase.session_timeout,
         "environment": _environment(phase.training, target),
     }
 
 
-def _data(phase: Phase) -> dict[str, Any]:
+def data_table(phase: Phase) -> dict[str, Any]:
+    """What the runtime is told of a phase's data."""
     data = phase.data.model_dump(exclude={"sources"})
     return {**data, "sources": [_source(source) for source in phase.data.sources]}
 
