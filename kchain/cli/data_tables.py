@@ -26,6 +26,9 @@ def print_checked(console: Console, one: Checked) -> None:
     # Whole lines, also where the terminal is narrow: it may wrap them.
     wide = Console(file=console.file, width=max(console.width, WIDTH), force_terminal=console.is_terminal)
     wide.print(_sources(one), highlight=False)
+    for source in found["sources"]:
+        if source["error"]:
+            console.print(f"source {source['name']} is skipped: {source['error']}", markup=False, soft_wrap=True)
     wide.print(_faults(one), highlight=False)
     for what, lengths in (("examples", found["lengths"]), ("answers", found["answers"])):
         cap = f", cut at {lengths['cap']:,}" if lengths["cap"] else ""
@@ -43,9 +46,9 @@ def print_checked(console: Console, one: Checked) -> None:
 
 
 def _sources(one: Checked) -> Table:
-    table = _table("source", *COUNTS, "error")
+    table = _table("source", *COUNTS)
     for source in one.found["sources"]:
-        table.add_row(source["name"], *(f"{source[count]:,}" for count in COUNTS), source["error"] or "")
+        table.add_row(Text(source["name"]), *(f"{source[count]:,}" for count in COUNTS))
     return table
 
 
@@ -81,6 +84,6 @@ def _print_rejected(console: Console, one: Checked) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        words = column in ("error", "meaning") or number == 0
+        words = column == "meaning" or number == 0
         table.add_column(column, justify="left" if words else "right", no_wrap=True)
     return table

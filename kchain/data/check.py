@@ -74,7 +74,9 @@ def check_phase(
         InputError: there is no such phase or source, no source is here, or a source that must not fail did.
     """
     table = data_table(chain.phase(phase))
-    found = {source["name"]: _here(chain.root, source, places, download) for source in table["sources"]}
+    files = {source.name: source.file for source in chain.phase(phase).data.sources if source.kind == "project"}
+    own = {name: chain.root / file for name, file in files.items() if file}
+    found = {source["name"]: _here(chain.root, source, {**own, **places}, download) for source in table["sources"]}
     if unknown := sorted(set(places) - set(found)):
         raise InputError(f"{phase} has no source {', '.join(unknown)}", f"its sources: {', '.join(found)}")
     here = [source for source in found.values() if source]
@@ -120,8 +122,6 @@ def _here(root: Path, source: Mapping[str, Any], places: Mapping[str, Path], dow
     """The source as it can be read on this machine; None where it cannot."""
     if source["name"] in places:
         return {**source, "kind": "path", "place": str(places[source["name"]])}
-    if source["kind"] == "project":
-        return {**source, "kind": "path", "place": str(root / source["file"])}
     if source["kind"] == "huggingface":
         return dict(source) if download else None
     versions = dataset_folder(root / SERVER, *source["dataset"].split("/"))

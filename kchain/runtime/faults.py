@@ -40,6 +40,12 @@ def pairs(example: Example) -> list[tuple[str, str]]:
     return found
 
 
+def asked(example: Example) -> str:
+    """Everything that the user says in an example, normalized; empty for a plain text."""
+    turns = example.get("messages", ())
+    return normalized(" \0 ".join(text(turn["content"]) for turn in turns if turn["role"] == "user"))
+
+
 def is_bare_number(answer: str) -> bool:
     """A number and nothing else: "0", "1.", "12 %"."""
     return len(answer) < 40 and _NUMBER.fullmatch(answer.strip()) is not None

@@ -175,9 +175,9 @@ def _example_faults(mix: Mix, examples: list[Example], answers: list[Answer]) ->
 
     chats = [number for number, example in enumerate(examples) if "messages" in example]
     wrong = [n for n in chats if faults.is_out_of_order([turn["role"] for turn in examples[n]["messages"]])]
-    trained = {normalized(answer.prompt) for answer in answers if answer.example < len(mix.train)}
+    trained = set(map(faults.asked, mix.train)) - {""}
     judged = range(len(mix.train), len(examples))
-    both = [n for n in judged if n in first and first[n].prompt and normalized(first[n].prompt) in trained]
+    both = [number for number in judged if faults.asked(examples[number]) in trained]
     leaking = (number for number, example in enumerate(examples) if faults.leaks(example))
     return {
         "role_order": shown(wrong, len(chats)),

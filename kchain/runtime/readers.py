@@ -165,7 +165,8 @@ def _elements(file: io.TextIOBase) -> Iterator[Any]:
         except (IndexError, json.JSONDecodeError) as error:
             more = file.read(max(CHUNK, len(text) - at)) if len(text) - at < LARGEST else ""
             if not more:
-                raise ValueError(str(error) if isinstance(error, ValueError) else "it ends in the middle") from error
+                # Its place would count from the beginning of the chunk.
+                raise ValueError(error.msg if isinstance(error, ValueError) else "it ends in the middle") from error
             text, at = text[at:] + more, 0
             continue
         yield value

@@ -8,6 +8,7 @@ from typing import Any
 
 from kchain.kernel_metadata.sources import AdapterSource
 from kchain.phases import Accelerator, Chain, Phase, Source, Training
+from kchain.phases.project_files import travels_as
 
 # What Kaggle's image lacks and what in it must go (docker-python 78aaa43, August 2026: torch 2.10, peft 0.19.1,
 # torchao 0.10.0, no bitsandbytes). bitsandbytes asks for torch >= 2.4 and no more, so the image's torch stays.
@@ -50,6 +51,8 @@ def data_table(phase: Phase) -> dict[str, Any]:
 
 def _source(source: Source) -> dict[str, Any]:
     table = source.model_dump(mode="json")
+    if source.kind == "project" and source.file:
+        table["file"] = travels_as(source.file)
     return {"name": table.pop("name"), "kind": source.kind, **table}
 
 

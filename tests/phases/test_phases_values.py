@@ -144,7 +144,7 @@ def test_a_title_of_two_lines_is_refused(tmp_path: Path) -> None:
         ("/etc/own.jsonl", "outside the project"),
         ("data/../own.jsonl", "without '.', '..'"),
         ("./own.jsonl", "without '.', '..'"),
-        ("own.csv", "is no .jsonl file"),
+        ("own.xlsx", "is none of .jsonl, .ndjson, .json, .csv, .tsv, .parquet"),
         ("missing.jsonl", "cannot be read"),
         ("data.jsonl", "cannot be read"),
     ],
