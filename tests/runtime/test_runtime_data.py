@@ -44,7 +44,7 @@ def project(paths: Paths, rows: list[Any], **changes: Any) -> dict[str, Any]:
     return source(file="rows.jsonl", **changes)
 
 
-def where(column: str, **test: Any) -> list[dict[str, Any]]:
+def where(column: Any, **test: Any) -> list[dict[str, Any]]:
     empty = {"equals": None, "any_of": None, "contains": None, "matches": None, "negate": False}
     return [{"column": column, **empty, **test}]
 
@@ -59,6 +59,11 @@ def where(column: str, **test: Any) -> list[dict[str, Any]]:
         (where("language", matches="^(bash|Shell)$", negate=True), ["print(1)"]),
         (where("meta.level", equals=2), ["print(1)", "wc -l"]),
         (where("meta.tags.kind", equals="files"), ["ls"]),
+        (where(["dialect", "language"], equals="bash"), ["ls"]),
+        (where("answer", max_characters=2), ["ls"]),
+        (where("answer", min_characters=3, max_characters=5), ["wc -l"]),
+        (where("answer", min_words=2), ["wc -l"]),
+        (where("answer", max_words=1, negate=True), ["wc -l"]),
         (where("meta.level", equals=2) + where("language", equals="python"), ["print(1)"]),
     ],
 )
@@ -163,6 +168,16 @@ def test_a_column_that_no_row_has_stops_and_names_those_there_are(paths: Paths) 
     assert "ask, answer, language, meta" in caught.value.cure
 
 
+def test_the_first_column_of_several_that_holds_something_counts(paths: Paths) -> None:
+    rows = [{"ask": "a", "out": "1"}, {"ask": "b", "out": " ", "told": {"by": "2"}}, {"ask": "c", "out": None}]
+    fields = {"prompt": "ask", "completion": ["out", "told.by", "nowhere"]}
+    mix = load(paths, project(paths, rows, fields=fields))
+    assert answers(mix) == ["1", "2"]
+    assert mix.reports[0].broken == 1
+    with pytest.raises(Stop, match="no row has the column nowhere or never"):
+        load(paths, project(paths, rows, fields={"prompt": "ask", "completion": ["nowhere", "never"]}))
+
+
 def test_a_condition_on_a_column_that_no_row_has_stops_even_when_negated(paths: Paths) -> None:
     with pytest.raises(Stop, match="no row has the column lang"):
         load(paths, project(paths, ROWS, where=where("lang", equals="bash", negate=True)))
@@ -220,6 +235,32 @@ def test_a_data_set_with_several_readable_files_stops_and_lists_them(paths: Path
     write_jsonl(paths.input / "shell-set" / "more" / "test.jsonl", ROWS)
     with pytest.raises(Stop, match=r"several files that can be read: there is more/test\.jsonl, train\.jsonl"):
         load(paths, source(**UNNAMED))
+
+
+@pytest.mark.parametrize(
+    ("choice", "found"),
+    [
+        ({"file": "data/*.jsonl"}, ["0", "1", "9"]),
+        ({"file": "data/train-*"}, ["0", "1"]),
+        ({"split": "train"}, ["0", "1"]),
+        ({"split": "test"}, ["9"]),
+    ],
+)
+def test_a_data_set_in_several_files_is_read_by_pattern_or_split(
+    paths: Paths, choice: dict[str, str], found: list[str]
+) -> None:
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
+        number = "9" if "test" in name else name[10]
+        write_jsonl(paths.input / "shell-set" / "data" / f"{name}.jsonl", [{"ask": name, "answer": number}])
+    assert answers(load(paths, source(**{**UNNAMED, **choice}))) == found
+
+
+def test_a_split_that_no_file_is_named_after_stops_and_lists_the_files(paths: Paths) -> None:
+    for name in ("train.csv", "contest.csv"):
+        (paths.input / "shell-set").mkdir(exist_ok=True)
+        (paths.input / "shell-set" / name).write_text("ask,answer\na,b\n")
+    with pytest.raises(Stop, match=r"named after the split test; there is contest\.csv, train\.csv"):
+        load(paths, source(**UNNAMED, split="test"))
 
 
 def test_a_data_set_without_a_readable_file_stops_and_lists_what_it_has(paths: Paths) -> None:
