@@ -122,7 +122,7 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     found = dict(word.split("=", 1) for word in words if "=" in word)
     for word in words:
         if "=" not in word or not all(word.split("=", 1)):
-            raise InputError(f"{word!r}: a name, = and a value")
+            raise InputError(f"{word!r}: a name, = and a value", "such as prompt=question, or shell=copies/shell.jsonl")
     return found
 
 

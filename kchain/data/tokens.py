@@ -22,6 +22,8 @@ def measure(folder: Path, cap: int, eos: str | None) -> Measure:
     Raises:
         InputError: transformers is not installed, or there is no tokenizer in the folder.
     """
+    if not (folder / "tokenizer_config.json").is_file():
+        raise InputError(f"{folder} holds no tokenizer_config.json", "name a folder with a model or its tokenizer")
     if find_spec("transformers") is None:
         raise InputError("--tokenizer needs transformers", 'pip install "kchain[train]", or leave the option out')
     from transformers import AutoTokenizer
@@ -31,7 +33,8 @@ def measure(folder: Path, cap: int, eos: str | None) -> Measure:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no tokenizer can be loaded: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder}: no tokenizer can be loaded: {reason}", "fetch the model's files again") from error
     if eos is not None:
         tokenizer.eos_token = eos
 
