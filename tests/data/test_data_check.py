@@ -218,14 +218,16 @@ def test_collected_interactions_become_examples_that_pass(tmp_path: Path) -> Non
     assert kchain(tmp_path, "prepare", "in.jsonl", "out", "--test", "0.9").returncode == 2
 
 
+@pytest.mark.slow
 def test_lengths_are_counted_in_a_models_tokens_against_the_cap_of_the_phase(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
+    from kchain.demo.samples import texts
     from kchain.demo.tokenizer import write_tokenizer
 
     long = {"ask": "a long one", "answer": "word " * 400}
     project(tmp_path, [*ROWS, long], more="[training]\nmax_length = 64\n")
     (tmp_path / "model").mkdir()
-    write_tokenizer(tmp_path / "model")
+    write_tokenizer(texts(), tmp_path / "model")
     (found,) = checked(tmp_path, "--tokenizer", "model")
     assert (found["lengths"]["unit"], found["lengths"]["cap"]) == ("tokens", 64)
     assert found["lengths"]["max"] > 400 and found["faults"]["too_long"]["count"] == 1
