@@ -138,7 +138,7 @@ def tokenize_kchain(examples: Any, tokenizer: Any) -> int:
 
 
 def draw_datasets(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The usual calls: load, filter, map, filter what was seen, shuffle, select. Broken lines would end it: taken out."""
+    """The usual calls: load, filter, map, filter what was seen, shuffle, select. Broken lines would end it; out."""
     import datasets
 
     datasets.disable_progress_bars()

@@ -146,10 +146,10 @@ def _load_file(path: Path, fields: Mapping[str, str]) -> Mix:
         "deduplicate": "normalized",
         "sources": [source],
     }
-    return _load(table, SEED)
+    return _load(table, SEED, "say which column is what: --field prompt=COLUMN --field completion=COLUMN")
 
 
-def _load(table: dict[str, Any], seed: int) -> Mix:
+def _load(table: dict[str, Any], seed: int, cure: str | None = None) -> Mix:
     with tempfile.TemporaryDirectory(prefix="kchain-data-") as folder:
         place = Path(folder)
         try:
@@ -158,4 +158,4 @@ def _load(table: dict[str, Any], seed: int) -> Mix:
             aside = place / data.REJECTED
             rows = [json.loads(line) for line in aside.read_text("utf-8").splitlines()] if aside.is_file() else []
             first = [f"{row['file']} line {row['line']}: {row['reason'][:200]}" for row in rows[: data.SHOWN]]
-            raise InputError("\n".join([stop.reason, *first]), stop.cure) from stop
+            raise InputError("\n".join([stop.reason, *first]), cure or stop.cure) from stop

@@ -25,6 +25,7 @@ SHOWN = 3  # broken rows of a source that are shown
 REJECTED = "rejected.jsonl"
 ASIDE = 1000  # broken rows of a source that are kept aside ...
 ASIDE_CHARACTERS = 2000  # ... and how much of each
+MANY = 0.2  # of max_validation: more examples on neither side are worth a word
 COUNTS = ("read", "kept", "filtered", "broken", "duplicates", "capped")
 Tell = Callable[..., None]
 
@@ -118,7 +119,9 @@ def _load_source(paths: Paths, data: dict[str, Any], number: int, seed: int, rep
     try:
         drawn = _draw(paths, data, number, seed, report)
         if not drawn.drawn():
-            raise Stop(f"none of {report.read} rows could be used", "correct the source's fields and conditions")
+            left = f"{report.filtered} met not every condition, {report.broken} gave no example"
+            reason = f"none of {report.read} rows could be used: {left}"
+            raise Stop(reason, "correct the source's fields and conditions")
     except Exception as error:  # whatever a reader raises is this source's failure, and is reported
         reason, cure = explain(error)
         report.fail(reason)
@@ -157,7 +160,7 @@ def _mix(
     entries = [entry for _, entry in mixed.drawn()]
     train, validation = split(entries, data["validation"], data["max_validation"], seed)
     held = len(entries) - len(train) - len(validation)
-    if held:
+    if held > MANY * data["max_validation"]:
         tell("warning", message=f"{held} examples are neither learned nor judged by: lower data.validation")
     _count(reports, offered, train + validation)
     return [entry.example for entry in train], [entry.example for entry in validation]

@@ -115,7 +115,7 @@ def test_a_data_set_of_the_local_server_is_found(tmp_path: Path) -> None:
         (["one", "--validation", "own.jsonl"], "--validation goes with one FILE"),
         (["odd.jsonl"], "nothing tells which column is what; its columns: who, what"),
         (["odd.jsonl", "--field", "prompt=who", "--field", "completion=why"], "no row has the column why"),
-        (["empty.jsonl", "--field", "text=x"], "none of 2 rows could be used\nempty.jsonl line 1: not a JSON object"),
+        (["empty.jsonl", "--field", "text=x"], "2 gave no example\nempty.jsonl line 1: not a JSON object"),
         (["zip.jsonl"], "zip.jsonl is a zip archive"),
         (["own.jsonl", "--tokenizer", "."], ". holds no tokenizer_config.json"),
     ],
