@@ -79,8 +79,8 @@ def run_side(side: str, folder: Path) -> dict[str, Any]:
     """One side from file to token ids.
 
     Returns:
-        Seconds (and of the CPU) until the examples are drawn and until they are tokenized, peak memory of the process in bytes,
-        examples, tokens, and what became of the rows, as far as that side knows.
+        Seconds (and of the CPU) until the examples are drawn and until they are tokenized, peak memory of the process
+        in bytes, examples, tokens, and what became of the rows, as far as that side knows.
     """
     sys.path.insert(0, str(ROOT))
     from transformers import AutoTokenizer
