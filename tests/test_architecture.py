@@ -18,7 +18,7 @@ ORDER: list[set[str]] = [
     {"kernel_metadata"},
     {"templates"},
     {"bundle", "server"},
-    {"orchestrator"},
+    {"orchestrator", "data"},
     {"demo"},
     {"cli"},
 ]

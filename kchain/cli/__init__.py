@@ -17,6 +17,7 @@ from kchain.errors import InputError, KchainError
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("kchain.cli.init:init", "Make a project: kchain.toml and one file per phase."),
     "adopt": ("kchain.cli.adopt:adopt", "Take over an adapter that was trained elsewhere."),
+    "data": ("kchain.cli.data:data", "Look at examples, and make examples of collected interactions."),
     "plan": ("kchain.cli.plan:plan", "Say what each phase will do, on what, built on whom."),
     "render": ("kchain.cli.render:render", "Write the notebooks and their metadata into build/."),
     "review": ("kchain.cli.review:review", "Show what would be pushed, and remember that you saw it."),

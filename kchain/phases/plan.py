@@ -168,7 +168,9 @@ def describe_source(source: Source) -> str:
     """Where a source comes from, in a few words."""
     if source.kind == "huggingface":
         subset = f", {source.subset}" if source.subset else ""
-        return f"{source.huggingface} on Hugging Face ({source.split}{subset})"
+        return f"{source.huggingface} on Hugging Face ({source.split or 'train'}{subset})"
+    if source.dataset and source.split and not source.file:
+        return f"the {source.split} files of {source.dataset}"
     if source.dataset:
         return f"{source.file or 'the only file'} of {source.dataset}"
     return f"{source.file} of this project"
@@ -202,7 +204,7 @@ def _most(chain: Chain, source: Source) -> int | None:
 
 
 def _validation(data: Data, examples: int) -> int:
-    """Examples kept aside, counted as the runtime counts them."""
+    """Examples kept aside, on average: each one's own content decides."""
     share = min(data.max_validation, int(examples * data.validation))
     return 1 if data.validation and not share and examples > 1 else share
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
-from . import data, install, preflight
+from . import data, install, locate, preflight
 from .adapters import RESULT, find
 from .events import emit, peak_memory
 from .failure import Stop, explain
@@ -62,6 +62,7 @@ class Session:
             "adapter": None,
             "metrics": {**dict.fromkeys(METRICS), "all_epochs": False},
             "examples": {},
+            "quality": {},
             "moved": {},
             "versions": {},
             "probe": None,
@@ -87,7 +88,7 @@ class Session:
             preflight.check_model(self.base)
             for source in self.parameters["data"]["sources"]:
                 if source["kind"] != "huggingface" and not source.get("optional"):
-                    data.source_file(self.paths, source)
+                    locate.source_files(self.paths, source)
             self.adapters = find(self.paths, self.parameters)
             base_bytes = preflight.weight_bytes(self.base)
             preflight.check_disk(self.paths.scratch, base_bytes if self.adapters else 0)
@@ -125,6 +126,20 @@ class Session:
                 "sources": [report.counts() for report in self.mix.reports],
             }
             emit("examples", first=encode.describe(self.examples[0], self.tokenizer), **self.result["examples"])
+
+    def check_data(self) -> None:
+        """Looks at the examples before hours are spent on them; stops where more are bad than the phase allows."""
+        with self._stage("quality"):
+            from . import quality
+
+            lengths = [len(example) for example in self.examples]
+            cap, cut = self.parameters["training"]["max_length"], self.result["examples"]["truncated"]
+            found = quality.examine(self.mix, quality.Tokens(lengths, cap, cut))
+            self.result["quality"] = found
+            emit("quality", **found)
+            bad = quality.problems(found, self.parameters["data"]["quality"])
+            if bad:
+                raise Stop("; ".join(bad), quality.advice(found, self.parameters["data"]["quality"]))
 
     def train(self) -> None:
         """Trains the adapter and saves it at once: hours of work are on the disk before anything else can fail."""

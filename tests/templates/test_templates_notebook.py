@@ -26,7 +26,7 @@ from kchain.kernel_metadata import AdapterSource, adapter_sources
 from kchain.phases import Chain, load_chain
 from kchain.templates import cell_id, notebook, parameters, percent
 
-STAGES = ["install", "preflight", "merge", "load_data", "train", "evaluate", "save"]
+STAGES = ["install", "preflight", "merge", "load_data", "check_data", "train", "evaluate", "save"]
 MODULES = sorted(entry.name for entry in files("kchain").joinpath("runtime").iterdir() if entry.name.endswith(".py"))
 
 
