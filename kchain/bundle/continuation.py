@@ -86,10 +86,17 @@ def parameters_of(notebook: Mapping[str, Any]) -> dict[str, Any]:
     """
     for cell in notebook["cells"]:
         if _is_parameters(cell):
-            for statement in ast.parse(text(cell)).body:
+            for statement in _statements(text(cell)):
                 if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "PARAMETERS":
                     return dict(ast.literal_eval(statement.value))
     raise ValueError("its notebook has no PARAMETERS")
+
+
+def _statements(source: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(f"its parameters are no Python: {error}") from None
 
 
 def _is_parameters(cell: Mapping[str, Any]) -> bool:

@@ -36,7 +36,9 @@ class Continuation:
         return f"{'data set' if self.kind == 'dataset' else self.kind} {self.ref}"
 
 
-def with_continuation(metadata: Mapping[str, Any], old: Continuation | None, new: Continuation | None) -> dict[str, Any]:
+def with_continuation(
+    metadata: Mapping[str, Any], old: Continuation | None, new: Continuation | None
+) -> dict[str, Any]:
     """`kernel-metadata.json` with the source of one continuation taken out and that of another put in."""
     changed = dict(metadata)
     if old is not None:
