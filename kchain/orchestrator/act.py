@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kchain.errors import KchainError, NotReviewed, Unreachable
-from kchain.kernel_metadata import Continuation
 from kchain.orchestrator.actions import (
     Action,
     End,
@@ -30,7 +29,7 @@ from kchain.orchestrator.folders import BundleFolders, Snapshot
 from kchain.orchestrator.journal import Journal
 from kchain.orchestrator.outcome import Outcomes
 from kchain.orchestrator.report import Reporter, readable_bytes
-from kchain.orchestrator.state import PhaseState, expected_lineage, is_stale, rows
+from kchain.orchestrator.state import PhaseState, expected_lineage, is_stale, rows, run_event
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
 
@@ -105,7 +104,7 @@ class Actor:
                 "hash": snapshot.kept.hash,
                 "lineage": rows(ancestors),
                 "resend": action.resend,
-                **_run(action.continuation, action.base or seen.bundle, snapshot.max_sessions),
+                **run_event(action.continuation, action.base or seen.bundle, snapshot.max_sessions),
             }
             self.journal.append(phase, "intent", kept=snapshot.kept, before=action.before, **tells)
             try:
@@ -162,12 +161,13 @@ class Actor:
     def _upload(self, client: Client, phase: str, state: PhaseState, ref: str) -> Action:
         checkpoint = state.checkpoint
         assert checkpoint is not None and state.version is not None
+        folder = self.outcomes.have_checkpoint(client, phase, checkpoint)
         self.reporter.note(
             phase, f"uploading its checkpoint, {readable_bytes(checkpoint.bytes)}, as the private data set {ref}"
         )
         self.journal.append(phase, "uploading", ref=ref)
         try:
-            client.dataset_create(self.chain.root / checkpoint.folder, ref, ref.partition("/")[2])
+            client.dataset_create(folder, ref, ref.partition("/")[2])
         except Unreachable as error:
             self.reporter.note(phase, f"the upload got no clear answer ({error.message}); looking whether it arrived")
             raise
@@ -188,7 +188,7 @@ class Actor:
         intent, kept = states.get(phase, PhaseState()).intent, None
         if intent is not None:
             ancestors, resend = intent.lineage, intent.resend
-            run = _run(intent.continues, intent.base or intent.hash, intent.max_sessions)
+            run = run_event(intent.continues, intent.base or intent.hash, intent.max_sessions)
         else:
             # The journal does not know it: what it goes on from stands in its parameters.
             ancestors, resend = expected_lineage(self.chain, states, phase) or (), False
@@ -197,7 +197,7 @@ class Actor:
             if found is None:
                 raise Unreachable(f"version {version} of {phase} was there just now", "repeat the command")
             kept, continues = found
-            run = _run(continues, bundle_hash, self.chain.phase(phase).training.max_sessions)
+            run = run_event(continues, bundle_hash, self.chain.phase(phase).training.max_sessions)
         self.journal.append(
             phase,
             "pushed",
@@ -220,13 +220,6 @@ class Actor:
         for other in self.chain.phases:
             if is_stale(self.chain, after, other.name) and not is_stale(self.chain, states, other.name):
                 self.reporter.note(other.name, f"is stale now: it was trained on the adapter that {phase} had before")
-
-
-def _run(continues: Continuation | None, base: str, max_sessions: int) -> dict[str, Any]:
-    """What `intent` and `pushed` tell about the run that a version belongs to."""
-    if continues is None:
-        return {"base": "", "max_sessions": max_sessions, "continues": None}
-    return {"base": base, "max_sessions": max_sessions, "continues": asdict(continues)}
 
 
 def _session(action: Push, max_sessions: int) -> str:

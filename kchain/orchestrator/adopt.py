@@ -6,6 +6,7 @@ private data set, since later phases mount it). The phase's own kernel is specia
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from slugify import slugify
-
-from kchain.errors import AdapterRefused, InputError, NotNow, PhaseFailed
+from kchain.errors import AdapterRefused, InputError, KchainError, NotNow, PhaseFailed
+from kchain.orchestrator.continuation import content_slug
 from kchain.orchestrator.decide import LIVE
 from kchain.orchestrator.drive import Driver, Ports, driving
 from kchain.orchestrator.journal import KeptBundle
 from kchain.orchestrator.judge import RESULT, read_result, result_event
 from kchain.orchestrator.report import Reporter, readable_bytes
-from kchain.orchestrator.state import Result, expected_lineage, lineage, rows
+from kchain.orchestrator.state import PhaseState, Result, expected_lineage, lineage, rows, run_event
 from kchain.orchestrator.target import Target
 from kchain.orchestrator.verify import UNKNOWN_PAD, Adapter, Expected, verify
 from kchain.phases import Chain
@@ -75,6 +75,7 @@ def adopt(
         InputError: there is no adapter there.
         AdapterRefused: it is not one this chain can go on from.
         PhaseFailed: the phase's own kernel failed, or its data set could not be processed.
+        NotNow: the phase's own kernel has not finished; what it has reached is known now.
         Unreachable, DriverLocked: see `kchain.errors`.
     """
     chain.phase(phase)
@@ -93,9 +94,24 @@ def adopt(
             adoption.from_dataset(origin.dataset, origin.inside)
         elif origin.folder is not None:
             adoption.from_folder(origin.folder, origin.inside)
-        result = driver.states()[phase].result
-        assert result is not None, "an adoption without error leaves a result"
-        return result
+        state = driver.states()[phase]
+        if state.result is None:
+            raise _unfinished(phase, state)
+        return state.result
+
+
+def _unfinished(phase: str, state: PhaseState) -> KchainError:
+    """What is said of a phase whose own kernel was taken over and has no result yet."""
+    if state.checkpoint is None or state.version is None:
+        return PhaseFailed(
+            f"the last session of {phase} found no checkpoint to go on from",
+            f"from the beginning: kchain push {phase} --again",
+        )
+    return NotNow(
+        f"{phase} is known again, and not finished: session {state.version.session} of {state.version.max_sessions} "
+        f"ended at {state.checkpoint.words}",
+        "its next session goes on from there: kchain watch",
+    )
 
 
 class _Adoption:
@@ -163,9 +179,7 @@ class _Adoption:
         self.from_dataset(ref, None, adapter.sha256)
 
     def _dataset_slug(self, adapter: Adapter) -> str:
-        # Kaggle takes 6 to 50 characters. With the hash, another adapter never meets the data set of an earlier one.
-        name = slugify(f"{self._chain.name}-{self._phase}-adapter")[:41].strip("-")
-        return f"{name}-{adapter.sha256[:8]}"
+        return content_slug(f"{self._chain.name}-{self._phase}-adapter", adapter.sha256)
 
     def _upload(self, client: Client, folder: Path, ref: str) -> None:
         with tempfile.TemporaryDirectory(prefix="kchain-adopt-") as name:
@@ -206,15 +220,34 @@ class _Adoption:
         result = read_result(self._chain.root / folder) or {}
         ancestors = rows(lineage(result.get("lineage") or []))
         journal = self._driver.journal
-        # The metadata that was pushed is not what the target gives back; the notebook is.
-        kept = KeptBundle(bundle_hash, "{}", kernel.source)
-        tells: dict[str, Any] = {"hash": bundle_hash, "lineage": ancestors, "resend": False}
+        kept, run = self._known(bundle_hash, kernel.source)
+        tells: dict[str, Any] = {"hash": bundle_hash, "lineage": ancestors, "resend": False, **run}
         journal.append(
             self._phase, "pushed", kept=kept, version=kernel.version, url="", invalid=[], found=True, **tells
         )
         journal.append(self._phase, "ended", word=status.word, failure=status.failure or "")
         journal.append(self._phase, "pulled", folder=folder.as_posix())
         self._driver.judge(self._phase)
+
+    def _known(self, bundle_hash: str, source: str) -> tuple[KeptBundle, dict[str, Any]]:
+        """The bundle of a version as it is kept, and the run that it belongs to.
+
+        The metadata that was pushed is not what the target gives back, the notebook is: only a bundle that renders as
+        it did then can be gone on from.
+        """
+        from kchain.bundle import continuation_of
+
+        recognised = self._driver.folders.recognised(self._phase, source)
+        if recognised is not None:
+            base = self._driver.folders.rendered(self._phase).hash
+            kept, continues = recognised
+            return kept, run_event(continues, base, self._chain.phase(self._phase).training.max_sessions)
+        try:
+            continues = continuation_of(json.loads(source))
+        except ValueError:
+            continues = None
+        last = 1 if continues is None else continues.session
+        return KeptBundle(bundle_hash, "{}", source), run_event(continues, bundle_hash, last)
 
     def _verify(self, folder: Path, sha256: str | None, place: str = "adapter") -> Adapter:
         expected = Expected(

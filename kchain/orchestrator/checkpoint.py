@@ -45,7 +45,7 @@ class Missing:
 
 
 def missing(result: Mapping[str, Any], version: Version) -> Missing | None:
-    """Whether a failed session failed for want of its checkpoint; its preflight says so before anything else is done."""
+    """Whether a session failed for want of its checkpoint; its preflight says so before anything else is done."""
     reason = str(result.get("reason") or "")
     if version.continues is None or not reason.startswith(_PREFLIGHT):
         return None
@@ -69,6 +69,11 @@ def paused(result: Mapping[str, Any], version: Version, folder: Path) -> Paused 
     manifest = _manifest(place, said)
     size = sum(file.stat().st_size for file in place.iterdir())
     return Paused(said["sha256"], size, manifest["step"], manifest["steps"], seconds_of(result))
+
+
+def is_whole(folder: Path, sha256: str) -> bool:
+    """Whether the checkpoint in a folder is the one with that manifest; its other files are not read."""
+    return (folder / MANIFEST).is_file() and _sha256(folder / MANIFEST) == sha256
 
 
 def seconds_of(result: Mapping[str, Any]) -> float:

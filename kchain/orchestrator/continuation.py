@@ -55,13 +55,9 @@ def goes_on(state: PhaseState) -> bool:
     if version is None or checkpoint is None:
         return False
     if version.lost:
-        return not gave_up(version)
+        # The first run with a new source may find it empty; a data set is tried twice, and then given up.
+        return not (version.resend and version.continues is not None and version.continues.kind == "dataset")
     return checkpoint.version == version.number and version.session < version.max_sessions
-
-
-def gave_up(version: Version) -> bool:
-    """Whether the data set was not mounted either, twice: the first run with a new source may find it empty."""
-    return version.lost and version.resend and version.continues is not None and version.continues.kind == "dataset"
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ def never_mounted(phase: str, version: Version) -> KchainError:
     """The failure of a phase whose checkpoint no session finds."""
     assert version.continues is not None
     return PhaseFailed(
-        f"{phase} cannot go on: {version.continues.source}, its checkpoint, was not mounted, twice",
+        f"{phase} cannot go on: {version.continues.source}, its checkpoint, was not mounted",
         "see on its page that it is there and yours",
     )
 

@@ -45,7 +45,6 @@ from kchain.orchestrator.continuation import (
     NEW_THING,
     Plan,
     data_set,
-    gave_up,
     goes_on,
     never_mounted,
     repeats,
@@ -149,7 +148,7 @@ def _running(reason: str, word: str) -> Wait:
 
 
 def _ended(phase: str, state: PhaseState, version: Version, seen: Seen, wish: Wish) -> Action:
-    if gave_up(version):
+    if version.lost:
         return Fail(never_mounted(phase, version))
     if version.continues is not None and version.continues.source in version.invalid:
         return Lost(version.number, "the target did not take it as a source")

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from kchain.errors import KchainError, PhaseFailed
+from kchain.errors import AdapterRefused, KchainError, PhaseFailed
 from kchain.kernel_metadata import CHECKPOINT_FOLDER
-from kchain.orchestrator.checkpoint import Missing, Paused, seconds_of
+from kchain.orchestrator.checkpoint import Missing, Paused, is_whole, seconds_of
 from kchain.orchestrator.journal import Journal
 from kchain.orchestrator.judge import Verdict, result_event
 from kchain.orchestrator.report import Reporter, readable_bytes
@@ -61,6 +61,23 @@ class Outcomes:
         shutil.rmtree(self.chain.root / folder, ignore_errors=True)
         self.fetch(client, self.chain.kernel(phase), version, self.chain.root / folder)
         self.journal.append(phase, "pulled", folder=folder.as_posix())
+
+    def have_checkpoint(self, client: Client, phase: str, checkpoint: Checkpoint) -> Path:
+        """The folder of a checkpoint; fetched again where it was deleted.
+
+        Raises:
+            AdapterRefused: it is another one than was verified.
+        """
+        folder = self.chain.root / checkpoint.folder
+        if not is_whole(folder, checkpoint.sha256):
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            self.fetch(client, self.chain.kernel(phase), checkpoint.version, folder.parent)
+        if not is_whole(folder, checkpoint.sha256):
+            raise AdapterRefused(
+                f"{folder}: is not the checkpoint that version {checkpoint.version} of {phase} left",
+                f"from the beginning: kchain push {phase} --again",
+            )
+        return folder
 
     def judge(self, phase: str, state: PhaseState) -> None:
         """Judge the outputs of the last version, which lie here."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kchain.orchestrator.actions import Action, Done, Found, Push, Stop, Wait, Wish
+from kchain.kernel_metadata import Continuation
+from kchain.orchestrator.actions import Action, Done, Found, Push, Stop, Upload, Wait, Wish
 from kchain.orchestrator.adopted import adopted_sources
 from kchain.orchestrator.decide import decide
 from kchain.orchestrator.drive import Driver, Ports, driving
@@ -125,7 +126,7 @@ def rehearse_push(
             if yes or not folders.folder(phase).is_dir():
                 # `push` would write the folder first.
                 seen = replace(seen, disk=folders.rendered(phase).hash, lint=folders.lint_rendered(phase))
-            verdict = _verdict(decide(phase, state, seen, wish))
+            verdict = _verdict(decide(phase, state, seen, wish), state)
     folder = folders.folder(phase)
     bundle = folders.rendered(phase)
     shown = folder.relative_to(chain.root).as_posix()
@@ -133,8 +134,12 @@ def rehearse_push(
     return Rehearsed(chain.kernel(phase), folder, bundle.hash, bundle.metadata, timeout, verdict, command)
 
 
-def _verdict(action: Action) -> str:
+def _verdict(action: Action, state: PhaseState) -> str:
     match action:
+        case Push(continuation=Continuation(session, source=source)) if state.checkpoint is not None:
+            return f"would push session {session}, from {state.checkpoint.words} in {source}"
+        case Upload(ref):
+            return f"would upload the checkpoint as the private data set {ref}"
         case Push(before):
             return "would push" + ("; there is no such kernel yet" if before is None else f" over version {before}")
         case Found(version):

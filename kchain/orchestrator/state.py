@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from kchain.kernel_metadata import Continuation
@@ -224,6 +224,17 @@ def lineage(rows: Iterable[Mapping[str, Any]]) -> tuple[Ancestor, ...]:
 def rows(ancestors: Iterable[Ancestor]) -> list[dict[str, str]]:
     """A lineage as JSON; the inverse of `lineage`."""
     return [{"phase": ancestor.phase, "sha256": ancestor.sha256} for ancestor in ancestors]
+
+
+def run_event(continues: Continuation | None, base: str, max_sessions: int) -> dict[str, Any]:
+    """What `intent` and `pushed` tell about the run that a version belongs to.
+
+    Args:
+        base: the reviewed bundle of the run.
+    """
+    if continues is None:
+        return {"base": "", "max_sessions": max_sessions, "continues": None}
+    return {"base": base, "max_sessions": max_sessions, "continues": asdict(continues)}
 
 
 def expected_lineage(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> tuple[Ancestor, ...] | None:
