@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kchain.errors import InputError
+from kchain.orchestrator.fold import fold
 from kchain.orchestrator.journal import JOURNAL, Journal, KeptBundle, Key, read_states
-from kchain.orchestrator.state import Entry, PhaseState, fold
+from kchain.orchestrator.state import Entry, PhaseState
 
 KEY = Key("local", "someone", "chain")
 RESULT = {
