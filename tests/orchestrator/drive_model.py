@@ -18,6 +18,7 @@ from drive_service import OWNER, Died, ModelClock, ModelService, Points, model_j
 from kchain.bundle import Bundle, continued, parse
 from kchain.kernel_metadata import NOTEBOOK_FILE
 from kchain.orchestrator import drive
+from kchain.orchestrator import push as pushing
 from kchain.orchestrator.drive import Ports
 from kchain.orchestrator.folders import BundleFolders
 from kchain.orchestrator.journal import Journal, Key
@@ -154,6 +155,10 @@ class World:
                 folders.write(phase)
                 journal.append(phase, "reviewed", hash=folders.rendered(phase).hash)
 
+    def reload(self) -> None:
+        """Read the project's files again, as the next command does."""
+        self.chain = load_chain(self.chain.root)
+
     def restarted(self) -> None:
         """The next process: nothing of the last one is left but files and the service."""
         self.service.points.fatal = None
@@ -179,12 +184,12 @@ def model_parts(points: Points | None = None) -> Iterator[None]:
             points.reach(f"{kind}:after")
 
     ModelFolders.salt, ModelFolders.lint_errors, ModelFolders.limits, ModelFolders.code = {}, {}, {}, {}
-    drive.BundleFolders = ModelFolders  # type: ignore[misc]
+    drive.BundleFolders = pushing.BundleFolders = ModelFolders  # type: ignore[misc]
     Journal.append = append  # type: ignore[method-assign]
     try:
         yield
     finally:
-        drive.BundleFolders = originals  # type: ignore[misc]
+        drive.BundleFolders = pushing.BundleFolders = originals  # type: ignore[misc]
         Journal.append = real_append  # type: ignore[method-assign]
 
 

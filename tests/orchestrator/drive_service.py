@@ -125,10 +125,10 @@ class ModelService:
         if fault is not None:
             raise fault[0]
         invalid = self.invalid.pop(0) if self.invalid else ()
-        if self.own_output == "invalid" and metadata["id"] in metadata["kernel_sources"]:
-            invalid = (*invalid, f"kernel {metadata['id']}")
         if invalid:
             version.final, version.result = "ERROR", None
+        if self.own_output == "invalid" and metadata["id"] in metadata["kernel_sources"]:
+            invalid = (*invalid, f"kernel {metadata['id']}")
         return Pushed(version.number, f"https://target/{metadata['id']}/{version.number}", invalid)
 
     def accept(self, ref: str, source: str, metadata: dict[str, Any] | None = None) -> ModelVersion:
