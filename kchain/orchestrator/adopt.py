@@ -6,23 +6,21 @@ private data set, since later phases mount it). The phase's own kernel is specia
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kchain.errors import AdapterRefused, InputError, KchainError, NotNow, PhaseFailed
+from kchain.errors import AdapterRefused, InputError, NotNow, PhaseFailed
 from kchain.orchestrator.continuation import content_slug
-from kchain.orchestrator.decide import LIVE
 from kchain.orchestrator.drive import Driver, Ports, driving
-from kchain.orchestrator.journal import KeptBundle
-from kchain.orchestrator.judge import RESULT, read_result, result_event
+from kchain.orchestrator.judge import RESULT, result_event
+from kchain.orchestrator.rebuild import rebuild, unfinished
 from kchain.orchestrator.report import Reporter, readable_bytes
-from kchain.orchestrator.state import PhaseState, Result, expected_lineage, lineage, rows, run_event
+from kchain.orchestrator.state import Result, expected_lineage, lineage
 from kchain.orchestrator.target import Target
 from kchain.orchestrator.verify import UNKNOWN_PAD, Adapter, Expected, verify
 from kchain.phases import Chain
@@ -87,7 +85,7 @@ def adopt(
     with driving(chain, target, reporter, ports) as driver:
         adoption = _Adoption(driver, phase, reporter, pad_id)
         if origin.kernel is not None and origin.kernel == chain.kernel(phase):
-            adoption.rebuild()
+            rebuild(driver, phase)
         elif origin.kernel is not None:
             adoption.from_kernel(origin.kernel, origin.inside)
         elif origin.dataset is not None:
@@ -96,22 +94,8 @@ def adopt(
             adoption.from_folder(origin.folder, origin.inside)
         state = driver.states()[phase]
         if state.result is None:
-            raise _unfinished(phase, state)
+            raise unfinished(phase, state)
         return state.result
-
-
-def _unfinished(phase: str, state: PhaseState) -> KchainError:
-    """What is said of a phase whose own kernel was taken over and has no result yet."""
-    if state.checkpoint is None or state.version is None:
-        return PhaseFailed(
-            f"the last session of {phase} found no checkpoint to go on from",
-            f"from the beginning: kchain push {phase} --again",
-        )
-    return NotNow(
-        f"{phase} is known again, and not finished: session {state.version.session} of {state.version.max_sessions} "
-        f"ended at {state.checkpoint.words}",
-        "its next session goes on from there: kchain watch",
-    )
 
 
 class _Adoption:
@@ -201,53 +185,6 @@ class _Adoption:
             self._reporter.waiting(self._phase, f"data set {ref} is being processed ({status})")
             self._driver.sleep()
         raise NotNow(f"data set {ref} is still being processed", "try the same command again later")
-
-    def rebuild(self) -> None:
-        """The phase's own kernel: record its current version as if it had been pushed and followed from here."""
-        from kchain.bundle import find_hash
-
-        ref = self._chain.kernel(self._phase)
-        client = self._driver.client()
-        kernel = client.kernel(ref)
-        bundle_hash = find_hash(kernel.source) if kernel is not None else None
-        if kernel is None or bundle_hash is None:
-            raise InputError(f"kernel {ref} is not one that kchain pushed", f"kchain push {self._phase}")
-        status = client.status(ref, kernel.version)
-        if status.word in LIVE:
-            raise NotNow(f"{ref} version {kernel.version} is {status.word.lower()}", "adopt it when it has ended")
-        folder = self._runs / f"v{kernel.version}"
-        self._driver.fetch(ref, kernel.version, self._chain.root / folder)
-        result = read_result(self._chain.root / folder) or {}
-        ancestors = rows(lineage(result.get("lineage") or []))
-        journal = self._driver.journal
-        kept, run = self._known(bundle_hash, kernel.source)
-        tells: dict[str, Any] = {"hash": bundle_hash, "lineage": ancestors, "resend": False, **run}
-        journal.append(
-            self._phase, "pushed", kept=kept, version=kernel.version, url="", invalid=[], found=True, **tells
-        )
-        journal.append(self._phase, "ended", word=status.word, failure=status.failure or "")
-        journal.append(self._phase, "pulled", folder=folder.as_posix())
-        self._driver.judge(self._phase)
-
-    def _known(self, bundle_hash: str, source: str) -> tuple[KeptBundle, dict[str, Any]]:
-        """The bundle of a version as it is kept, and the run that it belongs to.
-
-        The metadata that was pushed is not what the target gives back, the notebook is: only a bundle that renders as
-        it did then can be gone on from.
-        """
-        from kchain.bundle import continuation_of
-
-        recognised = self._driver.folders.recognised(self._phase, source)
-        if recognised is not None:
-            base = self._driver.folders.rendered(self._phase).hash
-            kept, continues = recognised
-            return kept, run_event(continues, base, self._chain.phase(self._phase).training.max_sessions)
-        try:
-            continues = continuation_of(json.loads(source))
-        except ValueError:
-            continues = None
-        last = 1 if continues is None else continues.session
-        return KeptBundle(bundle_hash, "{}", source), run_event(continues, bundle_hash, last)
 
     def _verify(self, folder: Path, sha256: str | None, place: str = "adapter") -> Adapter:
         expected = Expected(
