@@ -81,5 +81,5 @@ OWN_SOURCE = Rule(
     "KC112",
     "warning",
     "Nobody has shown that Kaggle mounts the last output of the kernel that runs.",
-    "Attach a data set made of that output. (kchain's own continuations try both.)",
+    "Attach a data set made of that output; kchain tries both for a phase of several sessions.",
 )
