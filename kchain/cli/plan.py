@@ -84,6 +84,8 @@ def plan_table(one: Plan) -> Table:
 
 def rows(one: Plan) -> list[tuple[str, str]]:
     """The plan of a phase, line by line; what an unknown base model leaves open is said."""
+    from kchain.phases.plan import session_words
+
     found = [
         ("what", one.description),
         ("kernel", one.kernel),
@@ -102,7 +104,7 @@ def rows(one: Plan) -> list[tuple[str, str]]:
             f"{one.batch} x {one.accumulation} = {one.batch * one.accumulation} examples a step, "
             f"learning rate {one.learning_rate:g}",
         ),
-        ("time", f"{duration(one.hours)} of training; the session ends after {duration(one.timeout_hours)}"),
+        ("time", f"{duration(one.hours)} of training; {session_words(one)}"),
         ("machine", _machine(one)),
         ("arithmetic", f"{one.precision}: {one.precision_reason}"),
     ]

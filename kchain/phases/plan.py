@@ -12,6 +12,7 @@ from kchain.phases.fitting import PHASE_FILE, Setting, refusal
 from kchain.phases.memory import HALF_BYTES, Memory
 from kchain.phases.models import Shape, model_shape
 from kchain.phases.schema import Data, Gates, Lora, Source
+from kchain.phases.units import duration
 
 # One process trains on one GPU; a second one stays idle.
 GPUS_USED = 1
@@ -29,6 +30,7 @@ class Plan:
         steps: optimizer steps, at most.
         hours: steps x planned seconds of a step.
         timeout_hours: when the target ends the session.
+        max_sessions: sessions the phase may take, each of `timeout_hours` at most.
         gpu_memory: usable bytes of the GPU that trains, 0 on a CPU.
         weight_bytes: of the frozen base model in its half-precision files.
         memory: of the GPU at the highest point of a step, term by term.
@@ -60,6 +62,7 @@ class Plan:
     steps_reason: str
     hours: float
     timeout_hours: float
+    max_sessions: int
     accelerator: str
     gpus: int
     gpus_used: int
@@ -128,6 +131,7 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
         steps_reason=steps_reason,
         hours=hours,
         timeout_hours=phase.session_timeout / 3600,
+        max_sessions=training.max_sessions,
         accelerator=phase.accelerator.name,
         gpus=phase.accelerator.gpus,
         gpus_used=min(phase.accelerator.gpus, GPUS_USED),
@@ -218,13 +222,23 @@ def _steps(phase: Phase, examples: int) -> tuple[int, str]:
     return steps, f"{training.epochs} x {examples:,} examples / {together} a step"
 
 
+def session_words(one: Plan) -> str:
+    """The most that a phase may take: `at most 3 sessions of 9 h = 27 h of GPU quota`."""
+    if one.max_sessions == 1:
+        return f"one session, which ends after {duration(one.timeout_hours)}"
+    quota = " of GPU quota" if one.gpus else ""
+    total = duration(one.max_sessions * one.timeout_hours)
+    return f"at most {one.max_sessions} sessions of {duration(one.timeout_hours)} = {total}{quota}"
+
+
 def _time_warnings(phase: Phase, hours: float) -> list[str]:
-    limit = phase.session_timeout / 3600
-    if hours <= limit:
+    limit, sessions = phase.session_timeout / 3600, phase.training.max_sessions
+    if hours <= limit * sessions:
         return []
+    room = f"a session of {limit:.1f} h" if sessions == 1 else f"{sessions} sessions of {limit:.1f} h"
     return [
-        f"up to {hours:.1f} h of training do not fit into a session of {limit:.1f} h: lower max_examples or epochs, "
-        "set max_steps, or raise session_timeout (12h at most)"
+        f"up to {hours:.1f} h of training do not fit into {room}: lower max_examples or epochs, set max_steps, or "
+        "raise max_sessions or session_timeout (12h at most)"
     ]
 
 

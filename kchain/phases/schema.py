@@ -96,6 +96,9 @@ class Training(Strict):
     step_seconds: float = Field(
         5.0, gt=0.0, description="planned seconds of an optimizer step; a run slower than twice this stops itself"
     )
+    max_sessions: int = Field(
+        3, ge=1, description="sessions a phase may take; one that its time limit ends is continued in the next"
+    )
 
 
 class Condition(Strict):

@@ -8,7 +8,7 @@ from typing import Any
 
 from kchain.kernel_metadata.sources import AdapterSource
 from kchain.phases import Chain, Phase, Source
-from kchain.phases.plan import Plan, describe_source, plan
+from kchain.phases.plan import Plan, describe_source, plan, session_words
 from kchain.phases.units import duration, memory, memory_words, size
 from kchain.templates.prose import code, prose, quotation
 
@@ -85,8 +85,7 @@ def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
         ("Steps", f"{planned.steps:,} at most ({planned.steps_reason})"),
         (
             "Time",
-            f"{duration(planned.hours)} at {training.step_seconds:g} s a step; the session ends after "
-            f"{duration(planned.timeout_hours)}",
+            f"{duration(planned.hours)} at {training.step_seconds:g} s a step; {session_words(planned)}",
         ),
     ]
     if planned.memory and planned.gpus:

@@ -39,6 +39,8 @@ def parameters(chain: Chain, phase_name: str, target: str, sources: Iterable[Ada
         "data": data_table(phase),
         "accelerator": _accelerator(phase.accelerator),
         "session_timeout": phase.session_timeout,
+        # Of a later session: kchain.bundle.continued fills it in when it pushes one.
+        "continuation": None,
         "environment": _environment(phase.training, target),
     }
 

@@ -167,10 +167,12 @@ def test_max_steps_is_the_ceiling_only_where_it_is_lower(tmp_path: Path) -> None
 
 
 def test_a_phase_longer_than_its_session_is_warned_of_with_a_cure(tmp_path: Path) -> None:
-    late = planned(tmp_path, chain='session_timeout = "2h"\n')
+    late = planned(tmp_path, chain='session_timeout = "2h"\n', rest="[training]\nmax_sessions = 1\n")
     assert not late.fits
     assert "6.4 h of training do not fit into a session of 2.0 h" in late.warnings[0]
-    assert "max_examples" in late.warnings[0]
+    assert "max_examples" in late.warnings[0] and "max_sessions" in late.warnings[0]
+    assert "into 3 sessions of 2.0 h" in planned(tmp_path, chain='session_timeout = "2h"\n').warnings[0]
+    assert planned(tmp_path, chain='session_timeout = "3h"\n').fits, "three sessions of three hours"
     assert planned(tmp_path, chain='session_timeout = "9h"\n').fits
 
 

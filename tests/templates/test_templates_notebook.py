@@ -172,8 +172,13 @@ def test_a_root_phase_says_that_there_is_nothing_to_merge(chain: Chain) -> None:
 def test_the_head_warns_of_a_phase_that_does_not_fit_its_session(tmp_path: Path) -> None:
     write_chain(tmp_path)
     with (tmp_path / "phases" / "second.toml").open("a") as file:
-        file.write("[training]\nepochs = 9\n")
+        file.write("[training]\nepochs = 9\nmax_sessions = 1\n")
     assert "**Does not fit:**" in head(render(load_chain(tmp_path)))
+
+
+def test_the_head_says_how_many_sessions_a_phase_may_take(tmp_path: Path) -> None:
+    write_chain(tmp_path)
+    assert "at most 3 sessions of 9 h = 27 h of GPU quota" in head(render(load_chain(tmp_path)))
 
 
 def test_the_head_warns_of_a_step_that_does_not_fit_the_gpu_and_says_what_would(tmp_path: Path) -> None:
