@@ -13,6 +13,7 @@ from kchain.kernel_metadata import METADATA_FILE
 from kchain.orchestrator.adopted import adopted_sources
 from kchain.orchestrator.folders import BundleFolders
 from kchain.orchestrator.journal import Journal, KeptBundle, Key
+from kchain.orchestrator.rehearsals import rehearsals
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
@@ -31,6 +32,7 @@ class Review:
         pushed: version that was pushed last; None: none was.
         changes: diff of notebook and metadata against that version; against nothing for a first push.
         known: this very bundle was reviewed before.
+        rehearsed: seconds since the epoch at which this code came to its end in a rehearsal; None: it never did.
     """
 
     phase: str
@@ -43,6 +45,7 @@ class Review:
     changes: tuple[str, ...]
     findings: tuple[Finding, ...]
     known: bool
+    rehearsed: float | None
 
 
 def review(chain: Chain, target: Target, phases: list[str]) -> list[Review]:
@@ -54,7 +57,8 @@ def review(chain: Chain, target: Target, phases: list[str]) -> list[Review]:
     with Journal(chain.root, Key(target.name, chain.owner, chain.name)) as journal:
         states = journal.states()
         folders = BundleFolders(chain, target, adopted_sources(chain, states))
-        return [_review(chain, folders, journal, states.get(phase, PhaseState()), phase) for phase in phases]
+        times = rehearsals(chain)
+        return [_review(chain, folders, journal, states.get(phase, PhaseState()), phase, times) for phase in phases]
 
 
 def record(chain: Chain, target: Target, reviews: list[Review]) -> None:
@@ -65,7 +69,14 @@ def record(chain: Chain, target: Target, reviews: list[Review]) -> None:
                 journal.append(shown.phase, "reviewed", hash=shown.hash)
 
 
-def _review(chain: Chain, folders: BundleFolders, journal: Journal, state: PhaseState, phase: str) -> Review:
+def _review(
+    chain: Chain,
+    folders: BundleFolders,
+    journal: Journal,
+    state: PhaseState,
+    phase: str,
+    rehearsed: Mapping[tuple[str, str], float],
+) -> Review:
     from kchain.bundle.lint import lint
 
     folder = folders.write(phase)
@@ -82,6 +93,7 @@ def _review(chain: Chain, folders: BundleFolders, journal: Journal, state: Phase
         changes=tuple(_changes(folders, phase, last)),
         findings=tuple(lint(folder)),
         known=bundle.hash in state.reviewed,
+        rehearsed=rehearsed.get((phase, bundle.code_hash)),
     )
 
 

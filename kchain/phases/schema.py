@@ -138,6 +138,9 @@ class Source(Strict):
     where: tuple[Condition, ...] = Field((), description="conditions that an example must all meet")
     limit: int | None = Field(None, ge=1, description="at most so many examples, drawn with the chain's seed")
     optional: bool = Field(False, description="true: a source that fails is reported and skipped")
+    rehearsal: Text | None = Field(
+        None, description="file that stands in for this source in `kchain rehearse`: a few of its rows, as it has them"
+    )
 
     @property
     def kind(self) -> Literal["dataset", "huggingface", "project"]:

@@ -48,7 +48,8 @@ def _data(phase: Phase) -> dict[str, Any]:
 
 
 def _source(source: Source) -> dict[str, Any]:
-    table = source.model_dump(mode="json")
+    # Not a part of what is pushed: another sample makes nothing of it another bundle.
+    table = source.model_dump(mode="json", exclude={"rehearsal"})
     return {"name": table.pop("name"), "kind": source.kind, **table}
 
 

@@ -96,7 +96,7 @@ def test_an_added_token_keeps_its_id_when_saved_and_loaded(tokenizer: Any, folde
 
 
 @pytest.mark.parametrize(
-    "eos, number", [("</s>", 2), ("<end_of_turn>", 107), ("<|eot_id|>", 128009), ("it's \\ \"odd\" é", 1600)]
+    "eos, number", [("</s>", 2), ("<end_of_turn>", 107), ("<|eot_id|>", 128009), ('it\'s \\ "odd" é', 1600)]
 )
 def test_another_family_s_end_token_gets_the_id_that_it_has_there(tmp_path: Path, eos: str, number: int) -> None:
     write_tokenizer(texts(), tmp_path, Specials({eos: number}, eos, eos, "### ", "PreTrainedTokenizerFast"))
