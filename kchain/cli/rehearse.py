@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 def rehearse(phases: tuple[str, ...], tokenizer: Path | None, again: bool, as_json: bool) -> None:
     """Run phases on this machine, in minutes, before quota is spent.
 
-    The same notebooks, code cell for code cell, pushed with Kaggle's client to a server on this machine: on the CPU, with
-    a tiny random model of the base model's family, a few steps, a few examples of every source. Without PHASE the whole
-    chain; a phase that was rehearsed and has not changed since is left alone. At the end it says what was rehearsed and
-    what was not.
+    The same notebooks, code cell for code cell, pushed with Kaggle's client to a server on this machine: on the CPU,
+    with a tiny random model of the base model's family, a few steps, a few examples of every source. Without PHASE the
+    whole chain; a phase that was rehearsed and has not changed since is left alone. At the end it says what was
+    rehearsed and what was not. kchain push and kchain watch warn before they push code to Kaggle that never was.
 
     Nothing is downloaded. A source of Kaggle or Hugging Face is replaced by rows that are invented to fit its columns,
     or by the sample that the phase file names for it:

@@ -1,4 +1,4 @@
-"""What is known here of a chain's base model: its family, its shape's keys, and its real tokenizer where one lies about.
+"""What is known here of a chain's base model: its family, some of its shape, and its tokenizer where one lies about.
 
 Nothing is downloaded. Looked for, in this order: the folder that was named, the model as it was published to the
 project's own server, the cache of Kaggle's model downloader, the cache of Hugging Face.
@@ -25,12 +25,12 @@ FILES = (
     "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 CONFIG = "config.json"
-# Name of a model on Kaggle -> `model_type` in its config.json; the first that is found in it counts.
+# Name of a model on Kaggle -> `model_type` in its config.json; the first that is found in it counts. A size is none.
 FAMILIES = (
-    (r"qwen-?3", "qwen3"),
+    (r"qwen-?3(?!b)", "qwen3"),
     (r"qwen", "qwen2"),
-    (r"gemma-?3", "gemma3_text"),
-    (r"gemma-?2", "gemma2"),
+    (r"gemma-?3(?!b)", "gemma3_text"),
+    (r"gemma-?2(?!b)", "gemma2"),
     (r"gemma", "gemma"),
     (r"mistral", "mistral"),
     (r"llama", "llama"),
@@ -90,7 +90,7 @@ def _places(chain: Chain) -> Iterator[tuple[Path, str]]:
 
 
 def _hugging_face(source: str) -> Iterator[tuple[Path, str]]:
-    """The latest snapshots of models that are called as on Kaggle: qwen2.5 and 0.5b-instruct is Qwen2.5-0.5B-Instruct."""
+    """Snapshots of models that are called as on Kaggle, where Qwen2.5-0.5B-Instruct is qwen2.5 and 0.5b-instruct."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     _, model, _, variation, _ = source.split("/")

@@ -67,7 +67,7 @@ def write_stand_in(folder: Path, base: Base, model: Model) -> None:
 
 
 def specials(model: Model) -> Specials:
-    """The special tokens of a tokenizer that is made up: Qwen's genuine ones, else the one token that the chain names."""
+    """The special tokens of a tokenizer that is made up: Qwen's genuine ones, else the one that the chain names."""
     if model.eos_token in QWEN.ids:
         return QWEN
     ids = {model.eos_token: model.eos_id}
@@ -90,7 +90,7 @@ def _write_model(folder: Path, base: Base, rows: int, live: list[int] | None) ->
     tiny = shrunk(base.config, rows)
     try:
         config = AutoConfig.for_model(**tiny)
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call,unused-ignore]
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"no tiny model of the family {base.family} can be made: {error}",

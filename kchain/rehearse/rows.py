@@ -108,7 +108,8 @@ def _pick(texts: Callable[[], list[Any]], number: int) -> Any:
 
 @cache
 def _pairs() -> list[tuple[str, str]]:
-    return [(row["instruction"], row["output"]) for row in _sample("kchain/tiny-code")]
+    """Questions, each once, with an answer."""
+    return list({row["instruction"]: row["output"] for row in _sample("kchain/tiny-code")}.items())
 
 
 @cache

@@ -1,12 +1,13 @@
 """The rehearsal itself: stand-ins published, phases driven one after the other by the very driver that drives Kaggle.
 
-Everything lies in `.kchain/rehearsal/` of the project: `model/` is the stand-in for the base model, `work/` a folder
-like a project's, with bundles, journal, results and a server of its own.
+Everything lies in `.kchain/rehearsal/work/` of the project: a folder like a project's, with bundles, journal, results
+and a server of its own, to which the tiny model and the data are published.
 """
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from kchain.phases import Chain
 from kchain.rehearse.base import Base, find_base
 from kchain.rehearse.model import fingerprint, write_stand_in
 from kchain.rehearse.settings import Difference, Stand, differences, rehearsed_chain
-from kchain.rehearse.stand_ins import StandIn, publish, stand_ins
+from kchain.rehearse.stand_ins import publish, stand_ins
 from kchain.server import launch
 from kchain.server.publish import publish_model
 from kchain.templates import parameters
@@ -79,7 +80,7 @@ class Rehearsal:
 def rehearse(
     chain: Chain, phases: Iterable[str], reporter: Reporter, *, tokenizer: Path | None = None, again: bool = False
 ) -> Rehearsal:
-    """Rehearse phases, and those that they build on before them; what has not changed since the last time is left alone.
+    """Rehearse phases, after those that they build on; what has not changed since the last time is left alone.
 
     Args:
         phases: names; none for the whole chain.
@@ -102,7 +103,7 @@ def rehearse(
         small = rehearsed_chain(chain, work, stands, names)
         outcomes = _compare(chain, small)
         target = Target(LOCAL, chain.owner, work)
-        _publish(target.local_root, chain, area / "model", prepared)
+        publish(target.local_root, prepared)
         # As strict as Kaggle where the chain is for Kaggle.
         profile = "like-kaggle" if chain.target == KAGGLE else "machine"
         with launch.held(target.local_root, profile, OFFLINE), driving(small, target, reporter) as driver:
@@ -110,9 +111,13 @@ def rehearse(
     return Rehearsal(chain, base, stands, done, work)
 
 
-def with_ancestors(chain: Chain, names: Sequence[str]) -> list[str]:
+def with_ancestors(chain: Chain, names: Iterable[str]) -> list[str]:
     """These phases and all that they build on, in the order of the chain."""
-    needed = {phase.name for name in names for phase in (*chain.lineage(name), chain.phase(name))}
+    needed: set[str] = set()
+    for name in names:
+        while name not in needed:
+            needed.add(name)
+            name = chain.phase(name).after or name
     return [phase.name for phase in chain.phases if phase.name in needed]
 
 
@@ -140,15 +145,15 @@ def _parameters(chain: Chain, phase: str) -> dict[str, Any]:
 
 
 def _work_folder(area: Path, chain: Chain, base: Base) -> Path:
-    """The folder of the runs, empty where the stand-in for the base model is another one than theirs; makes it, too."""
-    work, model, edition = area / "work", area / "model", fingerprint(base, chain.model)
+    """The folder of the runs; a fresh one with a fresh model where the model would be another one than theirs."""
+    work, edition = area / "work", fingerprint(base, chain.model)
     if not _is_edition(work, edition):
-        launch.stop(Target(LOCAL, chain.owner, work).local_root)
+        server_root = Target(LOCAL, chain.owner, work).local_root
+        launch.stop(server_root)
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(model, ignore_errors=True)
-        model.mkdir(parents=True)
-        write_stand_in(model, base, chain.model)
-        work.mkdir()
+        with tempfile.TemporaryDirectory(prefix="kchain-rehearsal-") as folder:
+            write_stand_in(Path(folder), base, chain.model)
+            publish_model(server_root, chain.model.source, Path(folder))
         (work / _EDITION).write_text(edition, encoding="utf-8")
     return work
 
@@ -158,11 +163,6 @@ def _is_edition(work: Path, edition: str) -> bool:
         return (work / _EDITION).read_text(encoding="utf-8") == edition
     except OSError:
         return False
-
-
-def _publish(server_root: Path, chain: Chain, model: Path, prepared: Sequence[StandIn]) -> None:
-    publish_model(server_root, chain.model.source, model)
-    publish(server_root, prepared)
 
 
 def _drive(driver: Driver, chain: Chain, outcomes: Sequence[Outcome], again: set[str]) -> tuple[Outcome, ...]:
