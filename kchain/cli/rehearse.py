@@ -104,7 +104,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     return {
         "phase": outcome.phase,
         "state": "failed" if failure is not None else "rehearsed" if outcome.fresh else "unchanged",
-        "reason": failure.reason if failure is not None else None,
+        "reason": failure.reason.partition("\n")[0] if failure is not None else None,
+        "advice": failure.hint if failure is not None else None,
         "steps": metrics.get("steps"),
         "loss_first": metrics.get("loss_first"),
         "loss_last": metrics.get("loss_last"),

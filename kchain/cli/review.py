@@ -71,7 +71,7 @@ def _print(shown: Review, seen: dict[str, str]) -> None:
 
 def _rehearsed(shown: Review) -> str:
     if shown.rehearsed is None:
-        return f"never (kchain rehearse {shown.phase})"
+        return as_typed(f"never (kchain rehearse {shown.phase})")
     return f"yes ({time.strftime('%Y-%m-%d %H:%M', time.localtime(shown.rehearsed))})"
 
 

@@ -22,7 +22,11 @@ def rehearsed(done: Rehearsal) -> list[str]:
 def not_rehearsed(done: Rehearsal) -> list[str]:
     """What nobody knows yet."""
     passed = {outcome.phase for outcome in done.outcomes if outcome.failure is None}
-    return list(_not_rehearsed(done, [phase for phase in done.chain.phases if phase.name in passed]))
+    left = [name for name in done.names if name not in passed]
+    sentences = [f"{', '.join(left)}: a phase failed, see below"] if left else []
+    if passed:
+        sentences += _not_rehearsed(done, [phase for phase in done.chain.phases if phase.name in passed])
+    return sentences
 
 
 def _rehearsed(done: Rehearsal, outcomes: Sequence[Outcome], phases: Sequence[Phase]) -> Iterator[str]:

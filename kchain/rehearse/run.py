@@ -61,9 +61,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A rehearsal that came to its end, or to the first phase that failed."""
+    """A rehearsal that came to its end, or to the first phase that failed.
+
+    Attributes:
+        chain: as it will be pushed.
+        names: every phase that was to be rehearsed; `outcomes` may end before the last.
+        work: the folder of the runs.
+    """
 
     chain: Chain
+    names: tuple[str, ...]
     base: Base
     stands: tuple[Stand, ...]
     outcomes: tuple[Outcome, ...]
@@ -108,7 +115,7 @@ def rehearse(
         profile = "like-kaggle" if chain.target == KAGGLE else "machine"
         with launch.held(target.local_root, profile, OFFLINE), driving(small, target, reporter) as driver:
             done = _drive(driver, chain, outcomes, set(wanted) if again else set())
-    return Rehearsal(chain, base, stands, done, work)
+    return Rehearsal(chain, tuple(names), base, stands, done, work)
 
 
 def with_ancestors(chain: Chain, names: Iterable[str]) -> list[str]:
