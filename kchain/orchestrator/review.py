@@ -45,7 +45,7 @@ class Review:
     changes: tuple[str, ...]
     findings: tuple[Finding, ...]
     known: bool
-    rehearsed: float | None
+    rehearsed: float | None = None
 
 
 def review(chain: Chain, target: Target, phases: list[str]) -> list[Review]:

@@ -27,9 +27,13 @@ FILES = (
 CONFIG = "config.json"
 # Name of a model on Kaggle -> `model_type` in its config.json; the first that is found in it counts. A size is none.
 FAMILIES = (
+    (r"qwen-?3-vl", "qwen3_vl"),
+    (r"qwen-?2\.5-vl", "qwen2_5_vl"),
+    (r"qwen-?2-vl", "qwen2_vl"),
     (r"qwen-?3(?!b)", "qwen3"),
     (r"qwen", "qwen2"),
-    (r"gemma-?3(?!b)", "gemma3_text"),
+    (r"gemma-?3(?!b).*?-(270m|1b)", "gemma3_text"),
+    (r"gemma-?3(?!b)", "gemma3"),
     (r"gemma-?2(?!b)", "gemma2"),
     (r"gemma", "gemma"),
     (r"mistral", "mistral"),

@@ -20,19 +20,34 @@ from kchain.phases import Model
 from kchain.rehearse.base import CONFIG, FILES, Base
 
 SEED = 1
-HIDDEN, LAYERS, HEADS, HEAD, INNER = 128, 2, 2, 64, 256
+HIDDEN, LAYERS = 128, 2
 # Multiples of 64 all over: bitsandbytes quantizes in blocks of 64.
-SIZES = {
+TEXT = {
     "hidden_size": HIDDEN,
     "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
+    "num_attention_heads": 2,
     "num_key_value_heads": 1,
-    "head_dim": HEAD,
-    "intermediate_size": INNER,
+    "head_dim": 64,
+    "intermediate_size": 256,
     "max_position_embeddings": 32768,
 }
-# Sizes of which transformers derives the right number for so few layers.
-DERIVED = ("layer_types", "max_window_layers", "torch_dtype", "dtype", "quantization_config", "auto_map")
+# Beside a vision part, whose positions in three dimensions need a head as wide as in the real models.
+TEXT_BESIDE_VISION = {**TEXT, "num_attention_heads": 1, "head_dim": 128}
+# Families call these differently; each has some of them.
+VISION = {
+    "depth": LAYERS,
+    "num_hidden_layers": LAYERS,
+    "hidden_size": HIDDEN,
+    "out_hidden_size": HIDDEN,
+    "embed_dim": 64,
+    "intermediate_size": 64,
+    "num_heads": 2,
+    "num_attention_heads": 2,
+    "deepstack_visual_indexes": [0],
+    "fullatt_block_indexes": [0],
+}
+# What a published configuration says that holds for its own weights alone.
+OWN = ("torch_dtype", "dtype", "quantization_config", "auto_map")
 # Rows are made up to a multiple of this, as the families do.
 ROWS = 64
 # Changes when the same input shall give another model.
@@ -75,22 +90,32 @@ def specials(model: Model) -> Specials:
 
 
 def shrunk(config: dict[str, Any], rows: int) -> dict[str, Any]:
-    """A configuration of the same family with few and narrow layers; whatever else it says stays."""
-    kept = {key: value for key, value in config.items() if key not in DERIVED}
-    return {**kept, **SIZES, "vocab_size": rows}
+    """A complete configuration of the same family with few and narrow layers; whatever else it says stays."""
+    if "vision_config" not in config:
+        return {**config, **TEXT, "vocab_size": rows, **_layer_kinds(config)}
+    text, vision = config["text_config"], config["vision_config"]
+    text = {**text, **TEXT_BESIDE_VISION, "vocab_size": rows, **_layer_kinds(text)}
+    return {
+        **config,
+        "text_config": text,
+        "vision_config": {**vision, **{key: value for key, value in VISION.items() if key in vision}},
+    }
+
+
+def _layer_kinds(config: dict[str, Any]) -> dict[str, Any]:
+    """As many kinds of layers as there is room for, where a family has several."""
+    kinds = list(dict.fromkeys(config.get("layer_types") or ()))
+    return {"layer_types": (kinds * LAYERS)[:LAYERS]} if kinds else {}
 
 
 def _write_model(folder: Path, base: Base, rows: int, live: list[int] | None) -> None:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore]
     torch.manual_seed(SEED)
-    tiny = shrunk(base.config, rows)
     try:
-        config = AutoConfig.for_model(**tiny)
-        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call,unused-ignore]
+        model = _fresh(base, rows)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"no tiny model of the family {base.family} can be made: {error}",
@@ -100,11 +125,18 @@ def _write_model(folder: Path, base: Base, rows: int, live: list[int] | None) ->
     model.to(torch.bfloat16).save_pretrained(folder)
     if "quantization_config" in base.config:  # the notebook has something to say about that
         path = folder / CONFIG
-        told = {
-            **json.loads(path.read_text(encoding="utf-8")),
-            "quantization_config": base.config["quantization_config"],
-        }
+        told = json.loads(path.read_text(encoding="utf-8"))
+        told["quantization_config"] = base.config["quantization_config"]
         path.write_text(json.dumps(told, indent=2), encoding="utf-8")
+
+
+def _fresh(base: Base, rows: int) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    said = {key: value for key, value in base.config.items() if key not in OWN}
+    small = shrunk({**AutoConfig.for_model(**said).to_dict(), "model_type": base.family}, rows)
+    kind: Any = AutoModelForImageTextToText if "vision_config" in small else AutoModelForCausalLM
+    return kind.from_config(AutoConfig.for_model(**{key: value for key, value in small.items() if key not in OWN}))
 
 
 def _make_learnable(model: Any, live: list[int] | None) -> None:

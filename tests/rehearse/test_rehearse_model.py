@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from kchain.demo.samples import texts
 from kchain.demo.tokenizer import write_tokenizer
@@ -68,7 +69,18 @@ def test_a_published_config_is_shrunk_and_otherwise_kept(tmp_path: Path) -> None
 
 def test_layer_types_of_many_layers_do_not_stand_in_the_way(tmp_path: Path) -> None:
     published = {"model_type": "gemma2", "layer_types": ["sliding_attention", "full_attention"] * 13}
-    assert AutoModelForCausalLM.from_pretrained(made(tmp_path / "model", published)).config.num_hidden_layers == 2
+    config = AutoModelForCausalLM.from_pretrained(made(tmp_path / "model", published)).config
+    assert config.layer_types == ["sliding_attention", "full_attention"]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "gemma3"])
+def test_a_model_that_sees_keeps_its_vision_part(tmp_path: Path, family: str) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(made(tmp_path / "model", {"model_type": family}, QWEN))
+    assert model.config.model_type == family and model.config.vision_config is not None
+    ids = torch.arange(10)[None]
+    assert model(input_ids=ids).logits.shape[:2] == (1, 10)
+    names = [name for name, _ in model.named_parameters()]
+    assert any("vision" in name or "visual" in name for name in names)
 
 
 def test_a_qwen_keeps_its_special_ids_whatever_the_chain_says(tmp_path: Path) -> None:
