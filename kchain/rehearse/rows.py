@@ -13,8 +13,9 @@ from kchain.phases import Condition, Source
 from kchain.runtime.examples import Unusable, condition, lookup, make_example
 
 Row = dict[str, Any]
-# Texts of the sample data that are tried for a column until its conditions let one through.
+# Texts of the sample data that are tried for a column until its conditions let one through; and how many together.
 TRIES = 40
+TOGETHER = (2, 8, 32)
 
 
 def invent(source: Source, recipe: str, system_prompt: str, count: int) -> list[Row]:
@@ -25,26 +26,37 @@ def invent(source: Source, recipe: str, system_prompt: str, count: int) -> list[
     """
     rows = [_row(source, number) for number in range(count)]
     for row in rows:
+        values = {name: lookup(row, first(column)) for name, column in source.fields.items()}
         try:
-            make_example({name: lookup(row, column) for name, column in source.fields.items()}, recipe, system_prompt)
+            make_example(values, recipe, system_prompt)
         except Unusable as error:
             raise ValueError(f"a row that its conditions let through is of no use: {error}") from None
     return rows
 
 
+def columns_of(source: Source) -> list[str]:
+    """The columns that a source's rows need, each once."""
+    named = [*source.fields.values(), *(test.column for test in source.where)]
+    return list(dict.fromkeys(map(first, named)))
+
+
+def first(column: str | Sequence[str]) -> str:
+    """A column; of several to choose from, the first."""
+    return column if isinstance(column, str) else column[0]
+
+
 def _row(source: Source, number: int) -> Row:
     row: Row = {}
-    columns = dict.fromkeys([*source.fields.values(), *(test.column for test in source.where)])
-    fields = {column: name for name, column in source.fields.items()}
-    for column in columns:
-        tests = [test for test in source.where if test.column == column]
+    fields = {first(column): name for name, column in source.fields.items()}
+    for column in columns_of(source):
+        tests = [test for test in source.where if first(test.column) == column]
         _put(row, column, _value(column, fields.get(column, ""), tests, number))
     return row
 
 
 def _value(column: str, field: str, tests: Sequence[Condition], number: int) -> Any:
     """A value of a column that all its tests let through."""
-    holds = [condition(test.model_dump()) for test in tests]
+    holds = [condition({**test.model_dump(), "column": column}) for test in tests]
     for value in _candidates(field, tests, number):
         if all(test({column: value}) for test in holds):
             return value
@@ -52,14 +64,19 @@ def _value(column: str, field: str, tests: Sequence[Condition], number: int) -> 
 
 
 def _candidates(field: str, tests: Sequence[Condition], number: int) -> Iterator[Any]:
-    """What may stand in a column: texts of the sample data, plain or with what a test wants."""
+    """What may stand in a column: texts of the sample data, plain, with what a test wants, longer and shorter."""
     wanted = [word for test in tests if not test.negate for word in _wanted(test)]
+    words = [word for word in wanted if isinstance(word, str)]
     for attempt in range(TRIES):
         text = _text(field, number + attempt)
         yield text
-        yield from (_with(text, word) for word in wanted if isinstance(word, str))
-        yield _with(text, " ".join(word for word in wanted if isinstance(word, str)))
+        yield from (_with(text, word) for word in words)
+        yield _with(text, " ".join(words))
         yield from wanted
+    if isinstance(text := _text(field, number), str):
+        for count in TOGETHER:
+            yield _with("\n".join(str(_text(field, number + place)) for place in range(count)), " ".join(words))
+        yield from text.split()
     yield from ("", None)
 
 

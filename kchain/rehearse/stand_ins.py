@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kchain.errors import InputError
 from kchain.phases import Chain, Phase, Source
-from kchain.rehearse.rows import invent
+from kchain.rehearse.rows import columns_of, invent
 from kchain.rehearse.settings import Stand, share_of
 from kchain.runtime.readers import READERS
 from kchain.server.publish import publish_dataset
@@ -63,7 +63,7 @@ def _stand_in(chain: Chain, phase: Phase, source: Source) -> StandIn:
     if source.kind == "project":
         return StandIn(Stand(phase.name, source.name, "project", words=str(source.file)))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _invented(phase, source))
-    columns = ", ".join(dict.fromkeys([*source.fields.values(), *(test.column for test in source.where)]))
+    columns = ", ".join(columns_of(source))
     file = f"{_short_hash(text.encode())}.jsonl"
     return StandIn(Stand(phase.name, source.name, "invented", ref, file, columns), text=text)
 
