@@ -77,7 +77,8 @@ def write_stand_in(folder: Path, base: Base, model: Model) -> None:
     else:
         write_tokenizer(texts(), folder, specials(model))
     live, size = _entries(folder)
-    rows = max(int(base.config.get("vocab_size") or 0), size)
+    rows = int(base.config.get("vocab_size") or 0) or size + ROWS  # with some to spare for tokens that are added
+    rows = max(rows, size)
     _write_model(folder, base, rows + -rows % ROWS, live)
 
 
