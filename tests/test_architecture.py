@@ -20,6 +20,7 @@ ORDER: list[set[str]] = [
     {"bundle", "server"},
     {"orchestrator", "data"},
     {"demo"},
+    {"rehearse"},
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

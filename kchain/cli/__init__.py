@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("kchain.cli.render:render", "Write the notebooks and their metadata into build/."),
     "review": ("kchain.cli.review:review", "Show what would be pushed, and remember that you saw it."),
     "lint": ("kchain.cli.lint:lint", "Check any notebook folder for what goes wrong on Kaggle."),
+    "rehearse": ("kchain.cli.rehearse:rehearse", "Run phases here in minutes, before quota is spent."),
     "push": ("kchain.cli.push:push", "Push one reviewed phase."),
     "watch": ("kchain.cli.watch:watch", "Drive the chain on: wait, pull, verify, push the next phase."),
     "run": ("kchain.cli.watch:run", "watch, approving what is rendered now."),
@@ -72,6 +73,7 @@ def group(folder: str) -> None:
     First steps:
       kchain init my-chain && cd my-chain
       kchain plan                what will happen
+      kchain rehearse            try it here, in minutes
       kchain review              read it
       kchain watch               push it, phase by phase
     """

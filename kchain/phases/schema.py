@@ -157,6 +157,9 @@ class Source(Strict):
     limit: int | None = Field(None, ge=1, description="at most so many examples, drawn with the seed")
     seed: int | None = Field(None, ge=0, lt=2**31, description="draw with this seed in place of the chain's")
     optional: bool = Field(False, description="true: a source that fails is reported and skipped")
+    rehearsal: Text | None = Field(
+        None, description="file that stands in for this source in `kchain rehearse`: a few of its rows, as it has them"
+    )
 
     @property
     def kind(self) -> Literal["dataset", "huggingface", "project"]:

@@ -52,7 +52,8 @@ def data_table(phase: Phase) -> dict[str, Any]:
 
 
 def _source(source: Source) -> dict[str, Any]:
-    table = source.model_dump(mode="json")
+    # A rehearsal's sample is no part of what is pushed: another one makes nothing of it another bundle.
+    table = source.model_dump(mode="json", exclude={"rehearsal"})
     if source.kind == "project" and source.file:
         table["file"] = travels_as(source.file)
     return {"name": table.pop("name"), "kind": source.kind, **table}
