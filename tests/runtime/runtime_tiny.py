@@ -77,7 +77,9 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "target": "local",
         "model": {"source": SOURCE},
         "pad": {"token": EOS, "id": EOS_ID},
+        "adapter_mode": "merge",
         "lineage": [],
+        "tokens": {"added": [], "trained": []},
         "lora": {
             "r": 4,
             "alpha": 8,
@@ -135,6 +137,7 @@ def source(**changes: Any) -> dict[str, Any]:
         "subset": None,
         "split": "train",
         "fields": {"prompt": "ask", "completion": "answer"},
+        "style": None,
         "where": [],
         "limit": None,
         "optional": False,
@@ -184,7 +187,15 @@ def mount(root: Path, where: str, what: Path) -> None:
 
 def ancestor(phase: str, ref: str, **changes: Any) -> dict[str, Any]:
     """One entry of a lineage: the output of a kernel."""
-    return {"phase": phase, "kind": "kernel", "ref": ref, "folder": "adapter", "sha256": None, **changes}
+    return {
+        "phase": phase,
+        "kind": "kernel",
+        "ref": ref,
+        "folder": "adapter",
+        "sha256": None,
+        "use": "merge",
+        **changes,
+    }
 
 
 def second_phase(**changes: Any) -> dict[str, Any]:
