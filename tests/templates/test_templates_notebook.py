@@ -109,7 +109,8 @@ def test_one_tagged_cell_holds_every_parameter_and_nothing_else_does(chain: Chai
     told = parameters(chain, "second", "kaggle", adapter_sources(chain, "second", {}))
     assert values == {"BUNDLE": "0" * 64, "PARAMETERS": told}
     assert values["PARAMETERS"]["lineage"] == [
-        dict(phase="first", kind="kernel", ref="someone/a-first-phase", folder="adapter", sha256=None, use="merge")
+        {"phase": "first", "kind": "kernel", "ref": "someone/a-first-phase", "folder": "adapter", "sha256": None}
+        | {"use": "merge"}
     ]
 
 
@@ -118,7 +119,8 @@ def test_an_adopted_ancestor_brings_its_place_and_hash(chain: Chain) -> None:
     rendered = render(chain, first=first)
     lineage = literals(source(rendered, "parameters"))["PARAMETERS"]["lineage"]
     assert lineage == [
-        dict(phase="first", kind="dataset", ref="someone/my-adapter", folder="", sha256="ab" * 32, use="merge")
+        {"phase": "first", "kind": "dataset", "ref": "someone/my-adapter", "folder": "", "sha256": "ab" * 32}
+        | {"use": "merge"}
     ]
     assert "someone/my-adapter" in head(rendered)
 
