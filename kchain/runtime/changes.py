@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -43,7 +44,7 @@ class LowRank:
     def apply(self, weight: torch.Tensor) -> None:
         """Adds the update to an fp32 weight (out, in) in place."""
         a, b = _read(self.adapter, self.a, self.b)
-        weight += (b @ a) * self.scale
+        weight += (b @ a).mul_(self.scale)
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,13 @@ class Rows:
     name: str
     ids: tuple[int, ...]
 
+    def read(self) -> torch.Tensor:
+        """The rows (tokens, width) in fp32."""
+        return _read(self.adapter, self.name)[0]
+
     def apply(self, weight: torch.Tensor) -> None:
-        """Replaces rows of a weight (vocabulary, width) in place, rounded to its type."""
-        (rows,) = _read(self.adapter, self.name)
-        weight[list(self.ids)] = rows.to(weight.dtype)
+        """Replaces rows of an fp32 weight (vocabulary, width) in place."""
+        weight[list(self.ids)] = self.read()
 
 
 Changes = dict[str, list[LowRank | Rows]]  # weight's name in the base's files -> what is done to it, in order
@@ -97,13 +101,24 @@ def base_shapes(base: Path) -> Shapes:
     """
     shapes: Shapes = {}
     for shard in shards(base):
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - safe_open is no dictionary
-                part = file.get_slice(name)
-                if part.get_dtype() not in FLOATS:
-                    raise Stop(f"{name} of the base is {part.get_dtype()}: quantized", "attach the unquantized model")
-                shapes[name] = tuple(part.get_shape())
+        with shard.open("rb") as file:
+            shapes |= {name: tuple(entry["shape"]) for name, entry in read_header(file)[1].items()}
     return shapes
+
+
+def read_header(file: BinaryIO) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Where the tensors of a safetensors file begin, and its entries in the order of their places.
+
+    Raises:
+        Stop: a tensor is quantized.
+    """
+    (length,) = struct.unpack("<Q", file.read(8))
+    entries: dict[str, dict[str, Any]] = json.loads(file.read(length))
+    entries.pop("__metadata__", None)
+    for name, entry in entries.items():
+        if entry["dtype"] not in FLOATS:
+            raise Stop(f"{name} of the base is {entry['dtype']}: quantized", "attach the unquantized model")
+    return 8 + length, dict(sorted(entries.items(), key=lambda item: tuple(item[1]["data_offsets"])))
 
 
 def embedding_rows(base: Path) -> int:
