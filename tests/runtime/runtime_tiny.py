@@ -178,6 +178,13 @@ def read_result(root: Path) -> dict[str, Any]:
     return result
 
 
+def rounded(model: Any) -> Any:
+    """A model whose weights are stored as fp16; its buffers (frequencies of positions) are stored nowhere."""
+    for weight in model.parameters():
+        weight.data = weight.data.half().float()
+    return model
+
+
 def mount(root: Path, where: str, what: Path) -> None:
     """Mounts a folder into a session, read-only by convention."""
     place = root / "input" / where
