@@ -18,6 +18,7 @@ from runtime_tiny import (
     mount,
     parameters,
     read_result,
+    rounded,
     run_session,
     second_phase,
 )
@@ -30,6 +31,8 @@ from kchain.runtime import session
 from kchain.runtime.adapters import WEIGHTS
 from kchain.runtime.failure import Stop
 from kchain.templates.parameters import parameters as rendered
+
+pytestmark = pytest.mark.slow
 
 # name -> its lines in the phase file
 PHASES = {

@@ -93,6 +93,7 @@ def logits(model: Any, result: dict[str, Any]) -> torch.Tensor:
     return found[0, -1, :8]
 
 
+@pytest.mark.slow
 def test_two_phases_train_the_language_part_and_stock_peft_loads_both(
     seeing: Path, tmp_path: Path, events: Events
 ) -> None:
