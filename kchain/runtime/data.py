@@ -208,7 +208,8 @@ def _examples(paths: Paths, source: dict[str, Any], data: dict[str, Any], report
             report.filtered += 1
             continue
         try:
-            values = {name: pick(row, columns) for name, columns in fields.items()}
+            values = {"style": source.get("style")}
+            values |= {name: pick(row, columns) for name, columns in fields.items()}
             yield make_example(values, data["recipe"], data["system_prompt"])
         except Unusable as error:
             report.reject(file, number, str(error), json.dumps(row, ensure_ascii=False, default=str))
