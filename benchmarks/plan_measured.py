@@ -77,7 +77,9 @@ def measured(case: Case) -> int:
 
     model, collate = _model(case)
     chance = torch.Generator().manual_seed(0)
-    batch = collate([_example(case, torch.randint(0, case.vocab, (case.length,), generator=chance)) for _ in range(case.batch)])
+    batch = collate(
+        [_example(case, torch.randint(0, case.vocab, (case.length,), generator=chance)) for _ in range(case.batch)]
+    )
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained)
 

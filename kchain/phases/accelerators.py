@@ -46,11 +46,15 @@ class Accelerator:
         """bf16 arithmetic starts with compute capability 8.0."""
         return self.capability >= (8, 0)
 
+    def processes(self, accumulation: int) -> int:
+        """Training processes, one a GPU: as many as share the batches of a step evenly; 1 on a CPU."""
+        return max((count for count in range(1, self.gpus + 1) if accumulation % count == 0), default=1)
+
 
 _KAGGLE = "Kaggle's docs/kernels.md, February 2026"
 _CUDA = "memory as CUDA reports it, at least"
 _SCRATCH = 57 * GIB
-# Of the peak in a data sheet (dense, half precision): as in Qwen's published steps on an A100 (benchmarks/plan_time.py).
+# Of the peak in a data sheet (dense, half precision), as in Qwen's steps on an A100 (benchmarks/plan_time.py).
 # A T4 is held back by its 70 W: a fifth of its 65e12, by judgement; nobody has measured kchain's own notebook on one.
 _REACHED = 0.42
 _T4_FLOPS = 13e12

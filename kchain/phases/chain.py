@@ -9,8 +9,8 @@ from pathlib import Path
 from slugify import slugify
 
 from kchain.errors import InputError
-from kchain.phases.accelerators import ACCELERATORS, RETIRED, Accelerator
-from kchain.phases.schema import Data, Gates, Lora, Model, Training
+from kchain.phases.accelerators import Accelerator
+from kchain.phases.schema import Data, Gates, Lora, Model, Settled, Training
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Phase:
     Attributes:
         name: the stem of its file; what is typed on the command line.
         after: name of the phase whose result this one builds on, None for a root.
+        wanted: `[training]` as the files say, None where they say "auto".
+        training: the same with everything chosen; `choices` says what, and why.
         precision: "fp16", "bf16" or "fp32", decided from training.precision and the accelerator.
         precision_reason: why, in words for the plan.
         session_timeout: seconds.
@@ -35,7 +37,9 @@ class Phase:
     session_timeout: int
     data: Data
     lora: Lora
-    training: Training
+    wanted: Training
+    training: Settled
+    choices: tuple[str, ...]
     precision: str
     precision_reason: str
     gates: Gates
@@ -45,6 +49,11 @@ class Phase:
     def slug(self) -> str:
         """Kaggle makes a kernel's address from its title, whatever `id` says."""
         return str(slugify(self.title))
+
+    @property
+    def processes(self) -> int:
+        """Training processes: the most GPUs that share the accumulated batches evenly; 1 on a CPU."""
+        return self.accelerator.processes(self.training.accumulation)
 
 
 @dataclass(frozen=True)
@@ -109,16 +118,3 @@ def choose_precision(wanted: str, accelerator: Accelerator) -> tuple[str, str]:
     if wanted == "fp16" and not accelerator.is_gpu:
         raise ValueError('fp16 training needs a GPU; use precision = "auto"')
     return wanted, "as the phase file says"
-
-
-def known_accelerator(name: str) -> Accelerator:
-    """The accelerator of that name.
-
-    Raises:
-        ValueError: kchain does not train there; says where it does.
-    """
-    if name in RETIRED:
-        raise ValueError(f"Kaggle retired {name} and gives you a {RETIRED[name]} without a word; name that one")
-    if name not in ACCELERATORS:
-        raise ValueError(f"unknown accelerator {name!r}; one of {', '.join(ACCELERATORS)}")
-    return ACCELERATORS[name]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kchain.phases.models import FP32_BYTES, Shape
 
-# Scores of one chunk of the notebook's loss, whatever the vocabulary: CHUNK of kchain/runtime/loss.py (a test compares).
+# Scores of one chunk of the notebook's loss: CHUNK of kchain/runtime/loss.py (a test compares).
 CHUNK = 2**25
 
 
@@ -39,6 +39,11 @@ class Loss:
 STOCK = Loss(whole=3 * FP32_BYTES)
 
 
+def chunk(shape: Shape) -> int:
+    """Positions whose scores the notebook's loss holds at a time."""
+    return max(1, CHUNK // shape.vocab)
+
+
 def notebook(shape: Shape, wide: int, trained_head: bool = False) -> Loss:
     """The notebook's: in chunks, with a fused gradient where the head is frozen (kchain/runtime/loss.py).
 
@@ -47,11 +52,11 @@ def notebook(shape: Shape, wide: int, trained_head: bool = False) -> Loss:
     PEFT puts its trained rows into a copy of the weights, whose gradient is as large. A model with capped scores keeps
     all of them: before, in, and after the cap, and the gradients on the way back.
     """
-    chunk = max(1, CHUNK // shape.vocab)
+    part = chunk(shape)
     half = wide if wide < FP32_BYTES else 0
     stocked = 3 * FP32_BYTES + half
     if shape.softcap:
-        return Loss(whole=5 * wide, part=stocked, chunk=chunk)
+        return Loss(whole=5 * wide, part=stocked, chunk=part)
     if trained_head:
-        return Loss(part=stocked, chunk=chunk, state=wide, heads=2)
-    return Loss(part=FP32_BYTES + half, chunk=chunk, state=FP32_BYTES + wide)
+        return Loss(part=stocked, chunk=part, state=wide, heads=2)
+    return Loss(part=FP32_BYTES + half, chunk=part, state=FP32_BYTES + wide)

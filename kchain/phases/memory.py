@@ -66,6 +66,39 @@ class Memory:
         return {**asdict(self), "total": self.total}
 
 
+@dataclass(frozen=True)
+class Setting:
+    """Everything that decides the memory of a step; the words are those of `[training]` and `[lora]`."""
+
+    shape: Shape
+    precision: str
+    quantization: str
+    batch: int
+    accumulation: int
+    length: int
+    rank: int
+    targets: tuple[str, ...]
+    optimizer: str
+    checkpointing: bool
+
+    @property
+    def memory(self) -> Memory:
+        """What a step of the notebook takes.
+
+        Raises:
+            InputError: a target is no module of the model.
+        """
+        return memory(
+            self.shape, self.precision, self.quantization, self.batch, self.length, self.rank, self.targets,
+            self.optimizer, self.checkpointing,
+        )  # fmt: skip
+
+    @property
+    def trainable(self) -> int:
+        """Weights of the adapter."""
+        return (self.shape.adapter_bytes(self.rank, self.targets) or 0) // FP32_BYTES
+
+
 def memory(
     shape: Shape,
     precision: str,
@@ -119,7 +152,7 @@ def weight_bytes(shape: Shape, wide: int, quantization: str) -> int:
 
     Source: bitsandbytes quantizes nn.Linear but the head; published loads, see docs/memory-plan.md.
     """
-    linear = shape.linear_parameters
+    linear = shape.linear_parameters + shape.vision_linear
     stored = math.ceil(linear * NF4_BYTES) if quantization == "nf4" else linear * wide
     return stored + (shape.parameters - linear) * wide
 
