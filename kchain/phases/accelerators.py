@@ -121,3 +121,11 @@ def known_accelerator(name: str) -> Accelerator:
     if name not in ACCELERATORS:
         raise ValueError(f"unknown accelerator {name!r}; one of {', '.join(ACCELERATORS)}, or cpu-48 for 48 cores")
     return ACCELERATORS[name]
+
+
+def not_on_kaggle(machine: Accelerator) -> str:
+    """Why a machine cannot be asked of Kaggle, with what can; empty for one of Kaggle's."""
+    if machine.kaggle:
+        return ""
+    names = ", ".join(other.name for other in ACCELERATORS.values() if other.kaggle)
+    return f"{machine.name} is no machine of Kaggle's: use one of {names}, or target = \"local\" or a server's URL"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kchain.errors import InputError
-from kchain.phases.accelerators import known_accelerator
+from kchain.phases.accelerators import known_accelerator, not_on_kaggle
 from kchain.phases.chain import Chain, Phase, choose_precision
 from kchain.phases.describe import describe
 from kchain.phases.models import model_shape
@@ -157,11 +157,14 @@ def _over(chain: Table, phase: Table | None) -> Table:
 def _resolve(name: str, chain: ChainFile, table: PhaseFile, problems: list[str]) -> Phase | None:
     label = f"{PHASE_FOLDER}/{name}.toml"
     training = _over(chain.training, table.training)
+    place = f"{label}: accelerator" if table.accelerator else f"{CHAIN_FILE}: chain.accelerator"
     try:
         accelerator = known_accelerator(table.accelerator or chain.chain.accelerator)
     except ValueError as error:
-        problems.append(f"{label if table.accelerator else CHAIN_FILE}: accelerator: {error}")
+        problems.append(f"{place}: {error}")
         return None
+    if chain.chain.target == "kaggle" and (problem := not_on_kaggle(accelerator)):
+        problems.append(f"{place}: {problem}")
     try:
         precision, reason = choose_precision(training.precision, accelerator)
     except ValueError as error:

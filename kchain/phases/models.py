@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kchain.phases.vision import vision_sizes
 
@@ -117,9 +118,14 @@ QWEN25: dict[str, Shape] = {
 }
 
 
-def _qwen3(hidden: int, layers: int, heads: int, inner: int, tied: bool, vision: tuple[int, int] = (0, 0)) -> Shape:
-    sizes = {"vision": vision[0], "vision_linear": vision[1]}
-    return Shape(hidden, layers, heads, 8, inner, 151936, tied, head=128, biases=(), qk_norm=True, **sizes)
+def _qwen3(
+    hidden: int, layers: int, heads: int, inner: int, tied: bool, eyes: Mapping[str, Any] | None = None
+) -> Shape:
+    vision, linear = vision_sizes(eyes, hidden) if eyes else (0, 0)
+    return Shape(
+        hidden, layers, heads, 8, inner, 151936, tied, head=128, biases=(), qk_norm=True,
+        vision=vision, vision_linear=linear,
+    )  # fmt: skip
 
 
 # Qwen/Qwen3-*, config.json; the base models of a size have the same shape.
@@ -132,13 +138,28 @@ QWEN3: dict[str, Shape] = {
     "32b": _qwen3(5120, 64, 64, 25600, False),
 }
 # Qwen/Qwen3-VL-*-Instruct, config.json: the text part is Qwen3's; 24 vision layers 1024 wide, in the 8B 27 of 1152.
-_SMALL = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "deepstack_visual_indexes": [5, 11, 17]}
-_LARGE = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "deepstack_visual_indexes": [8, 16, 24]}
-_EYES = {"spatial_merge_size": 2, "temporal_patch_size": 2, "patch_size": 16, "num_position_embeddings": 2304}
+_SMALL: dict[str, Any] = {
+    "depth": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "deepstack_visual_indexes": [5, 11, 17],
+}
+_LARGE: dict[str, Any] = {
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "deepstack_visual_indexes": [8, 16, 24],
+}
+_EYES: dict[str, Any] = {
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "patch_size": 16,
+    "num_position_embeddings": 2304,
+}
 QWEN3_VL: dict[str, Shape] = {
-    "2b": _qwen3(2048, 28, 16, 6144, True, vision_sizes(_EYES | _SMALL, 2048)),
-    "4b": _qwen3(2560, 36, 32, 9728, True, vision_sizes(_EYES | _SMALL, 2560)),
-    "8b": _qwen3(4096, 36, 32, 12288, False, vision_sizes(_EYES | _LARGE, 4096)),
+    "2b": _qwen3(2048, 28, 16, 6144, True, _EYES | _SMALL),
+    "4b": _qwen3(2560, 36, 32, 9728, True, _EYES | _SMALL),
+    "8b": _qwen3(4096, 36, 32, 12288, False, _EYES | _LARGE),
 }
 # Kaggle's name of a model -> shapes by size.
 KNOWN = {"qwen2.5": QWEN25, "qwen2.5-coder": QWEN25, "qwen-3": QWEN3, "qwen-3-vl": QWEN3_VL}

@@ -249,7 +249,10 @@ class ChainTable(Strict):
     name: Name = Field(description="name of the chain; part of no path on Kaggle")
     owner: Annotated[str, StringConstraints(pattern=NAME)] = Field(description="Kaggle user name")
     target: Text = Field("kaggle", description="who runs the notebooks: kaggle, local, or the URL of a kchain server")
-    accelerator: Text = Field("NvidiaTeslaT4", description="Kaggle machine shape, or cpu")
+    accelerator: Text = Field(
+        "NvidiaTeslaT4",
+        description="machine: a shape of Kaggle's, or cpu; on a server one of its own, such as NvidiaA10G, cpu-48",
+    )
     internet: bool = Field(True, description="needed by Hugging Face sources and by the notebook's installs")
     session_timeout: Duration = Field(
         9 * 3600, ge=60, le=12 * 3600, description="Kaggle ends the session after this: the ceiling on a runaway"
