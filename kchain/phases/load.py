@@ -157,7 +157,7 @@ def _over(chain: Table, phase: Table | None) -> Table:
 def _resolve(name: str, chain: ChainFile, table: PhaseFile, problems: list[str]) -> Phase | None:
     label = f"{PHASE_FOLDER}/{name}.toml"
     training = _over(chain.training, table.training)
-    place = f"{label}: accelerator" if table.accelerator else f"{CHAIN_FILE}: chain.accelerator"
+    place = f"{label}: accelerator" if table.accelerator else f"{CHAIN_FILE}: accelerator"
     try:
         accelerator = known_accelerator(table.accelerator or chain.chain.accelerator)
     except ValueError as error:

@@ -135,7 +135,7 @@ def memory(
     tokens = batch * length
     logits = (loss or notebook(shape, wide)).bytes(shape, tokens, wide)
     kept = layer_bytes(shape, wide, batch, length, rank, modules, packed)
-    working = working_bytes(shape, wide, tokens, tokens if packed else length, quantization)
+    working = working_bytes(shape, wide, tokens, tokens if packed else length, quantization, modules)
     # Autocast's half-precision copies of the adapter live as long as the forward pass.
     copies = adapter // 2 if wide == HALF_BYTES else 0
     if checkpointing:
@@ -175,8 +175,7 @@ def layer_bytes(
     result), and its row of the mask where a batch has several examples: as long as the packed row, or as an example
     with its padding; where scores are capped no fused attention works: all scores are kept, the result and the mask are
     not; wide x 3 x intermediate (gate, its activation, up);
-    for each target its dropped-out input (wide), what dropout left of it (1; in fp32, which is for CPUs, 4: there
-    dropout keeps its mask as numbers) and the rank (wide).
+    for each target its dropped-out input (wide), what dropout keeps of it and the rank (wide).
     Source: what autograd saves of transformers' layers under peft, counted (tests/plan/test_plan_memory.py).
     """
     norms = FP32_BYTES * (shape.norms * shape.hidden + (shape.queries + shape.kv if shape.qk_norm else 0))
@@ -185,14 +184,25 @@ def layer_bytes(
         attention = wide * 3 * shape.queries + SCORE_BYTES * shape.heads * row
     else:
         attention = wide * 4 * shape.queries + (wide * row if batch > 1 else 0)
-    dropped = FP32_BYTES if wide == FP32_BYTES else 1
-    lora = sum((wide + dropped) * shape.linear[module][0] + wide * rank for module in modules)
+    lora = sum((wide + dropout_bytes(wide)) * shape.linear[module][0] + wide * rank for module in modules)
     return batch * length * (norms + attention + wide * 3 * shape.intermediate + lora)
 
 
-def working_bytes(shape: Shape, wide: int, tokens: int, row: int, quantization: str) -> int:
-    """What a layer's backward pass takes beside what was kept: three gradients of feed-forward width, those of capped
-    scores, and with nf4 the largest weight in full."""
+def working_bytes(shape: Shape, wide: int, tokens: int, row: int, quantization: str, modules: Collection[str]) -> int:
+    """What a layer's backward pass takes beside what was kept: gradients of feed-forward width, those of capped scores,
+    and with nf4 the largest weight in full.
+
+    Of feed-forward width are three gradients behind the activation. Where `down_proj` has an adapter, what that kept of
+    its input is gone by then; before it is, there are two, through the base and through the adapter.
+    """
+    gradients = 3 * wide
+    if "down_proj" in modules:
+        gradients = max(2 * wide, gradients - wide - dropout_bytes(wide))
     scores = SCORE_BYTES * shape.heads * row if shape.softcap else 0
     whole = max(inputs * outputs for inputs, outputs in shape.linear.values()) * wide if quantization == "nf4" else 0
-    return tokens * (wide * 3 * shape.intermediate + scores) + whole
+    return tokens * (gradients * shape.intermediate + scores) + whole
+
+
+def dropout_bytes(wide: int) -> int:
+    """What dropout keeps of a value: a byte; in fp32, which is for CPUs, a number, as torch does it there."""
+    return FP32_BYTES if wide == FP32_BYTES else 1

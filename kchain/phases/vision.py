@@ -18,7 +18,8 @@ def vision_sizes(config: Mapping[str, Any], text_hidden: int) -> tuple[int, int]
     """
     hidden, inner = _number(config, "hidden_size"), _number(config, "intermediate_size")
     layers = _number(config, "depth" if "depth" in config else "num_hidden_layers")
-    matrices = 3 if config.get("hidden_act") == "silu" else 2
+    gated = config.get("hidden_act") == "silu" or config.get("model_type") == "pixtral"
+    matrices = 3 if gated else 2
     body = layers * hidden * (4 * hidden + matrices * inner)
     linear = body + _merger(config, hidden, text_hidden)
     channels = _number(config, "in_channels" if "in_channels" in config else "num_channels", 3)

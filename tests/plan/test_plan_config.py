@@ -54,7 +54,7 @@ def test_every_family_has_as_many_parameters_as_transformers_makes(name: str, mo
     assert shape.softcap is (name == "Gemma2")
 
 
-TEXT = SMALL | {"head_dim": 32, "pad_token_id": 0}
+TEXT = SMALL | {"head_dim": 16, "pad_token_id": 0}
 EYES = {"hidden_size": 64, "intermediate_size": 128, "patch_size": 4}
 SIGLIP = EYES | {"num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "vision_use_head": False}
 
@@ -65,7 +65,7 @@ SIGLIP = EYES | {"num_hidden_layers": 2, "num_attention_heads": 4, "image_size":
         ("Qwen3VL", EYES | {"depth": 2, "num_heads": 4, "out_hidden_size": 64, "deepstack_visual_indexes": [0]}),
         ("Qwen2_5_VL", EYES | {"depth": 2, "num_heads": 4, "out_hidden_size": 64}),
         ("Gemma3", SIGLIP),
-        ("Mistral3", EYES | {"num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32}),
+        ("Mistral3", EYES | {"num_hidden_layers": 8, "num_attention_heads": 4, "image_size": 32}),
     ],
 )
 def test_a_model_that_also_sees_is_its_text_part_and_a_frozen_rest(name: str, eyes: dict[str, Any]) -> None:

@@ -237,7 +237,7 @@ def test_a_given_shape_stands_in_for_what_kchain_does_not_know(tmp_path: Path) -
 def test_a_cpu_is_not_measured_against_a_gpu(tmp_path: Path) -> None:
     big = "qwen-lm/qwen2.5/transformers/14b-instruct/1"
     one = planned(tmp_path, model=big, chain='accelerator = "cpu"\n')
-    assert one.fits
+    assert not any("GPU" in warning for warning in one.warnings)
     assert one.memory is not None and one.memory.weights == 4 * QWEN25["14b"].parameters
 
 
