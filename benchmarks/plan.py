@@ -72,7 +72,7 @@ class Figure:
         """The plan's bytes for the same."""
         plan = memory(**self.setting)
         if self.kind == "footprint":
-            shape = self.setting["shape"]
+            shape: Shape = self.setting["shape"]
             return shape.linear_parameters / 2 + 2 * (shape.parameters - shape.linear_parameters)
         if self.kind == "least":
             return plan.weights + plan.adapter
@@ -161,7 +161,8 @@ def golden() -> list[Figure]:
 def larger_cards() -> list[Figure]:
     """litgpt: rank 32 on q and v, activations kept, all logits. torchtune: every module but k, the loss in eight parts.
 
-    Both print what torch's allocator gave to tensors. torchtune keeps all scores in bf16 and compiles its layers; its rows of the 3 B model move every layer's input to the host besides.
+    Both print what torch's allocator gave to tensors. torchtune keeps all scores in bf16 and compiles its layers; in its
+    rows of the 3 B model every layer's input moves to the host besides.
     """
     lit = {"rank": 32, "targets": ("q_proj", "v_proj"), "checkpointing": False}
     modules = ("q_proj", "v_proj", "o_proj", *ALL[4:])

@@ -85,8 +85,8 @@ def measured(case: Case) -> int:
         optimizer.zero_grad()
 
     step(length=8)
-    moments = [value for state in optimizer.state.values() for value in state.values()]
-    return sum(moment.nbytes for moment in moments) + highest(lambda: step(case.length))
+    moments: int = sum(value.nbytes for state in optimizer.state.values() for value in state.values())
+    return moments + highest(lambda: step(case.length))
 
 
 def highest(run: Callable[[], None]) -> int:

@@ -50,13 +50,12 @@ def notebook(shape: Shape, wide: int, trained_head: bool = False) -> Loss:
     Frozen: a chunk's scores in fp32 and, in half precision, once more for the product with the head; of all positions
     the hidden states and their gradient in fp32. A trained head goes through torch's cross entropy, chunk by chunk, and
     PEFT puts its trained rows into a copy of the weights, whose gradient is as large. A model with capped scores keeps
-    all of them: before, in, and after the cap, and the gradients on the way back.
+    all of them: in the cap, behind it, and those that have a label.
     """
     part = chunk(shape)
     half = wide if wide < FP32_BYTES else 0
-    stocked = 3 * FP32_BYTES + half
     if shape.softcap:
-        return Loss(whole=5 * wide, part=stocked, chunk=part)
+        return Loss(whole=3 * wide, part=2 * FP32_BYTES + half, chunk=part)
     if trained_head:
-        return Loss(part=stocked, chunk=part, state=wide, heads=2)
+        return Loss(part=3 * FP32_BYTES + half, chunk=part, state=wide, heads=2)
     return Loss(part=FP32_BYTES + half, chunk=part, state=FP32_BYTES + wide)

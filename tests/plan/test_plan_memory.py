@@ -85,7 +85,7 @@ def test_a_stock_loss_holds_three_fp32_copies_of_every_position() -> None:
 
 def test_capped_scores_are_all_kept_and_a_trained_head_costs_copies_of_it() -> None:
     capped = of(shape=dataclasses.replace(LLAMA3_8B, softcap=True))
-    assert capped.logits > 2048 * 128256 * 5 * 2
+    assert capped.logits > 2048 * 128256 * 3 * 2
     shape = QWEN25["7b"]
     assert notebook(shape, 2, trained_head=True).bytes(shape, 2048, 2) > 2 * 152064 * 3584 * 2
 
