@@ -161,8 +161,8 @@ def golden() -> list[Figure]:
 def larger_cards() -> list[Figure]:
     """litgpt: rank 32 on q and v, activations kept, all logits. torchtune: every module but k, the loss in eight parts.
 
-    Both print what torch's allocator gave to tensors. torchtune keeps all scores in bf16 and compiles its layers; in its
-    rows of the 3 B model every layer's input moves to the host besides.
+    Both print what torch's allocator gave to tensors. torchtune keeps all scores in bf16 and compiles its layers; in
+    its rows of the 3 B model every layer's input moves to the host besides.
     """
     lit = {"rank": 32, "targets": ("q_proj", "v_proj"), "checkpointing": False}
     modules = ("q_proj", "v_proj", "o_proj", *ALL[4:])

@@ -39,7 +39,8 @@ NAME = r"^[a-z0-9][a-z0-9_-]*$"
 NAME_LENGTH = 40
 REF = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 MODEL_REF = r"^[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+/\d+$"
-Duration = Annotated[int, BeforeValidator(_duration)]
+DURATION = BeforeValidator(_duration)
+Duration = Annotated[int, DURATION]
 Name = Annotated[str, StringConstraints(pattern=NAME, max_length=NAME_LENGTH)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Ref = Annotated[str, StringConstraints(pattern=REF)]
