@@ -6,12 +6,12 @@ Run with `make docs`; a test fails when a page no longer says what the code says
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from kchain.cli import COMMANDS, group
@@ -91,14 +91,15 @@ def advice_page() -> str:
 
 def _row(name: str, field: FieldInfo) -> str:
     kind = _type(field.annotation) if not _is_duration(field.metadata) else DURATION
+    kind += ', "auto"' if schema.AUTO in field.metadata else ""
     value = field.get_default(call_default_factory=True)
     default = "" if field.is_required() else f"`{_toml(f'{value // 3600}h' if kind == DURATION and value else value)}`"
     cells = (f"`{name}`", kind, default, field.description or "see its own table")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _is_duration(metadata: Iterable[Any]) -> bool:
-    return any(isinstance(part, BeforeValidator) for part in metadata)
+def _is_duration(metadata: Collection[Any]) -> bool:
+    return schema.DURATION in metadata
 
 
 def _toml(value: Any) -> str:

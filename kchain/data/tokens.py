@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from kchain.data.check import Measure
 from kchain.errors import InputError
-from kchain.runtime.examples import Example
+from kchain.runtime.examples import Example, styles
 from kchain.runtime.quality import Tokens
 
 
@@ -28,6 +29,7 @@ def measure(folder: Path, cap: int, eos: str | None) -> Measure:
         raise InputError("--tokenizer needs transformers", 'pip install "kchain[train]", or leave the option out')
     from transformers import AutoTokenizer
 
+    from kchain.runtime.chat import Chat, Refused
     from kchain.runtime.encode import encode
 
     try:
@@ -39,7 +41,11 @@ def measure(folder: Path, cap: int, eos: str | None) -> Measure:
         tokenizer.eos_token = eos
 
     def count(examples: list[Example]) -> Tokens:
-        lengths = [len(encode(example, tokenizer)) for example in examples]
+        chat = Chat(tokenizer, styles(examples))
+        lengths = []
+        for example in examples:
+            with suppress(Refused):  # the notebook counts those apart
+                lengths.append(len(encode(example, chat)))
         return Tokens(lengths, cap, sum(length > cap for length in lengths))
 
     return count

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kchain.phases.schema import MODEL_REF, NAME, REF
+from kchain.phases.schema import AUTO, MODEL_REF, NAME, REF
 from kchain.phases.units import duration
 
 # What a value must be, by pydantic's name of the error.
@@ -71,7 +71,8 @@ def _describe(problem: Mapping[str, Any], table: type[BaseModel]) -> str:
     if kind == "missing":
         return f"{key}: missing"
     if kind in _TYPES:
-        return f"{key}: {_TYPES[kind]}; found {problem['input']!r:.80}"
+        or_auto = ', or "auto"' if _may_be_auto(table, path) else ""
+        return f"{key}: {_TYPES[kind]}{or_auto}; found {problem['input']!r:.80}"
     if kind == "string_pattern_mismatch" and context.get("pattern") in _PATTERNS:
         return f"{key}: {_PATTERNS[context['pattern']]}; found {problem['input']!r:.80}"
     if path[-1:] == ["session_timeout"] and ("le" in context or "ge" in context):
@@ -94,6 +95,16 @@ def _keys_at(table: type[BaseModel], path: list[str]) -> list[str]:
             return []
         current = _table_in(field.annotation)
     return list(current.model_fields) if hasattr(current, "model_fields") else []
+
+
+def _may_be_auto(table: type[BaseModel], path: list[str]) -> bool:
+    """Whether the key that `path` leads to may be left to kchain."""
+    current: Any = table
+    for part in path[:-1]:
+        field = getattr(current, "model_fields", {}).get(part)
+        current = _table_in(field.annotation) if field is not None else None
+    field = getattr(current, "model_fields", {}).get(path[-1]) if path else None
+    return field is not None and AUTO in field.metadata
 
 
 def _table_in(annotation: Any) -> Any:

@@ -24,6 +24,11 @@ def _duration(value: Any) -> Any:
     return value
 
 
+def _auto(value: Any) -> Any:
+    """None, which no TOML file can hold, for "auto"; anything else is left for pydantic."""
+    return None if value == "auto" else value
+
+
 def _one_line(value: str) -> str:
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise ValueError("one line, without control characters")
@@ -34,11 +39,14 @@ NAME = r"^[a-z0-9][a-z0-9_-]*$"
 NAME_LENGTH = 40
 REF = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 MODEL_REF = r"^[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+/\d+$"
-Duration = Annotated[int, BeforeValidator(_duration)]
+DURATION = BeforeValidator(_duration)
+Duration = Annotated[int, DURATION]
 Name = Annotated[str, StringConstraints(pattern=NAME, max_length=NAME_LENGTH)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Ref = Annotated[str, StringConstraints(pattern=REF)]
 ModelRef = Annotated[str, StringConstraints(pattern=MODEL_REF)]
+# The key may say "auto": kchain chooses, and says why.
+AUTO = BeforeValidator(_auto)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Column = Text | Annotated[tuple[Text, ...], Field(min_length=1)]
 Token = Annotated[str, StringConstraints(pattern=r"^\S+$", max_length=64)]
@@ -99,7 +107,12 @@ class Training(Strict):
 
     epochs: int = Field(3, ge=1, le=100, description="passes over the data")
     max_steps: int | None = Field(None, ge=1, description="stop after so many optimizer steps, whatever the epochs")
-    batch: int = Field(2, ge=1, le=512, description="examples a GPU holds at a time")
+    batch: Annotated[int | None, AUTO] = Field(
+        2,
+        ge=1,
+        le=512,
+        description="examples a GPU holds at a time; auto: the fastest that fits, with 2 x accumulation kept",
+    )
     accumulation: int = Field(8, ge=1, le=1024, description="batches per optimizer step; batch x accumulation is kept")
     learning_rate: float = Field(2e-4, gt=0.0, lt=1.0, description="peak learning rate")
     scheduler: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate falls")
@@ -111,16 +124,39 @@ class Training(Strict):
     precision: Literal["auto", "fp16", "bf16", "fp32"] = Field(
         "auto", description="auto: fp16 on a T4 (it has no bf16), bf16 where there is one, fp32 on a CPU"
     )
-    quantization: Literal["none", "nf4"] = Field("none", description="nf4: the frozen base in 4 bits, after merging")
-    max_length: int = Field(1024, ge=8, le=131072, description="tokens of an example; longer ones are cut, labels too")
-    checkpointing: bool = Field(True, description="recompute activations in the backward pass: less memory, more time")
+    quantization: Annotated[Literal["none", "nf4"] | None, AUTO] = Field(
+        "none", description="nf4: the frozen base in 4 bits, after merging; auto: only where nothing else fits"
+    )
+    max_length: Annotated[int | None, AUTO] = Field(
+        1024,
+        ge=8,
+        le=131072,
+        description="tokens of an example; longer ones are cut, labels too; auto: as long as the project's own files "
+        "need, else 1024, and less where that does not fit",
+    )
+    checkpointing: Annotated[bool | None, AUTO] = Field(
+        True, description="recompute activations in the backward pass: less memory, more time; auto: only where needed"
+    )
     logging_steps: int = Field(50, ge=1, description="optimizer steps between two log lines")
-    step_seconds: float = Field(
-        5.0, gt=0.0, description="planned seconds of an optimizer step; a run slower than twice this stops itself"
+    step_seconds: Annotated[float | None, AUTO] = Field(
+        5.0,
+        gt=0.0,
+        description="planned seconds of an optimizer step; a run slower than twice this stops itself; auto: three "
+        "times what kchain plan estimates, and no less than 5",
     )
     max_sessions: int = Field(
         3, ge=1, description="sessions a phase may take; one that its time limit ends is continued in the next"
     )
+
+
+class Settled(Training):
+    """`[training]` with everything chosen."""
+
+    batch: int
+    quantization: Literal["none", "nf4"]
+    max_length: int
+    checkpointing: bool
+    step_seconds: float
 
 
 class Condition(Strict):
@@ -287,7 +323,10 @@ class ChainTable(Strict):
     name: Name = Field(description="name of the chain; part of no path on Kaggle")
     owner: Annotated[str, StringConstraints(pattern=NAME)] = Field(description="Kaggle user name")
     target: Text = Field("kaggle", description="who runs the notebooks: kaggle, local, or the URL of a kchain server")
-    accelerator: Text = Field("NvidiaTeslaT4", description="Kaggle machine shape, or cpu")
+    accelerator: Text = Field(
+        "NvidiaTeslaT4",
+        description="machine: a shape of Kaggle's, or cpu; on a server one of its own, such as NvidiaA10G, cpu-48",
+    )
     internet: bool = Field(True, description="needed by Hugging Face sources and by the notebook's installs")
     session_timeout: Duration = Field(
         9 * 3600, ge=60, le=12 * 3600, description="Kaggle ends the session after this: the ceiling on a runaway"

@@ -38,7 +38,7 @@ def test_a_value_of_another_type_is_not_taken_for_the_right_one(tmp_path: Path) 
     rest = '[training]\nepochs = "3"\nbatch = true\naccumulation = 8.0\nlearning_rate = "x"\n'
     assert complaint(tmp_path, rest=rest) == [
         "phases/one.toml: training.epochs: a whole number; found '3'",
-        "phases/one.toml: training.batch: a whole number; found True",
+        'phases/one.toml: training.batch: a whole number, or "auto"; found True',
         "phases/one.toml: training.accumulation: a whole number; found 8.0",
         "phases/one.toml: training.learning_rate: a number; found 'x'",
     ]
@@ -48,7 +48,7 @@ def test_a_value_of_another_type_is_not_taken_for_the_right_one(tmp_path: Path) 
     "values, told",
     [
         ({"rest": "[lora]\ntargets = 'q_proj'"}, "lora.targets: a list, in [brackets]; found 'q_proj'"),
-        ({"rest": "[training]\ncheckpointing = 1"}, "training.checkpointing: true or false; found 1"),
+        ({"rest": "[training]\ncheckpointing = 1"}, 'training.checkpointing: true or false, or "auto"; found 1'),
         ({"rest": "[gates]\nmax_loss = inf"}, "gates.max_loss: a finite number; found inf"),
         ({"rest": "[gates]\nmax_loss = []"}, "gates.max_loss: a number; found ()"),
         ({"rest": "[gates]\nall_epochs = 'yes'"}, "gates.all_epochs: true or false; found 'yes'"),
