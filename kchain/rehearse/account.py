@@ -69,6 +69,7 @@ def _not_rehearsed(done: Rehearsal, phases: Sequence[Phase]) -> Iterator[str]:
     yield from _other_data(chain, phases, done.stands)
     yield from _gates(phases)
     yield from _machines(chain, phases)
+    yield from _processes(done.outcomes)
     yield from _lengths(chain, phases)
 
 
@@ -117,6 +118,12 @@ def _machines(chain: Chain, phases: Sequence[Phase]) -> Iterator[str]:
         yield "kaggle.com: the packages of its image, the network, your rights to model and data, queue and quota"
     elif chain.target != "local":
         yield f"{chain.target}"
+
+
+def _processes(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    shared = {each.real for outcome in outcomes for each in outcome.differences if each.key == "training.processes"}
+    if shared:
+        yield f"training in {max(shared)} processes, a GPU each: here it was one"
 
 
 def _lengths(chain: Chain, phases: Sequence[Phase]) -> Iterator[str]:

@@ -39,6 +39,9 @@ FAMILIES = (
     (r"mistral", "mistral"),
     (r"llama", "llama"),
 )
+# What their published config.json says and transformers 5.0 does not make up for: rotary positions in three dimensions.
+_MROPE = {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}
+KEYS: dict[str, dict[str, Any]] = {"qwen2_vl": _MROPE, "qwen2_5_vl": _MROPE}
 
 
 @dataclass(frozen=True)
@@ -128,4 +131,4 @@ def _by_name(chain: Chain) -> dict[str, Any]:
         )
     shape = model_shape(chain.model.source)
     known = {} if shape is None else {"vocab_size": shape.vocab, "tie_word_embeddings": shape.tied}
-    return {"model_type": family, **known}
+    return {"model_type": family, **KEYS.get(family, {}), **known}

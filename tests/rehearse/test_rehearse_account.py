@@ -63,6 +63,12 @@ def test_gates_machine_and_service_are_named(done: Rehearsal) -> None:
     assert "phase1 3,681, phase2 4,566 planned" in text
 
 
+def test_processes_that_share_the_gpus_of_a_machine_are_named(done: Rehearsal) -> None:
+    assert "processes" not in "\n".join(not_rehearsed(done))
+    two = replace(done.outcomes[0], differences=(Difference("training.processes", 2, 1),))
+    assert "training in 2 processes, a GPU each" in "\n".join(not_rehearsed(replace(done, outcomes=(two,))))
+
+
 def test_a_chain_for_this_machine_speaks_of_no_kaggle(done: Rehearsal) -> None:
     local = replace(done, chain=replace(done.chain, target="local"))
     assert "kaggle.com" not in "\n".join(not_rehearsed(local))

@@ -15,7 +15,7 @@ from kchain.demo.samples import texts
 from kchain.demo.tokenizer import write_tokenizer
 from kchain.errors import InputError
 from kchain.phases import Model
-from kchain.rehearse.base import Base
+from kchain.rehearse.base import KEYS, Base
 from kchain.rehearse.model import fingerprint, write_stand_in
 
 QWEN = Model(source="qwen-lm/qwen2.5/transformers/0.5b-instruct/1")
@@ -73,9 +73,10 @@ def test_layer_types_of_many_layers_do_not_stand_in_the_way(tmp_path: Path) -> N
     assert config.layer_types == ["sliding_attention", "full_attention"]
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "gemma3"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3"])
 def test_a_model_that_sees_keeps_its_vision_part(tmp_path: Path, family: str) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(made(tmp_path / "model", {"model_type": family}, QWEN))
+    config = {"model_type": family, **KEYS.get(family, {})}
+    model = AutoModelForImageTextToText.from_pretrained(made(tmp_path / "model", config, QWEN))
     assert model.config.model_type == family and model.config.vision_config is not None
     ids = torch.arange(10)[None]
     assert model(input_ids=ids).logits.shape[:2] == (1, 10)
