@@ -64,7 +64,7 @@ def test_a_parquet_file_of_the_project_travels_too(tmp_path: Path) -> None:
         ("own.csv", b"p,p\na,b\n", "has several columns 'p'"),
         ("own.csv", b"p,c\n", "holds no example"),
         ("own.json", b'[{"p": "a"}, 3]', "'own.json' line 2: not a JSON object"),
-        ("own.json", b'[{"p": "a"}', "not valid JSON after element 1"),
+        ("own.json", b'[{"p": "a"}', "own.json is not valid JSON after element"),
         ("own.parquet", b"no", "own.parquet is damaged, or no Parquet file"),
         ("own.csv", b"p,c\n" + b"abc,def\n" * 60_000, "is over 256 KiB"),
     ],
