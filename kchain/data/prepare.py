@@ -20,7 +20,7 @@ from kchain.runtime.conditions import pick
 from kchain.runtime.examples import MISSING, Example, Row, text
 from kchain.runtime.failure import Stop
 from kchain.runtime.files import write_json, write_text
-from kchain.runtime.lots import Lottery, content
+from kchain.runtime.lots import Lottery, fingerprint, said
 from kchain.runtime.readers import READERS, Broken, kind, rows
 
 PARTS = ("train", "validation", "test")
@@ -143,7 +143,7 @@ def _collect(files: list[Path], settings: Settings) -> tuple[list[Example], list
             rejected.append(_Rejected(file, line, row.reason, text(row.raw)))
             continue
         found = _example(row, settings)
-        key = b"" if isinstance(found, str) else content(found[0]).whole
+        key = b"" if isinstance(found, str) else fingerprint(found[0])
         reason = found if isinstance(found, str) else "a duplicate" if key in seen else None
         if isinstance(found, str) or reason:
             rejected.append(_Rejected(file, line, reason or "", text(row)))
@@ -188,7 +188,7 @@ def system_prompt(role: str, prompts: Mapping[str, str]) -> str:
 def _split(examples: list[Example], settings: Settings) -> dict[str, list[Example]]:
     """Exact shares, rounded down; what is left of the rounding goes to the test: 298 give 238, 29 and 31."""
     lottery = Lottery(f"prepare/{settings.seed}")
-    ordered = sorted(examples, key=lambda example: (lottery.lot((mark := content(example)).said), mark.whole))
+    ordered = sorted(examples, key=lambda example: (lottery.lot(said(example)), fingerprint(example)))
     # In whole millionths: 1 - 0.1 - 0.1 must be 0.8.
     judge, test = (round(share * 1_000_000) for share in (settings.validation, settings.test))
     judged = len(ordered) * judge // 1_000_000

@@ -17,7 +17,7 @@ from .examples import MISSING, Example, Row, Unusable, make_example, text
 from .failure import Stop, explain
 from .files import write_text
 from .locate import source_files
-from .lots import LOTS, Draw, Entry, Lottery, content
+from .lots import LOTS, Draw, Entry, Lottery, fingerprint, said
 from .paths import Paths
 from .readers import Broken, huggingface, rows
 
@@ -140,10 +140,10 @@ def _draw(paths: Paths, data: dict[str, Any], number: int, seed: int, report: Re
     drawn = Draw(data["max_examples"] if limit is None else limit)
     how = data["deduplicate"]
     for example in _examples(paths, source, data, report):
-        marks = content(example, exact=how == "exact")
-        # A key of its own for every row: then no two are duplicates.
-        key = marks.whole if how != "none" else marks.whole + f"{number}/{report.read}".encode()
-        lost = drawn.offer(lottery.lot(key), key, Entry(example, number, marks))
+        key = fingerprint(example, exact=how == "exact")
+        if how == "none":  # a key of its own for every row: then no two are duplicates
+            key += f"{number}/{report.read}".encode()
+        lost = drawn.offer(lottery.lot(key), key, Entry(example, number))
         report.add(lost or "kept")
     return drawn
 
@@ -181,7 +181,7 @@ def split(entries: list[Entry], share: float, most: int, seed: int) -> tuple[lis
     others go. One exception: when no lot falls on that side, one entry is put there, and one always stays to train on.
     """
     lottery = Lottery(f"split/{seed}")
-    lots = {id(entry): lottery.lot(entry.content.said) for entry in entries}
+    lots = {id(entry): lottery.lot(said(entry.example)) for entry in entries}
     by_lot = sorted(entries, key=lambda entry: lots[id(entry)])
     aside = sum(lots[id(entry)] < share * LOTS for entry in entries)
     if share and len(entries) > 1:

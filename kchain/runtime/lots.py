@@ -25,29 +25,19 @@ def normalized(words: str) -> str:
     return " ".join(words.casefold().split())
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """Fingerprints of an example, 16 bytes each.
-
-    Attributes:
-        said: of what is said in it, normalized, without the system prompt: what decides its split.
-        whole: of all of it: who has this in common is a duplicate.
-    """
-
-    said: bytes
-    whole: bytes
+def fingerprint(example: Example, exact: bool = False) -> bytes:
+    """16 bytes of all that an example holds: who has them in common is a duplicate; `exact`: to the letter."""
+    whole = f"{_said(example)}{_END}{_around(example)}"
+    return _digest(whole if exact else normalized(whole))
 
 
-def content(example: Example, exact: bool = False) -> Content:
-    """The fingerprints of an example; `exact`: duplicates are equal to the letter."""
-    said, around = _said(example), _around(example)
-    told = normalized(said).encode()
-    whole = f"{said}{_END}{around}".encode() if exact else told + normalized(f"{_END}{around}").encode()
-    return Content(_digest(told), _digest(whole))
+def said(example: Example) -> bytes:
+    """16 bytes of what is said in an example, normalized, without the system prompt: what decides its split."""
+    return _digest(normalized(_said(example)))
 
 
-def _digest(told: bytes) -> bytes:
-    return hashlib.blake2b(told, digest_size=16).digest()
+def _digest(told: str) -> bytes:
+    return hashlib.blake2b(told.encode(), digest_size=16).digest()
 
 
 def _said(example: Example) -> str:
@@ -80,11 +70,10 @@ class Lottery:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An example that was read, its number among the sources, and its fingerprints."""
+    """An example that was read, and its number among the sources."""
 
     example: Example
     source: int
-    content: Content
 
 
 class Draw:

@@ -15,7 +15,7 @@ from runtime_tiny import Events, parameters, source, write_jsonl
 from kchain.runtime import data
 from kchain.runtime.data import Mix
 from kchain.runtime.failure import Stop
-from kchain.runtime.lots import Draw, Entry, Lottery, content, normalized
+from kchain.runtime.lots import Draw, Entry, Lottery, fingerprint, normalized, said
 from kchain.runtime.paths import Paths
 
 
@@ -58,14 +58,14 @@ def test_duplicates_are_left_out_as_the_phase_says(paths: Paths, how: str, kept:
 def test_a_fullwidth_copy_is_a_duplicate_and_another_answer_is_not() -> None:
     assert normalized("ｌｓ　－Ａ\n") == normalized("LS -a")
     same, other = ({"messages": [{"role": "user", "content": "a"}, {"role": who, "content": "b"}]} for who in "xy")
-    assert content(same).whole != content(other).whole
+    assert fingerprint(same) != fingerprint(other)
 
 
 def test_the_same_question_under_another_system_prompt_is_no_duplicate_but_stays_on_its_side() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    plain, told = content({"messages": turns}), content({"messages": [{"role": "system", "content": "S"}, *turns]})
-    assert plain.said == told.said
-    assert plain.whole != told.whole
+    plain, told = {"messages": turns}, {"messages": [{"role": "system", "content": "S"}, *turns]}
+    assert said(plain) == said(told)
+    assert fingerprint(plain) != fingerprint(told)
 
 
 def test_what_stands_in_two_sources_is_kept_once_and_counted(paths: Paths) -> None:
@@ -120,8 +120,8 @@ def sides(numbers: set[int], share: float, most: int, cap: int) -> tuple[set[str
     draw, lottery = Draw(cap), Lottery("mix/1")
     for number in sorted(numbers, reverse=True):
         example = {"text": f"example {number}"}
-        mark = content(example)
-        draw.offer(lottery.lot(mark.whole), mark.whole, Entry(example, 0, mark))
+        key = fingerprint(example)
+        draw.offer(lottery.lot(key), key, Entry(example, 0))
     train, validation = data.split([entry for _, entry in draw.drawn()], share, most, 1)
     assert len(validation) <= most
     return {entry.example["text"] for entry in train}, {entry.example["text"] for entry in validation}
