@@ -63,7 +63,7 @@ def judge(
         lines = "\n".join(f"  {gate.name}: wanted {gate.wanted}, got {gate.got}" for gate in missed)
         advice = advise(lines)
         hint = f"{advice.change}\n" if advice is not None else ""
-        if final:
+        if final and version.session == version.max_sessions:
             hint = f"it has used its {version.max_sessions} session{'s' * (version.max_sessions > 1)}\n"
         raise GateMissed(
             f"{phase} version {version.number} missed its gates:\n{lines}",

@@ -58,7 +58,7 @@ if continuation:
     place = root / "input" / kind / continuation["ref"] / continuation["folder"]
     manifest = place / "manifest.json"
     if not manifest.exists() or sha256(manifest.read_bytes()) != continuation["sha256"]:
-        write_result(status="failed", reason=f"preflight: the checkpoint is not in {place}")
+        write_result(status="failed", reason=f"preflight: continuation: the checkpoint is not in {place}")
         raise FileNotFoundError(f"the checkpoint is not in {place}")
     assert (place / "state.bin").read_text() == f"state after session {session - 1}"
 lineage = [{"phase": source["phase"], "kind": source["kind"], "ref": source["ref"], "sha256": find(source)}

@@ -88,6 +88,7 @@ class ModelService:
 
     Attributes:
         sessions: kernel -> sessions that its training takes; 1 where it is not named.
+        slow: kernels whose first session crawls, and stops itself.
         own_output: whether a kernel finds its own last output: "mounted", "empty", or "invalid" (refused as a source).
         dataset_mounts: for each session that goes on from a data set, whether that is there; True when empty.
     """
@@ -107,6 +108,7 @@ class ModelService:
     points: Points = field(default_factory=Points)
     owner: str = OWNER
     sessions: dict[str, int] = field(default_factory=dict)
+    slow: list[str] = field(default_factory=list)
     own_output: str = "mounted"
     datasets: dict[str, DataSet] = field(default_factory=dict)
     dataset_faults: list[Any] = field(default_factory=list)
@@ -154,7 +156,7 @@ class ModelService:
         session = 1 if continues is None else continues.session
         version.result = {"bundle": bundle, "session": session, "lineage": version.lineage, "seconds": 10.0}
         if continues is not None and not self._mounted(ref, continues):
-            reason = f"preflight: the checkpoint of session {session - 1} is not in {continues.ref}"
+            reason = f"preflight: continuation: the checkpoint of session {session - 1} is not in {continues.ref}"
             version.result |= {"status": "failed", "reason": reason}
             version.final = "ERROR"
         elif session < self.sessions.get(ref, 1):
@@ -162,7 +164,8 @@ class ModelService:
             manifest = {"step": 10 * session, "steps": STEPS, "files": files, "of": [ref, version.number]}
             version.manifest = json.dumps(manifest).encode()
             sha256 = hashlib.sha256(version.manifest).hexdigest()
-            version.result |= {"status": "partial", "stopped": "time", "adapter": None}
+            stopped = "slow" if ref in self.slow else "time"
+            version.result |= {"status": "partial", "stopped": stopped, "adapter": None}
             version.result["checkpoint"] = {"folder": "checkpoint", "sha256": sha256}
         else:
             adapter = hashlib.sha256(f"{ref}{version.number}".encode()).hexdigest()

@@ -50,12 +50,15 @@ def test_a_sound_checkpoint_says_how_far_it_is(left: tuple[Path, dict[str, Any]]
     assert found is not None
     assert (found.step, found.steps, found.seconds, found.sha256) == (600, 4700, 30.5, result["checkpoint"]["sha256"])
     assert found.bytes == sum(file.stat().st_size for file in (folder / "checkpoint").iterdir())
+    assert found.stopped == "time"
+    slow = paused(result | {"stopped": "slow"}, VERSION, folder)
+    assert slow is not None and slow.stopped == "slow"
     assert is_whole(folder / "checkpoint", found.sha256)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"status": "complete"}, {"stopped": "slow"}, {"stopped": None}, {"checkpoint": None}, {"checkpoint": "there"}],
+    [{"status": "complete"}, {"stopped": None}, {"checkpoint": None}, {"checkpoint": "there"}],
 )
 def test_a_session_that_ended_otherwise_has_none(left: tuple[Path, dict[str, Any]], change: dict[str, Any]) -> None:
     folder, result = left
@@ -117,9 +120,9 @@ def test_a_manifest_without_its_steps_is_refused(left: tuple[Path, dict[str, Any
 @pytest.mark.parametrize(
     ("reason", "found"),
     [
-        ("preflight: the kernel me/two is not mounted: neither /a nor /b holds anything", True),
-        ("preflight: the checkpoint of session 1 has another manifest", True),
-        ("preflight: nothing to go on from: PARAMETERS['continuation'] names what is not there", True),
+        ("preflight: continuation: the kernel me/two is not mounted: neither /a nor /b holds anything", True),
+        ("preflight: continuation: the checkpoint of kernel me/two is another one", True),
+        ("preflight: continuation: the checkpoint of kernel me/two belongs to a run with other parameters", False),
         ("preflight: the model owner/m is not mounted", False),
         ("train: the checkpoint cannot be loaded", False),
         ("", False),

@@ -245,6 +245,21 @@ def test_a_reviewed_change_that_allows_no_further_session_says_so_and_starts_not
     assert len(pushed(world)) == 2
 
 
+def test_a_run_that_crawls_is_left_to_the_person_who_may_let_it_go_on(make: Maker) -> None:
+    world = make(2)
+    world.service.slow = [world.chain.kernel("one")]
+    for _ in range(2):
+        with pytest.raises(GateMissed) as caught:
+            drive(world)
+    assert "it goes on from step 10 of 40, as session 2 of 3" in caught.value.hint
+    assert told(world) == [(1, "")]
+    ModelFolders.code["one"] = "more step_seconds"
+    world.review()
+    drive(world)
+    assert told(world) == [(1, ""), (2, "kernel")]
+    assert world.state("one").result is not None
+
+
 def test_one_session_is_all_where_the_phase_file_says_so(make: Maker) -> None:
     world = make(2, max_sessions=1)
     with pytest.raises(GateMissed):
