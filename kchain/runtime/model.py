@@ -17,7 +17,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def load_base(folder: Path, precision: str, quantization: str) -> Any:
-    """The base model, on the one GPU where there is one, in the precision of the phase or in 4 bits.
+    """The base model, on this process's GPU where there is one, in the precision of the phase or in 4 bits.
 
     Raises:
         Stop: 4 bits were asked for and no layer has them.
@@ -27,7 +27,7 @@ def load_base(folder: Path, precision: str, quantization: str) -> Any:
     options: dict[str, Any] = {"dtype": dtype}
     if torch.cuda.is_available():
         # All of it on one device: "auto" would spread it over two GPUs and make every step wait for both.
-        options["device_map"] = {"": 0}
+        options["device_map"] = {"": torch.cuda.current_device()}
     if quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call,unused-ignore]
             load_in_4bit=True,

@@ -34,7 +34,7 @@ def parameters(chain: Chain, phase_name: str, target: str, sources: Iterable[Ada
         "pad": {"token": chain.model.eos_token, "id": chain.model.eos_id},
         "lineage": [asdict(source) for source in sources],
         "lora": {**phase.lora.model_dump(), "targets": list(phase.lora.targets)},
-        "training": {**phase.training.model_dump(), "precision": phase.precision},
+        "training": {**phase.training.model_dump(), "precision": phase.precision, "processes": phase.processes},
         "data": _data(phase),
         "accelerator": _accelerator(phase.accelerator),
         "session_timeout": phase.session_timeout,

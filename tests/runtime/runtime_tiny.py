@@ -101,6 +101,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
             "checkpointing": False,
             "logging_steps": 2,
             "step_seconds": 60.0,
+            "processes": 1,
         },
         "data": {
             "recipe": "prompt_completion",
@@ -112,6 +113,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
         },
         "accelerator": {"name": "cpu", "gpus": 0, "memory": 0, "capability": [0, 0]},
         "session_timeout": 3600,
+        "continuation": None,
         "environment": {"install": [], "uninstall": []},
     }
     values = copy.deepcopy(values)
