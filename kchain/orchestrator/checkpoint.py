@@ -59,13 +59,15 @@ def missing(result: Mapping[str, Any], version: Version) -> Missing | None:
 
 
 def paused(result: Mapping[str, Any], version: Version, folder: Path) -> Paused | None:
-    """What a session left to go on from; None where it ran to its end, or failed.
+    """What a session left to go on from; None where it left nothing, or ran to its end.
+
+    One that was killed while it judged what it had saved has left as much as any other.
 
     Raises:
         AdapterRefused: the checkpoint is not whole, or is another session's.
     """
     said = result.get("checkpoint")
-    if result.get("status") != "partial" or result.get("stopped") not in _STOPS or not isinstance(said, dict):
+    if result.get("status") == "complete" or result.get("stopped") not in _STOPS or not isinstance(said, dict):
         return None
     _compare("session", result.get("session"), version.session)
     _compare("lineage", _lineage(result), list(version.lineage))

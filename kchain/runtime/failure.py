@@ -29,7 +29,7 @@ class OutOfMemory(Exception):
 
 
 OUT_OF_MEMORY = (
-    "switch training.checkpointing on, lower training.max_length, or set training.quantization = \"nf4\"; halve "
+    'switch training.checkpointing on, lower training.max_length, or set training.quantization = "nf4"; halve '
     "training.batch and double training.accumulation (same result); fewer examples do not help GPU memory"
 )
 # What torch says when it gets no memory: from CUDA's allocator, from cuBLAS, from the allocator of a CPU.

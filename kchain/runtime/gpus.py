@@ -40,7 +40,9 @@ def look() -> list[Gpu]:
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=SECONDS, check=True)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         last = (error.stderr or "nothing").strip().splitlines()[-1] if isinstance(error.stderr, str) else "nothing"
-        raise Stop(f"torch cannot look at the GPUs; it said: {last}", "check the driver and the version of torch") from None
+        raise Stop(
+            f"torch cannot look at the GPUs; it said: {last}", "check the driver and the version of torch"
+        ) from None
     found = json.loads(done.stdout.splitlines()[-1])
     return [Gpu(**{**gpu, "capability": tuple(gpu["capability"])}) for gpu in found]
 

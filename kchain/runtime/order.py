@@ -115,8 +115,6 @@ def deal(weights: Sequence[int], hands: int, room: int) -> list[list[int]]:
 
 def smaller(share: Share) -> Share | None:
     """About half the batch, for the same examples in a step; None when a batch is one example already."""
-    fitting = (
-        batch for batch in range(share.batch // 2, 0, -1) if share.effective % (batch * share.processes) == 0
-    )
+    fitting = (batch for batch in range(share.batch // 2, 0, -1) if share.effective % (batch * share.processes) == 0)
     batch = next(fitting, None)
     return None if batch is None else Share(share.effective, batch, share.processes, share.rank)

@@ -226,7 +226,9 @@ class Session:
             self.result["recovered"] = list(manifest["recovered"])
             emit("continuation", session=continuation["session"], step=manifest["step"], steps=manifest["steps"])
             if manifest["processes"] != self.processes:
-                emit("warning", message=f"{manifest['processes']} processes began this run: dropout goes on differently")
+                emit(
+                    "warning", message=f"{manifest['processes']} processes began this run: dropout goes on differently"
+                )
 
     def _job(self) -> handover.Job:
         """What the processes are told that train."""

@@ -89,6 +89,7 @@ class ModelService:
     Attributes:
         sessions: kernel -> sessions that its training takes; 1 where it is not named.
         slow: kernels whose first session crawls, and stops itself.
+        killed: kernels whose sessions are killed at the time limit, after they saved their checkpoint.
         own_output: whether a kernel finds its own last output: "mounted", "empty", or "invalid" (refused as a source).
         dataset_mounts: for each session that goes on from a data set, whether that is there; True when empty.
     """
@@ -109,6 +110,7 @@ class ModelService:
     owner: str = OWNER
     sessions: dict[str, int] = field(default_factory=dict)
     slow: list[str] = field(default_factory=list)
+    killed: list[str] = field(default_factory=list)
     own_output: str = "mounted"
     datasets: dict[str, DataSet] = field(default_factory=dict)
     dataset_faults: list[Any] = field(default_factory=list)
@@ -167,6 +169,9 @@ class ModelService:
             stopped = "slow" if ref in self.slow else "time"
             version.result |= {"status": "partial", "stopped": stopped, "adapter": None}
             version.result["checkpoint"] = {"folder": "checkpoint", "sha256": sha256}
+            if ref in self.killed:
+                version.final = "CANCEL_ACKNOWLEDGED"
+                version.result |= {"status": "failed", "reason": "the session was ended during evaluate"}
         else:
             adapter = hashlib.sha256(f"{ref}{version.number}".encode()).hexdigest()
             version.result |= {"status": "complete", "adapter": adapter, "checkpoint": None}
@@ -268,12 +273,12 @@ def model_judge(
         raise PhaseFailed(f"{phase} version {version.number} ended with {version.word} and left no result")
     if result["bundle"] != version.hash:
         raise EditedOutside("another bundle")
+    if not final and (stopped := paused(result, version, folder)) is not None:
+        return stopped
     if result["status"] == "failed":
         if (absent := missing(result, version)) is not None:
             return absent
         raise PhaseFailed(f"{phase} failed: {result['reason']}")
-    if not final and (stopped := paused(result, version, folder)) is not None:
-        return stopped
     if result["status"] == "partial" and chain.phase(phase).gates.all_epochs:
         raise GateMissed(f"{phase} did not run to its end")
     if tuple(Ancestor(row["phase"], row["sha256"]) for row in result["lineage"]) != version.lineage:

@@ -51,6 +51,8 @@ def test_a_sound_checkpoint_says_how_far_it_is(left: tuple[Path, dict[str, Any]]
     assert (found.step, found.steps, found.seconds, found.sha256) == (600, 4700, 30.5, result["checkpoint"]["sha256"])
     assert found.bytes == sum(file.stat().st_size for file in (folder / "checkpoint").iterdir())
     assert found.stopped == "time"
+    killed = {"status": "failed", "reason": "the session was ended during evaluate: out of time"}
+    assert paused(result | killed, VERSION, folder) == found
     slow = paused(result | {"stopped": "slow"}, VERSION, folder)
     assert slow is not None and slow.stopped == "slow"
     assert is_whole(folder / "checkpoint", found.sha256)

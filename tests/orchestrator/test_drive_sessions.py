@@ -260,6 +260,14 @@ def test_a_run_that_crawls_is_left_to_the_person_who_may_let_it_go_on(make: Make
     assert world.state("one").result is not None
 
 
+def test_a_session_killed_after_it_saved_its_checkpoint_has_lost_nothing(make: Maker) -> None:
+    world = make(3)
+    world.service.killed = [world.chain.kernel("one")]
+    drive(world)
+    assert told(world) == [(1, ""), (2, "dataset"), (3, "dataset")], "the output of what was cut off may not be mounted"
+    assert world.state("one").result is not None
+
+
 def test_one_session_is_all_where_the_phase_file_says_so(make: Maker) -> None:
     world = make(2, max_sessions=1)
     with pytest.raises(GateMissed):
