@@ -47,12 +47,13 @@ def test_a_phase_longer_than_its_session_is_continued_until_it_is_done(tmp_path:
     assert done.returncode == 3, done.stdout + done.stderr
     assert "kchain review phase3" in done.stderr
     found = results(project, "phase1")
-    lost = [each for each in found if each["status"] == "failed"]
-    sessions = [each for each in found if each["status"] != "failed"]
-    assert len(lost) == (0 if own_output == "mounted" else 1), [each["reason"] for each in lost]
+    # Where its own output was tried and not mounted; a session that was cut while it judged goes on from a data set.
+    lost = [each for each in found if "continuation:" in (each["reason"] or "")]
+    sessions = [each for each in found if each not in lost]
+    assert len(lost) <= (0 if own_output == "mounted" else 1), [each["reason"] for each in lost]
     assert [each["session"] for each in sessions] == list(range(1, len(sessions) + 1))
     assert len(sessions) >= 2
-    assert [each["status"] for each in sessions] == ["partial"] * (len(sessions) - 1) + ["complete"]
+    assert [each["stopped"] for each in sessions] == ["time"] * (len(sessions) - 1) + [None]
     steps = [each["metrics"]["steps"] for each in sessions]
     assert steps == sorted(steps) and len(set(steps)) == len(steps)
     assert (steps[-1], sessions[-1]["metrics"]["all_epochs"], sessions[-1]["checkpoint"]) == (STEPS, True, None)
