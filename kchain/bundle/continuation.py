@@ -18,9 +18,10 @@ from kchain.kernel_metadata import Continuation, with_continuation
 from kchain.templates import NO_HASH, node
 from kchain.templates.literal import literal
 
-# What may change between two sessions of one training: when a session ends, not what it learns.
-_LIMITS = ("session_timeout",)
-_TRAINING_LIMITS = ("max_sessions", "step_seconds")
+# What may change between two sessions of one training, since it does not change what is learned: the lists of
+# kchain/runtime/checkpoint.py, which refuses a checkpoint of other parameters.
+MAY_CHANGE = ("title", "description", "target", "environment", "session_timeout", "continuation")
+MAY_CHANGE_IN_TRAINING = ("logging_steps", "step_seconds", "max_sessions", "processes")
 
 
 def continued(bundle: Bundle, continuation: Continuation | None) -> Bundle:
@@ -48,7 +49,7 @@ def continuation_of(notebook: Mapping[str, Any]) -> Continuation | None:
 def same_training(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether a checkpoint of one notebook can be gone on from by the other: their parameters train the same.
 
-    The code may differ (a newer kchain), and so may when a session ends.
+    The code may differ (a newer kchain), and so may words, and when a session ends.
 
     Raises:
         ValueError: one has no PARAMETERS.
@@ -110,6 +111,6 @@ def _continuation(values: Mapping[str, Any]) -> Continuation | None:
 
 def _training(notebook: Mapping[str, Any]) -> dict[str, Any]:
     values = parameters_of(notebook)
-    kept = {key: value for key, value in values.items() if key not in (*_LIMITS, "continuation", "training")}
-    training = {key: value for key, value in values["training"].items() if key not in _TRAINING_LIMITS}
+    kept = {key: value for key, value in values.items() if key not in (*MAY_CHANGE, "training")}
+    training = {key: value for key, value in values["training"].items() if key not in MAY_CHANGE_IN_TRAINING}
     return {**kept, "training": training}

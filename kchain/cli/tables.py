@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COLOURS = {"done": "green", "adopted": "green", "failed": "red", "stale": "yellow"}
 _NOTHING = "-"
 # Columns that the widest table of a chain needs.
-_WIDTH = 110
+_WIDTH = 150
 
 
 def print_status(console: Console, rows: list[Row]) -> None:

@@ -14,22 +14,28 @@ from kchain.orchestrator.json_file import read_object
 from kchain.orchestrator.state import Ancestor, Version
 
 MANIFEST = "manifest.json"
-# The stage of the notebook that looks for its inputs, as the reason of a failed result begins with it.
-_PREFLIGHT = "preflight:"
+# How the reason of a failed result begins where the checkpoint was the matter, and what it says of one that is there
+# and does not fit (kchain/runtime/checkpoint.py).
+_MISSING = "preflight: continuation: "
+_UNFIT = "belongs to a run with other"
+# Ends that leave a checkpoint: out of time, or much slower than planned.
+_STOPS = ("time", "slow")
 _CURE = "it was damaged on the way, or in the session: from the beginning: kchain push PHASE --again"
 
 
 @dataclass(frozen=True)
 class Paused:
-    """A session that its time limit ended, with a sound checkpoint.
+    """A session that stopped before the training was done, with a sound checkpoint.
 
     Attributes:
+        stopped: why: "time" (its time limit) or "slow" (steps took much longer than planned).
         sha256: of the checkpoint's manifest.json.
         bytes: of all its files.
         step, steps: optimizer steps that are done, and those of the whole training.
         seconds: run time of this session.
     """
 
+    stopped: str
     sha256: str
     bytes: int
     step: int
@@ -47,20 +53,21 @@ class Missing:
 def missing(result: Mapping[str, Any], version: Version) -> Missing | None:
     """Whether a session failed for want of its checkpoint; its preflight says so before anything else is done."""
     reason = str(result.get("reason") or "")
-    if version.continues is None or not reason.startswith(_PREFLIGHT):
+    if version.continues is None or not reason.startswith(_MISSING) or _UNFIT in reason:
         return None
-    words = (version.continues.ref, "continuation", CHECKPOINT_FOLDER)
-    return Missing(reason.removeprefix(_PREFLIGHT).strip()) if any(word in reason for word in words) else None
+    return Missing(reason.removeprefix(_MISSING))
 
 
 def paused(result: Mapping[str, Any], version: Version, folder: Path) -> Paused | None:
-    """What a session left to go on from; None where its time limit did not end it.
+    """What a session left to go on from; None where it left nothing, or ran to its end.
+
+    One that was killed while it judged what it had saved has left as much as any other.
 
     Raises:
         AdapterRefused: the checkpoint is not whole, or is another session's.
     """
     said = result.get("checkpoint")
-    if result.get("status") != "partial" or result.get("stopped") != "time" or not isinstance(said, dict):
+    if result.get("status") == "complete" or result.get("stopped") not in _STOPS or not isinstance(said, dict):
         return None
     _compare("session", result.get("session"), version.session)
     _compare("lineage", _lineage(result), list(version.lineage))
@@ -68,7 +75,7 @@ def paused(result: Mapping[str, Any], version: Version, folder: Path) -> Paused 
     _compare("folder", said.get("folder"), CHECKPOINT_FOLDER)
     manifest = _manifest(place, said)
     size = sum(file.stat().st_size for file in place.iterdir())
-    return Paused(said["sha256"], size, manifest["step"], manifest["steps"], seconds_of(result))
+    return Paused(result["stopped"], said["sha256"], size, manifest["step"], manifest["steps"], seconds_of(result))
 
 
 def is_whole(folder: Path, sha256: str) -> bool:

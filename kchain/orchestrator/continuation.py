@@ -57,7 +57,9 @@ def goes_on(state: PhaseState) -> bool:
     if version.lost:
         # The first run with a new source may find it empty; a data set is tried twice, and then given up.
         return not (version.resend and version.continues is not None and version.continues.kind == "dataset")
-    return checkpoint.version == version.number and version.session < version.max_sessions
+    # A run that crawls is left to the person: more sessions of it would cost more than was approved.
+    in_time = checkpoint.stopped == "time" and version.session < version.max_sessions
+    return checkpoint.version == version.number and in_time
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ pushed     version, url, invalid, hash, lineage, resend, found    the target has
 status     word                                        the target's word for the version changed
 ended      word, failure                               the session is over
 pulled     folder                                      its outputs lie here
-paused     the fields of `Checkpoint`                  its time limit ended the session; its checkpoint is sound
+paused     the fields of `Checkpoint`                  it stopped before the end; its checkpoint is sound
 unmounted  version, kind, reason                       the checkpoint that it was to go on from was not there
 uploading  ref                                         a data set of the checkpoint is about to be made
 uploaded   ref                                         the target took it

@@ -51,19 +51,19 @@ def judge(
             f"the outputs of {phase} version {version.number} were made by another bundle than the one pushed",
             f"look at the kernel on the target; to run it again: kchain push {phase} --again",
         )
+    if not final and (stopped := paused(result, version, folder)) is not None:
+        return stopped
     if result.get("status") == "failed":
         if (absent := missing(result, version)) is not None:
             return absent
         reason = str(result.get("reason") or "no reason given")
         raise with_advice(f"{phase} version {version.number} failed: {reason}", reason, folder)
-    if not final and (stopped := paused(result, version, folder)) is not None:
-        return stopped
     missed = [gate for gate in _gates(chain, phase, result) if not gate.passed]
     if missed:
         lines = "\n".join(f"  {gate.name}: wanted {gate.wanted}, got {gate.got}" for gate in missed)
         advice = advise(lines)
         hint = f"{advice.change}\n" if advice is not None else ""
-        if final:
+        if final and version.session == version.max_sessions:
             hint = f"it has used its {version.max_sessions} session{'s' * (version.max_sessions > 1)}\n"
         raise GateMissed(
             f"{phase} version {version.number} missed its gates:\n{lines}",

@@ -127,6 +127,7 @@ class Outcomes:
         reached = Checkpoint(
             version=version.number,
             session=version.session,
+            stopped=stopped.stopped,
             sha256=stopped.sha256,
             bytes=stopped.bytes,
             step=stopped.step,

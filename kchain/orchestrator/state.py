@@ -98,9 +98,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a session stopped that its time limit ended; its files were verified.
+    """Where a session stopped before the training was done; its files were verified.
 
     Attributes:
+        stopped: why: "time" (its time limit) or "slow" (steps took much longer than planned).
         version: the kernel version that left it.
         session: which session of the run that was, from 1.
         sha256: of its manifest.json, which names every other file's.
@@ -112,6 +113,7 @@ class Checkpoint:
 
     version: int
     session: int
+    stopped: str
     sha256: str
     bytes: int
     step: int

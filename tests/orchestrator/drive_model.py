@@ -67,7 +67,7 @@ class ModelFolders(BundleFolders):
         values = {
             "phase": phase,
             "target": "local",
-            "description": text,
+            "data": text,
             "training": training,
             "session_timeout": 600,
             "continuation": None,

@@ -2,8 +2,8 @@
 
 Run as a program it is the `kchain` command line with such notebooks: `python drive_quick.py watch --yes`. The notebook
 says what the runtime says, checks that every adapter of its lineage is mounted, and saves a small sound adapter. The
-description of a phase tells it how to go wrong: "raises", "partial", "zero", "slow", "bad pad", "no result", and how
-many sessions it takes: "3 sessions".
+description of a phase tells it how many sessions it takes ("3 sessions"), and how to go wrong: "raises", "partial",
+"zero", "slow", "bad pad", "no result", "breaks later" (in its second session).
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ if continuation:
     place = root / "input" / kind / continuation["ref"] / continuation["folder"]
     manifest = place / "manifest.json"
     if not manifest.exists() or sha256(manifest.read_bytes()) != continuation["sha256"]:
-        write_result(status="failed", reason=f"preflight: the checkpoint is not in {place}")
+        write_result(status="failed", reason=f"preflight: continuation: the checkpoint is not in {place}")
         raise FileNotFoundError(f"the checkpoint is not in {place}")
     assert (place / "state.bin").read_text() == f"state after session {session - 1}"
 lineage = [{"phase": source["phase"], "kind": source["kind"], "ref": source["ref"], "sha256": find(source)}
            for source in PARAMETERS["lineage"]]
-if "raises" in how:
+if "raises" in how or (session > 1 and "breaks later" in how):
     raise RuntimeError("CUDA out of memory. Tried to allocate 3.24 GiB")
 tell("stage", stage="train", seconds_since_start=0.2)
 if session < sessions:

@@ -88,6 +88,8 @@ class ModelService:
 
     Attributes:
         sessions: kernel -> sessions that its training takes; 1 where it is not named.
+        slow: kernels whose first session crawls, and stops itself.
+        killed: kernels whose sessions are killed at the time limit, after they saved their checkpoint.
         own_output: whether a kernel finds its own last output: "mounted", "empty", or "invalid" (refused as a source).
         dataset_mounts: for each session that goes on from a data set, whether that is there; True when empty.
     """
@@ -107,6 +109,8 @@ class ModelService:
     points: Points = field(default_factory=Points)
     owner: str = OWNER
     sessions: dict[str, int] = field(default_factory=dict)
+    slow: list[str] = field(default_factory=list)
+    killed: list[str] = field(default_factory=list)
     own_output: str = "mounted"
     datasets: dict[str, DataSet] = field(default_factory=dict)
     dataset_faults: list[Any] = field(default_factory=list)
@@ -154,7 +158,7 @@ class ModelService:
         session = 1 if continues is None else continues.session
         version.result = {"bundle": bundle, "session": session, "lineage": version.lineage, "seconds": 10.0}
         if continues is not None and not self._mounted(ref, continues):
-            reason = f"preflight: the checkpoint of session {session - 1} is not in {continues.ref}"
+            reason = f"preflight: continuation: the checkpoint of session {session - 1} is not in {continues.ref}"
             version.result |= {"status": "failed", "reason": reason}
             version.final = "ERROR"
         elif session < self.sessions.get(ref, 1):
@@ -162,8 +166,12 @@ class ModelService:
             manifest = {"step": 10 * session, "steps": STEPS, "files": files, "of": [ref, version.number]}
             version.manifest = json.dumps(manifest).encode()
             sha256 = hashlib.sha256(version.manifest).hexdigest()
-            version.result |= {"status": "partial", "stopped": "time", "adapter": None}
+            stopped = "slow" if ref in self.slow else "time"
+            version.result |= {"status": "partial", "stopped": stopped, "adapter": None}
             version.result["checkpoint"] = {"folder": "checkpoint", "sha256": sha256}
+            if ref in self.killed:
+                version.final = "CANCEL_ACKNOWLEDGED"
+                version.result |= {"status": "failed", "reason": "the session was ended during evaluate"}
         else:
             adapter = hashlib.sha256(f"{ref}{version.number}".encode()).hexdigest()
             version.result |= {"status": "complete", "adapter": adapter, "checkpoint": None}
@@ -265,12 +273,12 @@ def model_judge(
         raise PhaseFailed(f"{phase} version {version.number} ended with {version.word} and left no result")
     if result["bundle"] != version.hash:
         raise EditedOutside("another bundle")
+    if not final and (stopped := paused(result, version, folder)) is not None:
+        return stopped
     if result["status"] == "failed":
         if (absent := missing(result, version)) is not None:
             return absent
         raise PhaseFailed(f"{phase} failed: {result['reason']}")
-    if not final and (stopped := paused(result, version, folder)) is not None:
-        return stopped
     if result["status"] == "partial" and chain.phase(phase).gates.all_epochs:
         raise GateMissed(f"{phase} did not run to its end")
     if tuple(Ancestor(row["phase"], row["sha256"]) for row in result["lineage"]) != version.lineage:

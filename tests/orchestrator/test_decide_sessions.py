@@ -37,7 +37,7 @@ BY_KERNEL = Continuation(2, "kernel", KERNEL, "checkpoint", SHA)
 BY_DATASET = Continuation(2, "dataset", DATASET, "", SHA)
 
 FIRST = replace(PULLED, max_sessions=3)
-REACHED = Checkpoint(4, 1, SHA, 100, 600, 4700, "runs/v4/checkpoint", LINEAGE, 9.0, 100)
+REACHED = Checkpoint(4, 1, "time", SHA, 100, 600, 4700, "runs/v4/checkpoint", LINEAGE, 9.0, 100)
 PAUSED = replace(FRESH, version=FIRST, checkpoint=REACHED)
 SECOND = replace(ENDED, number=5, hash=OTHER, base=BUNDLE, max_sessions=3, continues=BY_KERNEL)
 PUSHED_SECOND = replace(PAUSED, version=SECOND)
@@ -108,6 +108,8 @@ ROWS: list[Row] = [
     ("a later session's outputs are judged",
      replace(PUSHED_SECOND, version=replace(SECOND, folder="runs/v5")), seen(), FINISH, Judge(5)),
     ("the last session's result is what it reached", LAST, seen(), FINISH, Judge(5)),
+    ("a session that crawled is judged as it is",
+     replace(PAUSED, checkpoint=replace(REACHED, stopped="slow")), seen(), FINISH, Judge(4)),
     ("a session that failed stops the run", STOPPED, going(BY_DATASET, kernel=5), FINISH, PhaseFailed),
     ("...until it was reviewed again",
      replace(STOPPED, failure=replace(FAILED, again=True)), going(BY_DATASET, kernel=5, dataset="READY"), FINISH,

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from kchain.bundle import continuation
 from kchain.errors import AdapterRefused
 from kchain.kernel_metadata import Continuation
 from kchain.orchestrator.checkpoint import Missing, is_whole, missing, paused
 from kchain.orchestrator.state import Ancestor, Version
+from kchain.runtime.checkpoint import MAY_CHANGE, MAY_CHANGE_IN_TRAINING, find
+from kchain.runtime.failure import Stop
+from kchain.runtime.paths import Paths
 
 LINEAGE = (Ancestor("phase1", "1" * 64),)
 VERSION = Version(3, "", "b" * 64, LINEAGE, (), resend=False, time=0.0, max_sessions=3)
@@ -50,12 +54,17 @@ def test_a_sound_checkpoint_says_how_far_it_is(left: tuple[Path, dict[str, Any]]
     assert found is not None
     assert (found.step, found.steps, found.seconds, found.sha256) == (600, 4700, 30.5, result["checkpoint"]["sha256"])
     assert found.bytes == sum(file.stat().st_size for file in (folder / "checkpoint").iterdir())
+    assert found.stopped == "time"
+    killed = {"status": "failed", "reason": "the session was ended during evaluate: out of time"}
+    assert paused(result | killed, VERSION, folder) == found
+    slow = paused(result | {"stopped": "slow"}, VERSION, folder)
+    assert slow is not None and slow.stopped == "slow"
     assert is_whole(folder / "checkpoint", found.sha256)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"status": "complete"}, {"stopped": "slow"}, {"stopped": None}, {"checkpoint": None}, {"checkpoint": "there"}],
+    [{"status": "complete"}, {"stopped": None}, {"checkpoint": None}, {"checkpoint": "there"}],
 )
 def test_a_session_that_ended_otherwise_has_none(left: tuple[Path, dict[str, Any]], change: dict[str, Any]) -> None:
     folder, result = left
@@ -117,9 +126,9 @@ def test_a_manifest_without_its_steps_is_refused(left: tuple[Path, dict[str, Any
 @pytest.mark.parametrize(
     ("reason", "found"),
     [
-        ("preflight: the kernel me/two is not mounted: neither /a nor /b holds anything", True),
-        ("preflight: the checkpoint of session 1 has another manifest", True),
-        ("preflight: nothing to go on from: PARAMETERS['continuation'] names what is not there", True),
+        ("preflight: continuation: the kernel me/two is not mounted: neither /a nor /b holds anything", True),
+        ("preflight: continuation: the checkpoint of kernel me/two is another one", True),
+        ("preflight: continuation: the checkpoint of kernel me/two belongs to a run with other parameters", False),
         ("preflight: the model owner/m is not mounted", False),
         ("train: the checkpoint cannot be loaded", False),
         ("", False),
@@ -129,3 +138,40 @@ def test_a_session_that_did_not_find_its_checkpoint_is_told_from_one_that_failed
     outcome = missing({"status": "failed", "reason": reason}, SECOND)
     assert isinstance(outcome, Missing) is found
     assert missing({"status": "failed", "reason": reason}, VERSION) is None, "a first session needs none"
+
+
+def said_by_the_notebook(root: Path, manifest: bytes | None, sha256_due: str, parameters: str) -> str:
+    """The reason that the real runtime gives, with this manifest in the mount of the kernel's own output."""
+    place = root / "input" / "notebooks" / "me" / "two" / "checkpoint"
+    place.mkdir(parents=True)
+    if manifest is not None:
+        (place / "manifest.json").write_bytes(manifest)
+    told = {"session": 2, "kind": "kernel", "ref": "me/two", "folder": "checkpoint", "sha256": sha256_due}
+    with pytest.raises(Stop) as stopped:
+        find(Paths(root / "input", root, root), told, parameters)
+    return f"preflight: {stopped.value.reason}"
+
+
+MANIFEST = json.dumps({"step": 1, "steps": 2, "parameters": "these", "files": {}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "due", "parameters", "found"),
+    [
+        (None, sha256(MANIFEST), "these", True),
+        (MANIFEST, "0" * 64, "these", True),
+        (json.dumps({"parameters": "these", "files": {"gone": "0"}}).encode(), None, "these", True),
+        (MANIFEST, sha256(MANIFEST), "others", False),
+    ],
+    ids=["not mounted", "another one", "not whole", "of another training"],
+)
+def test_what_the_notebook_says_of_a_checkpoint_is_understood(
+    tmp_path: Path, manifest: bytes | None, due: str | None, parameters: str, found: bool
+) -> None:
+    reason = said_by_the_notebook(tmp_path, manifest, due or sha256(manifest or b""), parameters)
+    assert isinstance(missing({"status": "failed", "reason": reason}, SECOND), Missing) is found, reason
+
+
+def test_kchain_and_the_notebook_agree_on_what_may_change_between_two_sessions() -> None:
+    assert continuation.MAY_CHANGE == MAY_CHANGE
+    assert continuation.MAY_CHANGE_IN_TRAINING == MAY_CHANGE_IN_TRAINING

@@ -47,8 +47,8 @@ DETAILS: dict[str, dict[str, Any]] = {
     "ended": {"word": "COMPLETE", "failure": ""},
     "pulled": {"folder": "runs/local/one/v1"},
     "paused": {
-        "version": 1, "session": 1, "sha256": "c" * 64, "bytes": 9, "step": 6, "steps": 47, "folder": "runs/local/one/v1",
-        "lineage": [], "seconds": 1.0, "pulled_bytes": 9,
+        "version": 1, "session": 1, "stopped": "time", "sha256": "c" * 64, "bytes": 9, "step": 6, "steps": 47,
+        "folder": "runs/local/one/v1",        "lineage": [], "seconds": 1.0, "pulled_bytes": 9,
     },
     "unmounted": {"version": 2, "kind": "kernel", "reason": "r"},
     "uploading": {"ref": "someone/data"},

@@ -1,17 +1,17 @@
-"""A phase that takes several sessions: what is pushed, from what, and what stops it."""
+"""A phase that takes several sessions: what is pushed, under which review, and what stops it."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from drive_model import ModelFolders, World, make_world, model_parts
+from drive_sessions import Maker, drive, pushed, stop_after_session, told
 
-from kchain.bundle import Continuation, continuation_of, find_hash
+from kchain.bundle import find_hash
 from kchain.errors import (
     Ambiguous,
     EditedOutside,
@@ -20,13 +20,9 @@ from kchain.errors import (
     NotReviewed,
     PhaseFailed,
     QuotaUsedUp,
-    Unreachable,
 )
 from kchain.orchestrator.push import push, rehearse_push
 from kchain.orchestrator.report import table
-from kchain.orchestrator.watch import watch
-
-Maker = Callable[..., World]
 
 
 @pytest.fixture
@@ -42,27 +38,6 @@ def make(tmp_path: Path) -> Iterator[Maker]:
 
     with model_parts():
         yield new
-
-
-def drive(world: World, **options: Any) -> None:
-    watch(world.chain, world.target, world.listener, ports=world.ports, **options)
-
-
-def pushed(world: World, phase: str = "one") -> list[Continuation | None]:
-    """What each version of a phase went on from."""
-    return [continuation_of(json.loads(version.source)) for version in world.service.kernels[world.chain.kernel(phase)]]
-
-
-def told(world: World, phase: str = "one") -> list[tuple[int, str]]:
-    """(session, kind of source) of each version of a phase; a first session has none."""
-    return [(1, "") if each is None else (each.session, each.kind) for each in pushed(world, phase)]
-
-
-def stop_after_session(world: World, session: int = 1) -> None:
-    """Drive until that session has ended and the next push is refused for a while."""
-    world.service.faults = [*[None] * session, QuotaUsedUp("pause here")]
-    with pytest.raises(QuotaUsedUp):
-        drive(world)
 
 
 def test_a_phase_is_continued_until_it_is_done_and_only_then_the_next_one_starts(make: Maker) -> None:
@@ -99,83 +74,6 @@ def test_a_continuation_asks_for_no_new_review_and_runs_the_reviewed_code(make: 
     cells = [json.loads(source)["cells"][1:] for source in (first, second)]
     assert cells[0] == cells[1]
     assert find_hash(first) != find_hash(second)
-
-
-@pytest.mark.parametrize("own_output", ["empty", "invalid"])
-def test_where_the_own_output_is_not_mounted_a_data_set_takes_its_place_from_then_on(
-    make: Maker, own_output: str
-) -> None:
-    world = make(3, phases=2, own_output=own_output, max_sessions=3)
-    world.service.sessions[world.chain.kernel("two")] = 2
-    drive(world)
-    assert told(world) == [(1, ""), (2, "kernel"), (2, "dataset"), (3, "dataset")]
-    assert told(world, "two") == [(1, ""), (2, "dataset")], "the journal remembers"
-    assert world.service.uploads == 3
-    assert world.listener.said("it does not count as a session")
-    assert world.state("two").result is not None
-
-
-def test_a_data_set_is_waited_for_until_it_is_ready(make: Maker) -> None:
-    world = make(2, own_output="empty")
-    drive(world)
-    assert world.listener.said("is being processed (BLOBS_RECEIVED)")
-
-
-def test_a_data_set_that_its_first_session_finds_empty_is_tried_once_more(make: Maker) -> None:
-    world = make(2, own_output="empty")
-    world.service.dataset_mounts = [False, True]
-    drive(world)
-    assert told(world) == [(1, ""), (2, "kernel"), (2, "dataset"), (2, "dataset")]
-    assert world.state("one").result is not None
-
-
-def test_a_data_set_that_is_never_mounted_fails_the_phase(make: Maker) -> None:
-    world = make(2, own_output="empty")
-    world.service.dataset_mounts = [False] * 9
-    for _ in range(2):
-        with pytest.raises(PhaseFailed, match="was not mounted") as caught:
-            drive(world)
-        assert "from step 10 of 40" in caught.value.hint
-    assert len(pushed(world)) == 4
-
-
-@pytest.mark.parametrize("arrived", [True, False], ids=["it arrived", "it was lost"])
-def test_a_data_set_whose_making_got_no_answer_is_looked_for_before_it_is_made_again(
-    make: Maker, arrived: bool
-) -> None:
-    world = make(2, own_output="empty")
-    lost = Ambiguous("no answer")
-    world.service.dataset_faults = [(lost, "after") if arrived else lost]
-    drive(world)
-    assert world.service.uploads == 1
-    assert world.state("one").result is not None
-    assert world.kinds().count("uploading") == (1 if arrived else 2)
-
-
-def test_a_data_set_that_cannot_be_processed_stops_with_the_way_on(make: Maker) -> None:
-    world = make(2, own_output="empty")
-
-    def breaks() -> None:
-        for found in world.service.datasets.values():
-            found.word = "FAILED"
-
-    world.clock.on_tick = breaks
-    with pytest.raises(PhaseFailed, match="is FAILED") as caught:
-        drive(world)
-    assert "delete it on the target" in caught.value.hint
-    world.clock.on_tick = lambda: None
-    world.service.datasets.clear()
-    world.clock.sleep(100.0)
-    drive(world)
-    assert world.state("one").result is not None
-
-
-def test_a_deleted_copy_of_the_checkpoint_is_fetched_again_for_the_data_set(make: Maker) -> None:
-    world = make(2, own_output="empty")
-    stop_after_session(world)
-    shutil.rmtree(world.chain.root / "runs")
-    drive(world)
-    assert world.state("one").result is not None
 
 
 def test_a_session_that_fails_stops_the_chain_until_a_person_reviewed_it_again(make: Maker) -> None:
@@ -243,6 +141,29 @@ def test_a_reviewed_change_that_allows_no_further_session_says_so_and_starts_not
     with pytest.raises(InputError, match="has used its 2 sessions and stands at step 20 of 40"):
         drive(world)
     assert len(pushed(world)) == 2
+
+
+def test_a_run_that_crawls_is_left_to_the_person_who_may_let_it_go_on(make: Maker) -> None:
+    world = make(2)
+    world.service.slow = [world.chain.kernel("one")]
+    for _ in range(2):
+        with pytest.raises(GateMissed) as caught:
+            drive(world)
+    assert "it goes on from step 10 of 40, as session 2 of 3" in caught.value.hint
+    assert told(world) == [(1, "")]
+    ModelFolders.code["one"] = "more step_seconds"
+    world.review()
+    drive(world)
+    assert told(world) == [(1, ""), (2, "kernel")]
+    assert world.state("one").result is not None
+
+
+def test_a_session_killed_after_it_saved_its_checkpoint_has_lost_nothing(make: Maker) -> None:
+    world = make(3)
+    world.service.killed = [world.chain.kernel("one")]
+    drive(world)
+    assert told(world) == [(1, ""), (2, "dataset"), (3, "dataset")], "the output of what was cut off may not be mounted"
+    assert world.state("one").result is not None
 
 
 def test_one_session_is_all_where_the_phase_file_says_so(make: Maker) -> None:
@@ -338,14 +259,6 @@ def test_a_checkpoint_that_was_damaged_on_its_way_is_not_gone_on_from(make: Make
     with pytest.raises(PhaseFailed, match=r"state\.bin: sha256"):
         drive(world)
     assert told(world) == [(1, "")]
-
-
-def test_an_outage_while_the_data_set_is_made_is_sat_out(make: Maker) -> None:
-    world = make(2, own_output="empty")
-    world.service.dataset_faults = [Unreachable("the store is away")]
-    drive(world)
-    assert world.service.uploads == 1
-    assert world.state("one").result is not None
 
 
 def test_a_lost_journal_recognises_the_continuation_that_runs(make: Maker) -> None:

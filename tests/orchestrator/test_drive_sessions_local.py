@@ -107,6 +107,22 @@ def test_between_two_sessions_everything_says_where_the_phase_stands(start: Star
     assert "(reviewed before)" in out and "changes: since version 3" in out and out.rstrip().splitlines()[-3] == "none"
 
 
+def test_after_a_failed_session_a_review_lets_the_run_go_on(start: Starter) -> None:
+    project = start({"one": "2 sessions, breaks later"})
+    project.review()
+    for _ in range(2):
+        code, _, error = project.run("watch")
+        assert code == 1
+        assert "CUDA out of memory" in error
+        assert "it goes on from step 1 of 4, as session 2 of 3" in error
+    drive_quick.write_phase(project.root, "one", None, "2 sessions")
+    code, out, _ = project.run("review", "one")
+    assert re.search(r"goes on +session 2 of 3, from step 1 of 4", out), out
+    code, out, error = project.run("watch")
+    assert code == 0, error
+    assert told(project, "one") == [(1, ""), (2, "kernel"), (2, "dataset")]
+
+
 @pytest.mark.parametrize("own_output", ["mounted", "empty"])
 def test_a_journal_lost_between_two_sessions_is_rebuilt_and_the_run_goes_on(start: Starter, own_output: str) -> None:
     project = start({"one": "3 sessions"}, own_output=own_output)
