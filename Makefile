@@ -2,21 +2,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+OLDEST := .venv/oldest
+OLD := $(shell sed -n 's/^transformers==//p' oldest.txt)
 
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test test-oldest lint docs clean
 
 help:
-	@echo "make demo   run the shipped four-phase chain on this machine"
-	@echo "make test   run every test"
-	@echo "make lint   check style and types"
-	@echo "make docs   write the generated pages of docs/ again"
-	@echo "make clean  remove what make demo and make test left behind (the virtual environment stays)"
+	@echo "make demo         run the shipped four-phase chain on this machine"
+	@echo "make test         run every test"
+	@echo "make test-oldest  run the runtime's tests again on the oldest versions it has to work with"
+	@echo "make lint         check style and types"
+	@echo "make docs         write the generated pages of docs/ again"
+	@echo "make clean        remove what make demo and make test left behind (the virtual environment stays)"
 
 demo: $(INSTALLED)
 	$(BIN)/kchain demo
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-oldest: $(OLDEST)/installed
+	PYTHONPATH=$(OLDEST) $(BIN)/python -c "from transformers import __version__ as v; assert v == '$(OLD)', v"
+	PYTHONPATH=$(OLDEST) $(BIN)/pytest -n 2 --dist loadfile tests/runtime
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -32,6 +39,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==$$(sed -n 's/^torch==//p' constraints.txt)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,test]"
 	touch $(INSTALLED)
+
+# Beside the newest versions, not in a second environment: torch alone would take a gigabyte more.
+$(OLDEST)/installed: $(INSTALLED) oldest.txt
+	rm -rf $(OLDEST)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(OLDEST) -r oldest.txt
+	touch $@
 
 clean:
 	if [ -x $(BIN)/kchain ] && [ -d kchain-demo ]; then $(BIN)/kchain -C kchain-demo serve --stop; fi

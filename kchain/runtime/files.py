@@ -31,9 +31,14 @@ def begin_folder(target: Path) -> Path:
 
 
 def finish_folder(partial: Path, target: Path) -> None:
-    """Gives a filled folder its name."""
+    """Flushes a filled folder to the disk and gives it its name."""
     for path in partial.iterdir():
         _flush(path)
+    rename_folder(partial, target)
+
+
+def rename_folder(partial: Path, target: Path) -> None:
+    """Gives a filled folder its name, without waiting for the disk: for what would be made again after a crash."""
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
 
