@@ -33,7 +33,7 @@ PROMPTS = (
     "I've seen that they'll say it's done, WE'RE told.",
 )
 GREEDY = 24
-LONG = 400  # tokens of the longest prompt: positions beyond every wave length that is scaled
+LONG = 160  # tokens of the longest prompt: positions beyond every wave length that is scaled
 # At most: KL divergence in nats and the share of positions with another first choice.
 BOUNDS = {"f16": {"kl": 1e-4, "other": 0.01}, "q8_0": {"kl": 0.02, "other": 0.2}}
 
@@ -72,8 +72,9 @@ def compare(folder: Path, kind: str, scratch: Path) -> dict[str, Any]:
     prompts.append((sum(prompts, []) * 8)[:LONG])
     told = _ask_llama(file, prompts)
     mine, theirs = np.concatenate([_logits(model, ids) for ids in prompts]), np.load(file.with_suffix(".npy"))
+    file.with_suffix(".npy").unlink()
     agreed = [_greedy(model, ids) == answer for ids, answer in zip(prompts, told["answers"], strict=True)]
-    kl = float(_divergence(mine, theirs).mean())
+    kl = float(np.mean([_divergence(*pair) for pair in zip(mine, theirs, strict=True)]))
     top = float((mine.argmax(-1) == theirs.argmax(-1)).mean())
     same_tokens = told["tokens"] == prompts[: len(PROMPTS)]
     near = kl <= BOUNDS[kind]["kl"] and 1 - top <= BOUNDS[kind]["other"]
@@ -119,7 +120,7 @@ def answer(file: Path) -> None:
     """That process: prompts as JSON on stdin; prints tokens and greedy answers, leaves the logits beside the file."""
     from llama_cpp import Llama
 
-    model = Llama(str(file), n_ctx=1024, logits_all=True, verbose=False)
+    model = Llama(str(file), n_ctx=256, logits_all=True, verbose=False)
     prompts = json.loads(sys.stdin.read())
     logits, answers = [], []
     for ids in prompts:
@@ -139,16 +140,16 @@ def _next(model: Any) -> int:
     return int(scores.argmax())
 
 
-def _divergence(mine: Any, theirs: Any) -> Any:
-    """(positions,) KL divergence in nats of llama.cpp's prediction from that of transformers."""
+def _divergence(mine: Any, theirs: Any) -> float:
+    """KL divergence in nats of llama.cpp's prediction from that of transformers, at one position."""
     first, second = _log_softmax(mine), _log_softmax(theirs)
-    return (np.exp(first) * (first - second)).sum(-1)
+    return float((np.exp(first) * (first - second)).sum())
 
 
 def _log_softmax(logits: Any) -> Any:
     wide = logits.astype(np.float64)
-    wide -= wide.max(-1, keepdims=True)
-    return wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+    wide -= wide.max()
+    return wide - np.log(np.exp(wide).sum())
 
 
 def print_table(found: list[dict[str, Any]]) -> None:

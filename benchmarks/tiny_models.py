@@ -33,7 +33,7 @@ LLAMA3_ROPE = {
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 128,
+    "original_max_position_embeddings": 64,
 }
 KINDS = {
     "qwen2 tied": Kind("Qwen2Config", more={"tie_word_embeddings": True}),

@@ -9,31 +9,19 @@ from typing import Any
 
 from kchain.errors import InputError
 
+TEMPLATE = "chat_template.jinja"
 # Every file a tokenizer may consist of, in the layouts of transformers 4 and 5.
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json",
+    "vocab.txt", "merges.txt", "tokenizer.model", TEMPLATE, "chat_template.json",
 )  # fmt: skip
-# One of these makes a folder a tokenizer's; a configuration alone does not.
-VOCABULARY = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
-def tokenizer_folder(adapter: Path, base: Path) -> Path:
-    """Whose tokenizer counts: the adapter's, which knows the tokens that training added; the base's where it has none.
-
-    Raises:
-        InputError: neither has one.
-    """
-    for folder in (adapter, base):
-        if any((folder / name).is_file() for name in VOCABULARY):
-            return folder
-    raise InputError(f"neither {adapter} nor {base} holds a tokenizer", "give the base model's whole folder: --base")
-
-
-def copy_tokenizer(source: Path, target: Path, pad: dict[str, Any]) -> None:
+def copy_tokenizer(source: Path, base: Path, target: Path, pad: dict[str, Any]) -> None:
     """Put one tokenizer in place of what `target` has, its pad and EOS token forced to the chain's.
 
     Args:
+        base: the base model's folder, whose chat template holds where the tokenizer brings none.
         pad: {"token", "id"} of the chain's EOS token.
     """
     for name in TOKENIZER:
@@ -45,6 +33,17 @@ def copy_tokenizer(source: Path, target: Path, pad: dict[str, Any]) -> None:
         if path.is_file() or name == "tokenizer_config.json":
             config = read_json(path) if path.is_file() else {}
             write_json(path, {**config, "pad_token": pad["token"], "eos_token": pad["token"]})
+    if not chat_template(target) and (template := chat_template(base)):
+        (target / TEMPLATE).write_text(template, encoding="utf-8")
+
+
+def chat_template(folder: Path) -> str:
+    """The chat template of a model's folder, in a file of its own or in the tokenizer's configuration; "" for none."""
+    file, config = folder / TEMPLATE, folder / "tokenizer_config.json"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    found = read_json(config).get("chat_template") if config.is_file() else None
+    return found if isinstance(found, str) else ""
 
 
 def force_ids(target: Path, pad: dict[str, Any]) -> None:
@@ -80,7 +79,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
         if content.startswith(b"\x1f\x8b"):
-            raise InputError(f"{path} is gzip although its name says otherwise", f"unpack {path.name}, or fetch it anew")
+            raise InputError(
+                f"{path} is gzip although its name says otherwise", f"unpack {path.name}, or fetch it anew"
+            )
         found = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error!s:.100}", "fetch the model anew") from None

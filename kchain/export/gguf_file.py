@@ -89,7 +89,7 @@ def _plan(model: Path, shape: Shape) -> Iterator[tuple[str, Path | None, tuple[i
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
     from safetensors import safe_open
 
-    from kchain.runtime.merge import shards
+    from kchain.runtime.changes import shards
 
     architecture = next(key for key, name in MODEL_ARCH_NAMES.items() if name == shape.architecture)
     names = get_tensor_name_map(architecture, shape.layers)

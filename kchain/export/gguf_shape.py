@@ -106,9 +106,7 @@ def _shape(architecture: str, config: Mapping[str, Any]) -> Shape:
     )
 
 
-def _rope(
-    architecture: str, config: Mapping[str, Any], head_size: int
-) -> tuple[float, npt.NDArray[np.float32] | None]:
+def _rope(architecture: str, config: Mapping[str, Any], head_size: int) -> tuple[float, npt.NDArray[np.float32] | None]:
     """Base and divisors of the rotary embedding; transformers 5 keeps both in `rope_parameters`, 4 in two keys."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)

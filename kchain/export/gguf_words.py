@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kchain.errors import InputError
-from kchain.export.companions import read_json
+from kchain.export.companions import chat_template, read_json
 
 # The published tokenizers' regular expressions -> (llama.cpp's name, whether whole words of the vocabulary come first).
 SPLITS = {
@@ -70,7 +70,7 @@ def read_words(folder: Path, rows: int) -> Words:
         kinds=kinds,
         merges=[merge if isinstance(merge, str) else _merge(merge) for merge in model["merges"]],
         begins=_begins(file.get("post_processor") or {}),
-        template=_MARKERS.sub("", _template(folder)),
+        template=_MARKERS.sub("", chat_template(folder)),
     )
 
 
@@ -119,12 +119,3 @@ def _begins(post: Mapping[str, Any]) -> bool:
     steps = post.get("processors") or [post]
     singles = [step["single"] for step in steps if step.get("type") == "TemplateProcessing" and step.get("single")]
     return any("SpecialToken" in single[0] for single in singles)
-
-
-def _template(folder: Path) -> str:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    path = folder / "tokenizer_config.json"
-    found = read_json(path).get("chat_template") if path.is_file() else None
-    return found if isinstance(found, str) else ""

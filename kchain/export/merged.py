@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kchain.export.companions import copy_licences, copy_tokenizer, force_ids, tokenizer_folder
+from kchain.export.companions import copy_licences, copy_tokenizer, force_ids
 from kchain.export.subject import Subject, stops_told
 
 
@@ -18,9 +18,10 @@ def write_merged(subject: Subject, folder: Path) -> list[str]:
         InputError: an adapter does not fit the base, or a sum does not fit into fp16.
     """
     from kchain.runtime.merge import merge
+    from kchain.runtime.tokenizer import tokenizer_folder
 
     with stops_told():
         merge(subject.base, subject.adapters, subject.lora, folder)
-    copy_tokenizer(tokenizer_folder(subject.last, subject.base), folder, subject.pad)
+    copy_tokenizer(tokenizer_folder(subject.base, subject.adapters), subject.base, folder, subject.pad)
     force_ids(folder, subject.pad)
     return copy_licences(subject.base, folder)

@@ -41,7 +41,7 @@ def card(subject: Subject, form: str, licences: Sequence[str]) -> str:
         f"Every answer ends with `{chain.model.eos_token}` (id {chain.model.eos_id}), which is also the padding token.",
         *_system_prompt(phase.data.system_prompt),
         *("", "## Lineage", "", f"Base model: `{chain.model.source}` (Kaggle). Then, in this order:", ""),
-        *_table(("phase", "trained by", "sha256 of its adapter", "LoRA"), map(_lineage_row, subject.links, _loras(subject))),
+        *_table(("phase", "trained by", "sha256 of its adapter", "LoRA"), _lineage_rows(subject)),
         *("", "## Data", ""),
         *_table(("phase", "source", "from", "examples", "licence"), _data_rows(subject)),
         *("", "## Metrics", "", "Of each phase's own session, on its own data:", ""),
@@ -60,17 +60,12 @@ def _table(heads: Sequence[str], rows: Iterator[tuple[str, ...]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (tuple(heads), ("---",) * len(heads), *cells)]
 
 
-def _loras(subject: Subject) -> Iterator[str]:
+def _lineage_rows(subject: Subject) -> Iterator[tuple[str, ...]]:
     for link in subject.links:
-        lora = subject.chain.phase(link.phase).lora
-        yield f"r {lora.r}, alpha {lora.alpha}, {', '.join(lora.targets)}"
-
-
-def _lineage_row(link: Link, lora: str) -> tuple[str, ...]:
-    recorded = link.recorded
-    version = f" version {recorded.version}" if recorded.version is not None else ""
-    adopted = " (adopted)" if recorded.adopted else ""
-    return link.phase, f"{recorded.kind} `{recorded.ref}`{version}{adopted}", f"`{link.sha256}`", lora
+        recorded, lora = link.recorded, subject.chain.phase(link.phase).lora
+        version = f" version {recorded.version}" if recorded.version is not None else ""
+        trained_by = f"{recorded.kind} `{recorded.ref}`{version}{' (adopted)' if recorded.adopted else ''}"
+        yield link.phase, trained_by, f"`{link.sha256}`", f"r {lora.r}, alpha {lora.alpha}, {', '.join(lora.targets)}"
 
 
 def _data_rows(subject: Subject) -> Iterator[tuple[str, ...]]:

@@ -48,14 +48,14 @@ def choose_phase(chain: Chain, wanted: str | None) -> str:
 
 
 def finished(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> list[Link]:
-    """The adapters that make up a phase's result, its own last.
+    """The adapters whose sum is a phase's result, its own last; one that was continued gave way to what came of it.
 
     Raises:
         NotNow: one of the phases has no verified adapter, or one that was trained on a replaced adapter.
         InputError: an adapter's files are not here.
         AdapterRefused: what lies here is not what was verified.
     """
-    names = [*(ancestor.name for ancestor in chain.lineage(phase)), phase]
+    names = [*(ancestor.name for ancestor in chain.merged(phase)), phase]
     for name in names:
         _check_state(chain, states, name)
     return [_link(chain, states, name) for name in names]
@@ -88,6 +88,7 @@ def _link(chain: Chain, states: Mapping[str, PhaseState], name: str) -> Link:
             base_model=chain.model.source,
             pad_id=chain.model.eos_id,
             pad_token=chain.model.eos_token,
+            tokens=chain.phase(name).tokens.all,
             sha256=recorded.sha256,
             needs_result=False,
             folder=folder.name,
