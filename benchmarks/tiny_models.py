@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from kchain.demo.samples import texts
-from kchain.demo.tokenizer import EOS, EOS_ID, WORDS, write_tokenizer
+from kchain.demo.tokenizer import SPECIALS, TEXT_ENTRIES, WORDS, write_tokenizer
 
-# Rows of the embedding: the demo's tokenizer ends at 151656.
-ROWS = 151_680
+# The demo's tokenizer without its filler: small, with special tokens right behind the words, and rows to spare.
+FIRST_SPECIAL = TEXT_ENTRIES
+BOS_ID, EOS_ID = FIRST_SPECIAL, FIRST_SPECIAL + SPECIALS.index("<|im_end|>")
+ROWS = 1536
 # Random weights give logits of a trained model's spread when the last norm is about this.
 LAST_NORM = 6.0
-PAD = {"token": EOS, "id": EOS_ID}
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def build(folder: Path, name: str, seed: int = 7) -> Path:
     kind = KINDS[name]
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(texts(), folder)
+    _shorten(folder)
     _split_as(folder, kind.words)
     common = {
         "vocab_size": ROWS,
@@ -62,7 +64,7 @@ def build(folder: Path, name: str, seed: int = 7) -> Path:
         "num_attention_heads": 6,
         "num_key_value_heads": 2,
         "max_position_embeddings": 1024,
-        "bos_token_id": 151643,
+        "bos_token_id": BOS_ID,
         "eos_token_id": EOS_ID,
     }
     config = getattr(transformers, kind.config)(**{**common, **kind.more})
@@ -74,6 +76,21 @@ def build(folder: Path, name: str, seed: int = 7) -> Path:
     model.model.norm.weight.data *= LAST_NORM
     model.half().save_pretrained(folder)
     return folder
+
+
+def _shorten(folder: Path) -> None:
+    """Take the filler out of the vocabulary and number the special tokens anew."""
+    path = folder / "tokenizer.json"
+    file = json.loads(path.read_text(encoding="utf-8"))
+    words = {text: number for text, number in file["model"]["vocab"].items() if number < FIRST_SPECIAL}
+    file["model"]["vocab"] = words
+    for place, token in enumerate(file["added_tokens"]):
+        token["id"] = FIRST_SPECIAL + place
+    path.write_text(json.dumps(file, ensure_ascii=False), encoding="utf-8")
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    decoder = config["added_tokens_decoder"].values()
+    config["added_tokens_decoder"] = {str(FIRST_SPECIAL + place): token for place, token in enumerate(decoder)}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
 
 
 def _split_as(folder: Path, words: str) -> None:
@@ -90,7 +107,7 @@ def _split_as(folder: Path, words: str) -> None:
             "type": "TemplateProcessing",
             "single": [first, text],
             "pair": [first, text, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [151643], "tokens": ["<|endoftext|>"]}},
+            "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [BOS_ID], "tokens": ["<|endoftext|>"]}},
         }
     elif words == "smollm":
         level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kchain.errors import InputError
+from kchain.export.companions import read_json
 from kchain.orchestrator.base_model import base_folder
 from kchain.orchestrator.finished import Link, finished
 from kchain.orchestrator.journal import Key, read_states
@@ -63,7 +64,10 @@ def read_subject(chain: Chain, phase: str, target: Target, base: Path | None) ->
     """
     states = read_states(chain.root, Key(target.name, chain.owner, chain.name))
     links = finished(chain, states, phase)
-    return Subject(chain, phase, links, base_folder(chain, target, base, links))
+    folder = base_folder(chain, target, base, links)
+    for file in sorted(folder.glob("*.json")):
+        read_json(file)  # damage is told now, by name, not by whichever library meets it first
+    return Subject(chain, phase, links, folder)
 
 
 @contextmanager

@@ -28,6 +28,8 @@ IGNORED = """\
 build/
 # adapters and results that were fetched
 runs/
+# models made of them: kchain export makes them again
+exports/
 """
 
 
