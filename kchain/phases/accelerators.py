@@ -39,6 +39,10 @@ class Accelerator:
         """bf16 arithmetic starts with compute capability 8.0."""
         return self.capability >= (8, 0)
 
+    def processes(self, accumulation: int) -> int:
+        """Training processes, one a GPU: as many as share the batches of a step evenly; 1 on a CPU."""
+        return max((count for count in range(1, self.gpus + 1) if accumulation % count == 0), default=1)
+
 
 _KAGGLE = "Kaggle's docs/kernels.md, February 2026"
 _SCRATCH = 57 * GIB

@@ -47,6 +47,11 @@ class Phase:
     file: Path
 
     @property
+    def processes(self) -> int:
+        """Training processes: the most GPUs that share the accumulated batches evenly; 1 on a CPU."""
+        return self.accelerator.processes(self.training.accumulation)
+
+    @property
     def slug(self) -> str:
         """Kaggle makes a kernel's address from its title, whatever `id` says."""
         return str(slugify(self.title))

@@ -13,9 +13,6 @@ from kchain.phases.memory import HALF_BYTES, Memory
 from kchain.phases.models import Shape, model_shape
 from kchain.phases.schema import Data, Gates, Lora, Source
 
-# One process trains on one GPU; a second one stays idle.
-GPUS_USED = 1
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -130,7 +127,7 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
         timeout_hours=phase.session_timeout / 3600,
         accelerator=phase.accelerator.name,
         gpus=phase.accelerator.gpus,
-        gpus_used=min(phase.accelerator.gpus, GPUS_USED),
+        gpus_used=min(phase.accelerator.gpus, phase.processes),
         gpu_memory=phase.accelerator.memory,
         precision=phase.precision,
         precision_reason=phase.precision_reason,

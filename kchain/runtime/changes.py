@@ -76,9 +76,10 @@ def find_changes(base: Path, adapters: Sequence[Adapter], lora: Mapping[str, Any
     shapes = base_shapes(base)
     changes: Changes = {}
     for adapter in adapters:
-        for module, change in _changes_of(adapter, lora):
+        own = _adapter_shapes(adapter)
+        for module, change in _changes_of(adapter, own, lora):
             name = _resolve(adapter, module, shapes)
-            _check_shape(change, name, shapes[name], lora["r"])
+            _check_shape(change, own, name, shapes[name], lora["r"])
             for weight in (name, *_tied_to(base, name, change, shapes)):
                 changes.setdefault(weight, []).append(change)
     return changes
@@ -133,15 +134,23 @@ def embedding_rows(base: Path) -> int:
     raise Stop("no weight of the base model is called an embedding", "leave [tokens] out for this base model")
 
 
-def _changes_of(adapter: Adapter, lora: Mapping[str, Any]) -> list[tuple[str, LowRank | Rows]]:
-    """(module, change) for every tensor or pair of tensors of an adapter, by name."""
+def _adapter_shapes(adapter: Adapter) -> Shapes:
+    """The shape of every tensor of an adapter, each a matrix, by name."""
     with safe_open(adapter.folder / WEIGHTS, framework="pt") as file:
-        names = sorted(file.keys())
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
+    for name, shape in shapes.items():
+        if len(shape) != 2 or not math.prod(shape):
+            raise Stop(f"{adapter.phase}: {name} has shape {shape}; a matrix was due", _cure(adapter))
+    return shapes
+
+
+def _changes_of(adapter: Adapter, own: Shapes, lora: Mapping[str, Any]) -> list[tuple[str, LowRank | Rows]]:
+    """(module, change) for every tensor or pair of tensors of an adapter, by name."""
     found: list[tuple[str, LowRank | Rows]] = []
-    for name in names:
+    for name in own:
         if name.endswith(LORA_A):
             b = name.removesuffix(LORA_A) + LORA_B
-            if b not in names:
+            if b not in own:
                 raise Stop(f"{adapter.phase}: {name} has no {LORA_B[1:]} beside it", _cure(adapter))
             found.append((name.removesuffix(LORA_A), LowRank(adapter, name, b, lora["alpha"] / lora["r"])))
         elif name.endswith(ROWS):
@@ -189,15 +198,15 @@ def _tied_to(base: Path, name: str, change: LowRank | Rows, shapes: Shapes) -> l
     return heads if config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)) else []
 
 
-def _check_shape(change: LowRank | Rows, name: str, shape: tuple[int, ...], rank: int) -> None:
+def _check_shape(change: LowRank | Rows, own: Shapes, name: str, shape: tuple[int, ...], rank: int) -> None:
     phase = change.adapter.phase
     if isinstance(change, LowRank):
-        (r, inputs), (outputs, r_b) = _shapes(change.adapter, change.a, change.b)
+        (r, inputs), (outputs, r_b) = own[change.a], own[change.b]
         if r != rank or r_b != rank:
             raise Stop(f"{phase}: {change.a} has rank {r}, its config says {rank}", _cure(change.adapter))
         fits = (outputs, inputs) == shape
     else:
-        (found,) = _shapes(change.adapter, change.name)
+        found = own[change.name]
         if not change.ids or found[0] != len(change.ids):
             raise Stop(
                 f"{phase}: {found[0]} token rows for {len(change.ids)} tokens of its config", _cure(change.adapter)
@@ -208,15 +217,6 @@ def _check_shape(change: LowRank | Rows, name: str, shape: tuple[int, ...], rank
         fits = found[1] == shape[1]
     if not fits:
         raise Stop(f"{phase}: its update of {name} has not the weight's shape {shape}", OTHER_BASE)
-
-
-def _shapes(adapter: Adapter, *names: str) -> list[tuple[int, int]]:
-    with safe_open(adapter.folder / WEIGHTS, framework="pt") as file:
-        found = [tuple(file.get_slice(name).get_shape()) for name in names]
-    for name, shape in zip(names, found, strict=True):
-        if len(shape) != 2 or not math.prod(shape):
-            raise Stop(f"{adapter.phase}: {name} has shape {shape}; a matrix was due", _cure(adapter))
-    return [(shape[0], shape[1]) for shape in found]
 
 
 def _read(adapter: Adapter, *names: str) -> list[torch.Tensor]:

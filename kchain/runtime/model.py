@@ -12,7 +12,6 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig
 from transformers.utils import logging
 
-from .adapters import Adapter
 from .events import emit
 from .failure import Stop
 from .tokenizer import TokenRow
@@ -23,7 +22,7 @@ SENSES = re.compile(r"(^|[._])(visual|vision|image|video|audio)")
 
 
 def load_base(folder: Path, precision: str, quantization: str) -> Any:
-    """The base model, on the one GPU where there is one, in the precision of the phase or in 4 bits.
+    """The base model, on this process's GPU where there is one, in the precision of the phase or in 4 bits.
 
     Raises:
         Stop: 4 bits were asked for and no layer has them.
@@ -33,7 +32,7 @@ def load_base(folder: Path, precision: str, quantization: str) -> Any:
     options: dict[str, Any] = {"dtype": dtype}
     if torch.cuda.is_available():
         # All of it on one device: "auto" would spread it over two GPUs and make every step wait for both.
-        options["device_map"] = {"": 0}
+        options["device_map"] = {"": torch.cuda.current_device()}
     if quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call,unused-ignore]
             load_in_4bit=True,
@@ -49,17 +48,16 @@ def load_base(folder: Path, precision: str, quantization: str) -> Any:
     return model
 
 
-def adapt(model: Any, parameters: dict[str, Any], adapters: Sequence[Adapter], rows: Sequence[TokenRow]) -> Any:
-    """The model with the adapter that the phase trains: a fresh one, or the one it continues.
+def adapt(model: Any, parameters: dict[str, Any], continued: str | None, rows: Sequence[TokenRow]) -> Any:
+    """The model with the adapter that the phase trains: a fresh one, or the one in the folder that it continues.
 
     Raises:
         Stop: a trainable weight is not float32, or the model's head cannot have trained rows.
     """
-    continued = [adapter for adapter in adapters if adapter.use == "continue"]
-    if not continued:
+    if continued is None:
         return add_lora(model, parameters["lora"], parameters["seed"], rows)
     torch.manual_seed(parameters["seed"])
-    return _ready(PeftModel.from_pretrained(model, continued[0].folder, is_trainable=True), _language(model))
+    return _ready(PeftModel.from_pretrained(model, continued, is_trainable=True), _language(model))
 
 
 def add_lora(model: Any, lora: dict[str, Any], seed: int, rows: Sequence[TokenRow] = ()) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from safetensors import safe_open
 
 from .adapters import WEIGHTS, merged, sha256
 from .examples import Example
-from .files import begin_folder, finish_folder, write_text
+from .files import begin_folder, finish_folder, write_json, write_text
 
+CONFIG = "adapter_config.json"
 CARD = """---
 base_model: {base}
 library_name: peft
@@ -41,13 +43,23 @@ It knows the tokens {tokens}: take the tokenizer beside it, and do not resize th
 """
 
 
-def save_adapter(model: Any, tokenizer: Any, result: dict[str, Any], title: str, working: Path) -> dict[str, Any]:
-    """Writes `adapter/` and gives it its name when it is whole; returns its entry for the result file."""
+def save_weights(model: Any, folder: Path) -> None:
+    """Writes the weights and the configuration of an adapter."""
+    # "auto" would ask Hugging Face about the base model; embeddings are never trained here.
+    model.save_pretrained(folder, save_embedding_layers=False)
+
+
+def save_adapter(trained: Path, tokenizer: Any, result: dict[str, Any], title: str, working: Path) -> dict[str, Any]:
+    """Writes `adapter/` and gives it its name when it is whole; returns its entry for the result file.
+
+    Args:
+        trained: folder of the weights and their configuration.
+    """
     target = working / "adapter"
     partial = begin_folder(target)
-    model.peft_config["default"].base_model_name_or_path = result["base_model"]
-    # "auto" would ask Hugging Face about the base model; embeddings are never trained here.
-    model.save_pretrained(partial, save_embedding_layers=False)
+    shutil.copyfile(trained / WEIGHTS, partial / WEIGHTS)
+    config = json.loads((trained / CONFIG).read_text(encoding="utf-8"))
+    write_json(partial / CONFIG, {**config, "base_model_name_or_path": result["base_model"]})
     tokenizer.save_pretrained(partial)
     write_text(partial / "README.md", card(result, title))
     finish_folder(partial, target)

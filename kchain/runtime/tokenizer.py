@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from .adapters import Adapter
-from .changes import embedding_rows
 from .events import emit
 from .failure import Stop
 
@@ -86,6 +85,8 @@ def token_rows(tokenizer: Any, tokens: dict[str, list[str]], base: Path) -> list
     """
     if not any(tokens.values()):
         return []
+    from .changes import embedding_rows  # needs torch
+
     rows, vocabulary = embedding_rows(base), tokenizer.get_vocab()
     if known := [token for token in tokens["added"] if token in vocabulary]:
         raise Stop(

@@ -103,6 +103,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
             "checkpointing": False,
             "logging_steps": 2,
             "step_seconds": 60.0,
+            "processes": 1,
         },
         "data": {
             "recipe": "prompt_completion",
@@ -114,6 +115,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
         },
         "accelerator": {"name": "cpu", "gpus": 0, "memory": 0, "capability": [0, 0]},
         "session_timeout": 3600,
+        "continuation": None,
         "environment": {"install": [], "uninstall": []},
     }
     values = copy.deepcopy(values)
@@ -176,6 +178,13 @@ def read_result(root: Path) -> dict[str, Any]:
     """The result file of the session under a root."""
     result: dict[str, Any] = json.loads((root / "working" / "kchain-result.json").read_text(encoding="utf-8"))
     return result
+
+
+def rounded(model: Any) -> Any:
+    """A model whose weights are stored as fp16; its buffers (frequencies of positions) are stored nowhere."""
+    for weight in model.parameters():
+        weight.data = weight.data.half().float()
+    return model
 
 
 def mount(root: Path, where: str, what: Path) -> None:

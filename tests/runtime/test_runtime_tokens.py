@@ -17,6 +17,7 @@ from runtime_tiny import (
     mount,
     parameters,
     read_result,
+    rounded,
     run_session,
     source,
     write_jsonl,
@@ -104,7 +105,7 @@ def test_a_later_phase_merges_the_rows_and_knows_the_tokens_without_naming_them(
     assert AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(TERSE) == IDS[TERSE]
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(model, tmp_path / "one" / "adapter").merge_and_unload().half().float()
+    merged = rounded(PeftModel.from_pretrained(model, tmp_path / "one" / "adapter").merge_and_unload())
     with torch.no_grad():
         logits = PeftModel.from_pretrained(merged, folder).eval()(torch.tensor([result["probe"]["prompt_ids"]])).logits
     assert torch.allclose(logits[0, -1, :8], torch.tensor(result["probe"]["logits"]), rtol=0, atol=1e-5)
