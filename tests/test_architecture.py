@@ -19,6 +19,7 @@ ORDER: list[set[str]] = [
     {"templates"},
     {"bundle", "server"},
     {"orchestrator", "data"},
+    {"export"},
     {"demo"},
     {"rehearse"},
     {"cli"},
