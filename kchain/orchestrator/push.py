@@ -16,6 +16,7 @@ from kchain.orchestrator.drive import Driver, Ports, driving
 from kchain.orchestrator.folders import BundleFolders, keep, session_of
 from kchain.orchestrator.journal import JOURNAL, Journal, Key
 from kchain.orchestrator.observe import Observer
+from kchain.orchestrator.rehearsals import tell_unrehearsed
 from kchain.orchestrator.report import Reporter
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
@@ -83,11 +84,20 @@ def push(
     chain.phase(phase)
     with driving(chain, target, reporter, ports) as driver:
         prepare(driver, phase, approve=yes)
+        if again or _is_news(driver, phase):
+            tell_unrehearsed(chain, target, driver.folders, reporter, [phase])
         action = driver.drive(phase, Wish.AGAIN if again else Wish.PUSH, until_pushed=True, wait=wait)
         if isinstance(action, Wait):
             raise action.error
         version = driver.states().get(phase, PhaseState()).version
         return PushReport(isinstance(action, Push), version.number if version else None, version.url if version else "")
+
+
+def _is_news(driver: Driver, phase: str) -> bool:
+    """Whether what renders now has no result yet."""
+    state = driver.states().get(phase, PhaseState())
+    changed = state.version is not None and state.version.hash != driver.folders.rendered(phase).hash
+    return changed or state.result is None
 
 
 def prepare(driver: Driver, phase: str, *, approve: bool) -> None:

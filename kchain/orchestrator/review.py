@@ -13,6 +13,7 @@ from kchain.kernel_metadata import METADATA_FILE
 from kchain.orchestrator.adopted import adopted_sources
 from kchain.orchestrator.folders import BundleFolders, keep, session_of
 from kchain.orchestrator.journal import Journal, KeptBundle, Key
+from kchain.orchestrator.rehearsals import rehearsals
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
@@ -32,6 +33,7 @@ class Review:
         changes: diff of notebook and metadata against that version; against nothing for a first push.
         known: this very bundle was reviewed before, and nothing waits for another look at it.
         goes_on: the session that this bundle goes on with; empty: it begins a training.
+        rehearsed: seconds since the epoch at which this code came to its end in a rehearsal; None: it never did.
     """
 
     phase: str
@@ -45,6 +47,7 @@ class Review:
     findings: tuple[Finding, ...]
     known: bool
     goes_on: str = ""
+    rehearsed: float | None = None
 
 
 def review(chain: Chain, target: Target, phases: list[str]) -> list[Review]:
@@ -56,7 +59,8 @@ def review(chain: Chain, target: Target, phases: list[str]) -> list[Review]:
     with Journal(chain.root, Key(target.name, chain.owner, chain.name)) as journal:
         states = journal.states()
         folders = BundleFolders(chain, target, adopted_sources(chain, states))
-        return [_review(chain, folders, journal, states.get(phase, PhaseState()), phase) for phase in phases]
+        times = rehearsals(chain)
+        return [_review(chain, folders, journal, states.get(phase, PhaseState()), phase, times) for phase in phases]
 
 
 def record(chain: Chain, target: Target, reviews: list[Review]) -> None:
@@ -67,7 +71,14 @@ def record(chain: Chain, target: Target, reviews: list[Review]) -> None:
                 journal.append(shown.phase, "reviewed", hash=shown.hash)
 
 
-def _review(chain: Chain, folders: BundleFolders, journal: Journal, state: PhaseState, phase: str) -> Review:
+def _review(
+    chain: Chain,
+    folders: BundleFolders,
+    journal: Journal,
+    state: PhaseState,
+    phase: str,
+    rehearsed: Mapping[tuple[str, str], float],
+) -> Review:
     from kchain.bundle.lint import lint
 
     folder = folders.write(phase)
@@ -87,6 +98,7 @@ def _review(chain: Chain, folders: BundleFolders, journal: Journal, state: Phase
         findings=tuple(lint(folder)),
         known=bundle.hash in state.reviewed and not (waits and goes_on),
         goes_on=goes_on,
+        rehearsed=rehearsed.get((phase, bundle.code_hash)),
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from .encode import IGNORED, Encoded
 from .failure import OutOfMemory, Stop, explain, out_of_memory
 from .files import write_json
+from .tokenizer import TokenRow
 
 JOB, OUTCOME, ADAPTER, CHECKPOINTS, LAUNCHER = "job.json", "outcome.json", "adapter", "checkpoints", "launcher.log"
 TOKENS, LENGTHS = "tokens.npy", "lengths.npy"
@@ -32,6 +33,8 @@ class Job:
         deadline: time.monotonic() at which training must be over.
         step_seconds: planned time of a step with so many processes.
         logs: folder for TensorBoard.
+        continued: folder of the adapter that is trained on; None for a new one.
+        rows: tokens whose rows a new adapter trains.
     """
 
     parameters: dict[str, Any]
@@ -42,6 +45,8 @@ class Job:
     deadline: float
     step_seconds: float
     logs: str
+    continued: str | None
+    rows: list[TokenRow]
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,9 @@ def write_job(folder: Path, job: Job) -> None:
 
 def read_job(folder: Path) -> Job:
     """The job of a folder."""
-    return Job(**json.loads((folder / JOB).read_text(encoding="utf-8")))
+    told = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    rows = [TokenRow(row["token"], row["id"], tuple(row["begins_as"])) for row in told["rows"]]
+    return Job(**{**told, "rows": rows})
 
 
 def write_examples(folder: Path, examples: Sequence[Encoded]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from .adapters import WEIGHTS, sha256
+from .adapters import WEIGHTS, merged, sha256
 from .examples import Example
 from .files import begin_folder, finish_folder, write_json, write_text
 
@@ -23,17 +23,24 @@ tags: [lora, kchain]
 # {chain} / {phase}: {title}
 
 A LoRA adapter, trained by kchain. {belongs}
-
+{continued}{tokens}
 The tokenizer beside it has {pad} (id {pad_id}) as its end-of-sequence and its padding token; the training learned it as
 the end of an answer.
 """
-FIRST = "It is a first phase: load it on {base} with `PeftModel.from_pretrained`."
+FIRST = "Nothing is merged below it: load it on {base} with `PeftModel.from_pretrained`."
 LATER = """**It does not belong on {base} alone**, but on that model with these adapters
 merged into it, in this order, in fp32, rounded once to fp16:
 
 {lineage}
 
 Load it on that merged model with `PeftModel.from_pretrained`."""
+CONTINUED = """
+It took the place of the adapter of {phase} ({ref}, sha256 {sha256}), whose training it went on with: do not
+use both.
+"""
+TOKENS = """
+It knows the tokens {tokens}: take the tokenizer beside it, and do not resize the model's embedding.
+"""
 
 
 def save_weights(model: Any, folder: Path) -> None:
@@ -71,13 +78,17 @@ def save_adapter(trained: Path, tokenizer: Any, result: dict[str, Any], title: s
 def card(result: dict[str, Any], title: str) -> str:
     """The model card: above all, what the adapter must be put on."""
     base = result["base_model"]
-    lineage = "\n".join(f"1. {line['phase']}: {line['ref']}, sha256 {line['sha256']}" for line in result["lineage"])
+    below = merged(result["lineage"])
+    lineage = "\n".join(f"1. {line['phase']}: {line['ref']}, sha256 {line['sha256']}" for line in below)
+    tokens = ", ".join(f"`{token}` (id {number})" for token, number in result["tokens"].items())
     return CARD.format(
         base=base,
         chain=result["chain"],
         phase=result["phase"],
         title=title,
         belongs=(LATER if lineage else FIRST).format(base=base, lineage=lineage),
+        continued="".join(CONTINUED.format(**line) for line in result["lineage"] if line not in below),
+        tokens=TOKENS.format(tokens=tokens) if tokens else "",
         pad=result["pad_token"],
         pad_id=result["pad_id"],
     )

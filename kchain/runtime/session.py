@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
-from . import checkpoint, data, gpus, handover, install, launch, preflight
+from . import checkpoint, data, gpus, handover, install, launch, locate, preflight
 from .adapters import RESULT, find
 from .events import emit, peak_memory
 from .failure import Stop, explain
@@ -70,10 +70,13 @@ class Session:
             "pad_id": parameters["pad"]["id"],
             "lora": parameters["lora"],
             "base_model": parameters["model"]["source"],
+            "adapter_mode": parameters["adapter_mode"],
+            "tokens": {},
             "lineage": [],
             "adapter": None,
             "metrics": {**dict.fromkeys(METRICS), "all_epochs": False},
             "examples": {},
+            "quality": {},
             "moved": {},
             "versions": {},
             "probe": None,
@@ -95,14 +98,19 @@ class Session:
             preflight.check_precision(training["precision"], accelerator)
             preflight.check_bitsandbytes(training["quantization"], training["optimizer"])
             self._find_gpus(accelerator, training)
-            self.base = self.paths.mount("model", self.parameters["model"]["source"])
+            self.source = self.base = self.paths.mount("model", self.parameters["model"]["source"])
             preflight.check_model(self.base)
             for source in self.parameters["data"]["sources"]:
                 if source["kind"] != "huggingface" and not source.get("optional"):
-                    data.source_file(self.paths, source)
+                    locate.source_files(self.paths, source)
             self.adapters = find(self.paths, self.parameters)
+            if self.adapters:
+                from .changes import find_changes
+
+                find_changes(self.base, self.adapters, self.parameters["lora"])
             base_bytes = preflight.weight_bytes(self.base)
-            preflight.check_disk(self.paths.scratch, base_bytes if self.adapters else 0)
+            merging = any(adapter.use == "merge" for adapter in self.adapters)
+            preflight.check_disk(self.paths.scratch, base_bytes if merging else 0)
             inputs = [{"phase": each.phase, "path": str(each.folder), "sha256": each.sha256} for each in self.adapters]
             emit("inputs", adapters=inputs)
             self.result["lineage"] = [adapter.entry() for adapter in self.adapters]
@@ -111,36 +119,57 @@ class Session:
             self._find_checkpoint()
 
     def merge(self) -> None:
-        """Merges the adapters of the lineage into the base model."""
+        """Merges the adapters of the lineage into the base model, but for one that is trained on."""
         with self._stage("merge"):
             from .merge import merge
 
-            target = self.paths.scratch / "merged"
-            self.base = merge(self.base, self.adapters, self.parameters["lora"], target)
+            merged = [adapter for adapter in self.adapters if adapter.use == "merge"]
+            self.base = merge(self.source, merged, self.parameters["lora"], self.paths.scratch / "merged")
 
     def load_data(self) -> None:
         """Reads and mixes the sources, and encodes what they gave."""
         with self._stage("data"):
-            from . import encode, tokenizer
+            from . import encode, examples, tokenizer
+            from .chat import Chat
 
-            self.tokenizer = tokenizer.load(self.base, self.parameters["pad"])
+            self.tokenizer = tokenizer.load(self.source, self.parameters["pad"], self.adapters)
+            self.rows = tokenizer.token_rows(self.tokenizer, self.parameters["tokens"], self.source)
+            self.result["tokens"] = {row.token: row.id for row in self.rows}
             self.mix = data.load(self.paths, self.parameters["data"], self.parameters["seed"])
+            styles = examples.styles(self.mix.train + self.mix.validation)
+            tokenizer.check_styles(self.tokenizer, styles)
+            chat = Chat(self.tokenizer, {*self.result["tokens"], *styles})
             length = self.parameters["training"]["max_length"]
-            self.examples, truncated, dropped = encode.encode_all(self.mix.train, self.tokenizer, length)
-            self.validation, _, _ = encode.encode_all(self.mix.validation, self.tokenizer, length)
+            encoded = encode.encode_all(self.mix.train, chat, length)
+            self.examples = encoded.examples
+            self.validation = encode.encode_all(self.mix.validation, chat, length).examples
             if not self.examples:
                 raise Stop(f"no example has anything to learn within {length} tokens", "raise training.max_length")
             self.result["examples"] = {
                 "train": len(self.examples),
                 "validation": len(self.validation),
-                "truncated": truncated,
-                "dropped": dropped,
+                **encoded.counts(),
                 "sources": [report.counts() for report in self.mix.reports],
             }
             emit("examples", first=encode.describe(self.examples[0], self.tokenizer), **self.result["examples"])
+            encode.tell(encoded, self.mix.train, self.parameters["data"]["system_prompt"])
             self.prints["data"] = checkpoint.data_print(self.examples)
             if self.earlier:
                 checkpoint.check_data(self.earlier[1], self.prints["data"])
+
+    def check_data(self) -> None:
+        """Looks at the examples before hours are spent on them; stops where more are bad than the phase allows."""
+        with self._stage("quality"):
+            from . import quality
+
+            lengths = [len(example) for example in self.examples]
+            cap, cut = self.parameters["training"]["max_length"], self.result["examples"]["truncated"]
+            found = quality.examine(self.mix, quality.Tokens(lengths, cap, cut))
+            self.result["quality"] = found
+            emit("quality", **found)
+            bad = quality.problems(found, self.parameters["data"]["quality"])
+            if bad:
+                raise Stop("; ".join(bad), quality.advice(found, self.parameters["data"]["quality"]))
 
     def train(self) -> None:
         """Trains the adapter and saves it at once: hours of work are on the disk before anything else can fail."""
@@ -246,6 +275,8 @@ class Session:
             deadline=self.began + limit - min(RESERVE * limit, MOST_RESERVE),
             step_seconds=training["step_seconds"] * training["processes"] / self.processes,
             logs=str(self.paths.working / LOGS),
+            continued=next((str(adapter.folder) for adapter in self.adapters if adapter.use == "continue"), None),
+            rows=self.rows,
         )
 
     def _save_checkpoint(self, folder: Path, job: handover.Job) -> None:

@@ -60,7 +60,7 @@ def work(folder: Path, rank: int) -> None:
     base = model.load_base(Path(job.base), training["precision"], training["quantization"])
     tokenizer.force_on_model(base, parameters["pad"])
     collate = train.prepare(base, parameters["pad"]["id"])
-    adapted = model.add_lora(base, parameters["lora"], parameters["seed"])
+    adapted = model.adapt(base, parameters, job.continued, job.rows)
     examples = handover.read_examples(folder)
     outcome = train.train(adapted, examples, collate, job, folder, rank)
     if rank == 0:

@@ -92,7 +92,7 @@ def test_the_second_phase_records_the_adapter_it_was_built_on(two_phases: tuple[
     first, second = (result_in(working) for working in two_phases)
     assert first["lineage"] == []
     assert second["lineage"] == [
-        {"phase": "phase1", "kind": "kernel", "ref": "me/one", "sha256": first["adapter"]["sha256"]}
+        {"phase": "phase1", "kind": "kernel", "ref": "me/one", "sha256": first["adapter"]["sha256"], "use": "merge"}
     ]
     assert second["moved"]["adapter_bytes_in"] == first["adapter"]["bytes"]
     assert second["moved"]["base_bytes"] > 100 * first["adapter"]["bytes"]
@@ -122,7 +122,7 @@ def test_the_log_tells_every_stage_every_step_window_and_the_result(kaggle: Path
     run_session(parameters())
     found = events()
     stages = [event["stage"] for event in found if event["event"] == "stage"]
-    assert stages == ["install", "preflight", "merge", "data", "train", "evaluate", "save"]
+    assert stages == ["install", "preflight", "merge", "data", "quality", "train", "evaluate", "save"]
     steps = [event for event in found if event["event"] == "step"]
     assert [(event["step"], event["steps"]) for event in steps] == [(1, 5), (2, 5), (4, 5), (5, 5)]
     assert all(event["loss"] > 0 and event["memory_bytes"] > 0 for event in steps)
@@ -149,7 +149,9 @@ def test_the_same_seed_gives_the_same_adapter(kaggle: Path, two_phases: tuple[Pa
 
 
 def test_a_small_model_learns_to_answer_and_to_stop(kaggle: Path) -> None:
-    rows = [{"ask": "list", "answer": "ls -la"}, {"ask": "count", "answer": "wc -l"}] * 8
+    rows = [
+        {"ask": f"{ask} {n}", "answer": told} for n in range(8) for ask, told in (("list", "ls"), ("count", "wc -l"))
+    ]
     write_jsonl(kaggle / "temp" / "project" / "train.jsonl", rows)
     values = parameters(training__epochs=12, training__learning_rate=0.02, data__max_examples=16)
     values["lora"].update(r=16, alpha=64, dropout=0.0, targets=["all-linear"])
@@ -164,8 +166,9 @@ def test_a_conversation_trains_in_four_bits_with_the_paged_optimizer_and_checkpo
     kaggle: Path, two_phases: tuple[Path, Path]
 ) -> None:
     mount(kaggle, "notebooks/me/one", two_phases[0])
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
-    write_jsonl(kaggle / "temp" / "project" / "train.jsonl", [{"messages": turns}] * 8)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    chats = [{"messages": [*turns, {"role": "user", "content": f"{n}"}, turns[1]]} for n in range(8)]
+    write_jsonl(kaggle / "temp" / "project" / "train.jsonl", chats)
     values = second_phase(data__recipe="conversation", data__sources=[source(fields={"messages": "messages"})])
     values["training"].update(
         quantization="nf4", optimizer="paged_adamw_8bit", checkpointing=True, scheduler="constant", warmup=0.3
@@ -290,7 +293,8 @@ run = session.start(PARAMETERS, "b" * 64)
 run.install()
 heavy = {"torch", "transformers", "peft", "bitsandbytes", "datasets"} & set(sys.modules)
 print("imported before the install is over:", sorted(heavy), flush=True)
-run.preflight(); run.merge(); run.load_data(); run.train(); run.evaluate(); run.save()
+run.preflight(); run.merge(); run.load_data(); run.check_data()
+run.train(); run.evaluate(); run.save()
 """
 
 
