@@ -48,7 +48,9 @@ def _rehearsed(done: Rehearsal, outcomes: Sequence[Outcome], phases: Sequence[Ph
     if done.base.tokenizer is not None:
         model = done.chain.model
         yield f"the tokenizer and chat template from {done.base.whence}: {model.eos_token} is {model.eos_id} there"
-    yield from _real_data(done.stands, {phase.name for phase in phases})
+    skipped = {(outcome.phase, name) for outcome in outcomes for name, _ in outcome.skipped}
+    read = [stand for stand in done.stands if (stand.phase, stand.source) not in skipped]
+    yield from _real_data(read, {phase.name for phase in phases})
 
 
 def _real_data(stands: Sequence[Stand], names: set[str]) -> Iterator[str]:
@@ -67,6 +69,8 @@ def _not_rehearsed(done: Rehearsal, phases: Sequence[Phase]) -> Iterator[str]:
     if done.base.tokenizer is None:
         yield _made_up(chain, done.base)
     yield from _other_data(chain, phases, done.stands)
+    for outcome in done.outcomes:
+        yield from (f"{outcome.phase}/{name}, which failed and is optional: {why}" for name, why in outcome.skipped)
     yield from _gates(phases)
     yield from _machines(chain, phases)
     yield from _processes(done.outcomes)
