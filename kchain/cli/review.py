@@ -51,6 +51,8 @@ def _print(shown: Review, seen: dict[str, str]) -> None:
     console.rule(f"{shown.phase}: {shown.kernel}", align="left")
     table = plan_table(shown.plan)
     table.add_row("bundle", shown.hash + ("  (reviewed before)" if shown.known else ""))
+    if shown.goes_on:
+        table.add_row("goes on", shown.goes_on)
     table.add_row("rehearsed", _rehearsed(shown))
     table.add_row("read it", Text(os.path.relpath(shown.folder / "notebook.ipynb")))
     console.print(table)

@@ -22,16 +22,18 @@ if TYPE_CHECKING:
 _COLOURS = {"done": "green", "adopted": "green", "failed": "red", "stale": "yellow"}
 _NOTHING = "-"
 # Columns that the widest table of a chain needs.
-_WIDTH = 110
+_WIDTH = 150
 
 
 def print_status(console: Console, rows: list[Row]) -> None:
     """Where every phase stands, and what to do next."""
-    shown = _table("phase", "state", ">version", ">loss", ">accuracy", ">adapter", "hash", "when", "next")
+    several = ["sessions"] if any(row.progress for row in rows) else []
+    shown = _table("phase", "state", *several, ">version", ">loss", ">accuracy", ">adapter", "hash", "when", "next")
     for row in rows:
         shown.add_row(
             row.phase,
             _state(row),
+            *([row.progress or _NOTHING] if several else []),
             _text(row.version),
             _number(row.loss_last, "{:.3f}"),
             _number(row.token_accuracy, "{:.1%}"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from slugify import slugify
 
 from kchain.errors import InputError
-from kchain.phases.accelerators import ACCELERATORS, RETIRED, Accelerator
-from kchain.phases.schema import Data, Gates, Lora, Model, Training
+from kchain.phases.accelerators import Accelerator
+from kchain.phases.schema import Data, Gates, Lora, Model, Settled, Tokens, Training
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class Phase:
     Attributes:
         name: the stem of its file; what is typed on the command line.
         after: name of the phase whose result this one builds on, None for a root.
+        adapter: "merge" to train a new adapter on all before it, "continue" to train the parent's own adapter on.
+        tokens: tokens whose rows its adapter trains; those of its parent where it continues that one's adapter.
+        wanted: `[training]` as the files say, None where they say "auto".
+        training: the same with everything chosen; `choices` says what, and why.
         precision: "fp16", "bf16" or "fp32", decided from training.precision and the accelerator.
         precision_reason: why, in words for the plan.
         session_timeout: seconds.
@@ -30,12 +35,16 @@ class Phase:
     title: str
     description: str
     after: str | None
+    adapter: Literal["merge", "continue"]
     accelerator: Accelerator
     internet: bool
     session_timeout: int
     data: Data
+    tokens: Tokens
     lora: Lora
-    training: Training
+    wanted: Training
+    training: Settled
+    choices: tuple[str, ...]
     precision: str
     precision_reason: str
     gates: Gates
@@ -46,6 +55,11 @@ class Phase:
         """Kaggle makes a kernel's address from its title, whatever `id` says."""
         return str(slugify(self.title))
 
+    @property
+    def processes(self) -> int:
+        """Training processes: the most GPUs that share the accumulated batches evenly; 1 on a CPU."""
+        return self.accelerator.processes(self.training.accumulation)
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -53,7 +67,7 @@ class Chain:
 
     Attributes:
         root: folder of the project.
-        files: text of every JSONL file of the project that a phase names, by its path as written there.
+        files: JSON lines of every file of the project that a phase names, by its path as written there.
     """
 
     root: Path
@@ -78,9 +92,25 @@ class Chain:
         raise InputError(f"there is no phase {name!r}", f"phases of this chain: {names}")
 
     def lineage(self, name: str) -> tuple[Phase, ...]:
-        """The ancestors of a phase, root first: every adapter that is merged before it trains."""
-        parent = self.phase(name).after
-        return () if parent is None else (*self.lineage(parent), self.phase(parent))
+        """The phases whose adapters a phase is built on, root first: merged ones, then the one it continues, if any.
+
+        An adapter that was continued is not among them: the one that came of it has taken its place.
+        """
+        continued = self.continued(name)
+        return self.merged(name) if continued is None else (*self.merged(name), continued)
+
+    def merged(self, name: str) -> tuple[Phase, ...]:
+        """The phases whose adapters are merged into the base before a phase trains, root first."""
+        phase = self.phase(name)
+        if phase.after is None:
+            return ()
+        below = self.merged(phase.after)
+        return below if phase.adapter == "continue" else (*below, self.phase(phase.after))
+
+    def continued(self, name: str) -> Phase | None:
+        """The phase whose own adapter a phase trains on; None where it trains a new one."""
+        phase = self.phase(name)
+        return self.phase(phase.after) if phase.adapter == "continue" and phase.after is not None else None
 
     def children(self, name: str) -> tuple[Phase, ...]:
         """The phases that build directly on this one."""
@@ -109,16 +139,3 @@ def choose_precision(wanted: str, accelerator: Accelerator) -> tuple[str, str]:
     if wanted == "fp16" and not accelerator.is_gpu:
         raise ValueError('fp16 training needs a GPU; use precision = "auto"')
     return wanted, "as the phase file says"
-
-
-def known_accelerator(name: str) -> Accelerator:
-    """The accelerator of that name.
-
-    Raises:
-        ValueError: kchain does not train there; says where it does.
-    """
-    if name in RETIRED:
-        raise ValueError(f"Kaggle retired {name} and gives you a {RETIRED[name]} without a word; name that one")
-    if name not in ACCELERATORS:
-        raise ValueError(f"unknown accelerator {name!r}; one of {', '.join(ACCELERATORS)}")
-    return ACCELERATORS[name]

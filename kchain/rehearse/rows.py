@@ -10,7 +10,8 @@ from typing import Any
 
 from kchain.demo.samples import SAMPLES
 from kchain.phases import Condition, Source
-from kchain.runtime.examples import Unusable, condition, lookup, make_example
+from kchain.runtime.conditions import condition
+from kchain.runtime.examples import Unusable, lookup, make_example
 
 Row = dict[str, Any]
 # Texts of the sample data that are tried for a column until its conditions let one through; and how many together.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kchain.phases import ACCELERATORS, Chain, Data, Gates, Phase, Source, Training
+from kchain.phases import ACCELERATORS, Chain, Data, Gates, Phase, Settled, Source
 
 # Two passes over two batches: the halves of the run are the same examples, so their losses can be compared.
 EPOCHS, STEPS_PER_EPOCH = 2, 2
@@ -107,7 +107,7 @@ def _phase(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Phase:
     )
 
 
-def _training(training: Training) -> Training:
+def _training(training: Settled) -> Settled:
     batch = min(training.batch, MOST_TOGETHER)
     changes = {
         "epochs": EPOCHS,

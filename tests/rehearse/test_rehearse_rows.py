@@ -14,7 +14,7 @@ from kchain.phases.init import make_project
 from kchain.rehearse.rows import invent
 from kchain.rehearse.settings import share_of
 from kchain.rehearse.stand_ins import SPARE, publish, stand_ins
-from kchain.runtime.examples import condition
+from kchain.runtime.conditions import condition
 from kchain.server.publish import dataset_folder
 
 PAIR = {"prompt": "q", "completion": "a"}
