@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from kchain.demo.tokenizer import QWEN
 from kchain.phases import Chain, Phase, Source
 from kchain.phases.plan import plan
 from kchain.rehearse.base import Base
+from kchain.rehearse.model import specials
 from kchain.rehearse.run import Outcome, Rehearsal
 from kchain.rehearse.settings import EPOCHS, Stand
 
@@ -79,7 +81,8 @@ def _not_rehearsed(done: Rehearsal, phases: Sequence[Phase]) -> Iterator[str]:
 
 def _made_up(chain: Chain, base: Base) -> str:
     model = chain.model
-    with_ids = "Qwen's special tokens" if base.family.startswith("qwen") else f"{model.eos_token} as {model.eos_id}"
+    genuine = specials(base.family, model).ids == QWEN.ids
+    with_ids = "Qwen's special tokens" if genuine else f"{model.eos_token} as {model.eos_id}"
     return (
         f"its tokenizer and chat template: none was found on this machine, one with {with_ids} was made up "
         "(the real one: kchain rehearse --tokenizer DIR)"
@@ -110,6 +113,7 @@ def _gates(phases: Sequence[Phase]) -> Iterator[str]:
     asked = [key for key in keys if any(getattr(phase.gates, key) is not None for phase in phases)]
     if asked:
         yield f"the gates {', '.join(asked)}: they mean nothing on random weights"
+    yield "the thresholds of [data.quality]: they mean nothing on a few examples (what was found stands in the log)"
 
 
 def _machines(chain: Chain, phases: Sequence[Phase]) -> Iterator[str]:

@@ -156,13 +156,14 @@ def _parameters(chain: Chain, phase: str) -> dict[str, Any]:
 
 def _work_folder(area: Path, chain: Chain, base: Base) -> Path:
     """The folder of the runs; a fresh one with a fresh model where the model would be another one than theirs."""
-    work, edition = area / "work", fingerprint(base, chain.model)
+    trained = sorted({token for phase in chain.phases for token in phase.tokens.trained})
+    work, edition = area / "work", fingerprint(base, chain.model, trained)
     if not _is_edition(work, edition):
         server_root = Target(LOCAL, chain.owner, work).local_root
         launch.stop(server_root)
         shutil.rmtree(work, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="kchain-rehearsal-") as folder:
-            write_stand_in(Path(folder), base, chain.model)
+            write_stand_in(Path(folder), base, chain.model, trained)
             publish_model(server_root, chain.model.source, Path(folder))
         (work / _EDITION).write_text(edition, encoding="utf-8")
     return work
