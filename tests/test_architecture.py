@@ -20,6 +20,7 @@ ORDER: list[set[str]] = [
     {"bundle", "server"},
     {"orchestrator"},
     {"export"},
+    {"inference"},
     {"demo"},
     {"cli"},
 ]
