@@ -21,6 +21,7 @@ ORDER: list[set[str]] = [
     {"orchestrator"},
     {"export"},
     {"inference"},
+    {"evaluation"},
     {"demo"},
     {"cli"},
 ]

@@ -145,7 +145,7 @@ def _warn(talk: Conversation, subject: Subject) -> None:
     quantized = subject.chain.phase(subject.phase).training.quantization != "none"
     if probe is not None and not probe.agrees and not quantized:
         click.echo(
-            f"warning: the session that trained {subject.phase} recorded other logits, apart by {probe.difference:.2f}; "
+            f"warning: the session that trained {subject.phase} recorded logits {probe.difference:.2f} away; "
             f"is {subject.base} the model {subject.chain.model.source}?",
             err=True,
         )

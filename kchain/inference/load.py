@@ -1,8 +1,9 @@
-"""The models behind a subject: its base, and the chain itself, merged as it is exported; and a proof that it is that."""
+"""The models behind a subject: its base, and the chain merged as it is exported; and a proof that it is that chain."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,21 +27,27 @@ class Probe:
     agrees: bool
 
 
-def load_chain(subject: Subject, precision: str) -> Speaker:
-    """The chain: every adapter merged into the base, root first, with the last adapter's tokenizer.
+@contextmanager
+def merged_model(subject: Subject) -> Iterator[Path]:
+    """The folder of the chain merged as it is exported; it is gone afterwards.
 
     Raises:
-        InputError: the disk lacks the room for the merged model while it is loaded, or an adapter does not fit.
+        InputError: the disk lacks the room for it, or an adapter does not fit.
     """
     size = sum(file.stat().st_size for file in subject.base.glob("*.safetensors"))
     with workshop(subject.chain.root / ".kchain" / "merged", size, force=False) as shop:
         write_merged(subject, shop / "model")
-        return Speaker(shop / "model", shop / "model", subject.pad, real_tokens(subject), precision)
+        yield shop / "model"
 
 
-def load_base_alone(subject: Subject, tokenizer: Path, precision: str) -> Speaker:
-    """The base model as it was before the chain, prompted like the chain: with the tokenizer in another folder."""
-    return Speaker(subject.base, tokenizer, subject.pad, real_tokens(subject), precision)
+def load_chain(subject: Subject, precision: str) -> Speaker:
+    """The chain: every adapter merged into the base, root first, with the last adapter's tokenizer.
+
+    Raises:
+        InputError: see `merged_model` and `Speaker`.
+    """
+    with merged_model(subject) as folder:
+        return Speaker(folder, folder, subject.pad, real_tokens(subject), precision)
 
 
 def real_tokens(subject: Subject) -> list[str]:

@@ -76,6 +76,6 @@ def settings_for(style: str | None, styles: Styles, typed: Mapping[str, Any]) ->
     Args:
         typed: settings that were given on the command line; None for those that were not.
     """
-    table = styles[style].model_dump(exclude_none=True) if style in styles else {}
+    table = styles[style].model_dump(exclude_none=True) if style and style in styles else {}
     given = {key: value for key, value in typed.items() if value is not None}
     return replace(Settings(), **(table | given))

@@ -71,7 +71,7 @@ class Speaker:
         self._ends = _ends(folder, pad["id"])
         self._pad = pad["id"]
         # Nothing of the base model's own sampling may leak into what was asked for here.
-        self.model.generation_config = GenerationConfig(eos_token_id=self._ends, pad_token_id=self._pad)
+        self.model.generation_config = _generation(eos_token_id=self._ends, pad_token_id=self._pad)
 
     def answer(self, turns: Turns, settings: Settings, on_text: Callable[[str], None] | None = None) -> Answer:
         """The answer to a conversation that ends with a question.
@@ -96,7 +96,7 @@ class Speaker:
             )
         new = made[0, ids.shape[1] :].tolist()
         seconds = time.perf_counter() - began  # tolist has waited for the GPU
-        text = self.tokenizer.decode(new, skip_special_tokens=True)
+        text = str(self.tokenizer.decode(new, skip_special_tokens=True))
         return Answer(text, len(new), seconds, bool(new) and new[-1] in self._ends)
 
     def encode(self, turns: Turns) -> list[int]:
@@ -111,7 +111,7 @@ class Speaker:
 
     def _how(self, settings: Settings) -> GenerationConfig:
         drawn = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
-        return GenerationConfig(
+        return _generation(
             max_new_tokens=settings.max_tokens,
             repetition_penalty=settings.repetition_penalty,
             eos_token_id=self._ends,
@@ -121,7 +121,7 @@ class Speaker:
         )
 
 
-class _Streamer(TextStreamer):  # type: ignore[misc]
+class _Streamer(TextStreamer):
     """Hands on the text of an answer while it is made."""
 
     def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
@@ -131,6 +131,10 @@ class _Streamer(TextStreamer):  # type: ignore[misc]
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         if text:
             self._on_text(text)
+
+
+def _generation(**settings: Any) -> GenerationConfig:
+    return GenerationConfig(**settings)  # type: ignore[no-untyped-call,unused-ignore]
 
 
 def _ends(folder: Path, first: int) -> list[int]:
