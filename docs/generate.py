@@ -6,12 +6,12 @@ Run with `make docs`; a test fails when a page no longer says what the code says
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from kchain.cli import COMMANDS, group
@@ -31,6 +31,7 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "`[data]` in a phase": ("The mix a phase learns from.", schema.Data),
     "`[[data.sources]]` in a phase": ("One source of examples.", schema.Source),
     "`where = [{…}]` in a source": ("One condition on an example: a column and exactly one test.", schema.Condition),
+    "`[data.quality]` in a phase": ("The share of examples with a fault up to which a phase trains.", schema.Quality),
     "`[tokens]` in a phase": ("Tokens whose rows are trained; how styles are used: how-it-works.md.", schema.Tokens),
     "`[lora]` in kchain.toml": ("One configuration for the whole chain.", schema.Lora),
     "`[training]` in kchain.toml or a phase": ("A phase changes only the keys it names.", schema.Training),
@@ -39,14 +40,22 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
 
 
 def command_page(name: str) -> str:
-    """The page of one command: its help as the terminal shows it."""
-    command = group.get_command(click.Context(group, info_name="kchain"), name)
+    """The page of one command: its help, and that of the commands below it, as the terminal shows it."""
+    top = click.Context(group, info_name="kchain")
+    command = group.get_command(top, name)
     assert command is not None
-    context = click.Context(
-        command, info_name=name, parent=click.Context(group, info_name="kchain"), max_content_width=100
-    )
+    context = _context(command, name, top)
+    helps = [command.get_help(context)]
+    if isinstance(command, click.Group):
+        helps += [below.get_help(_context(below, word, context)) for word, below in command.commands.items()]
+    blocks = "\n\n".join(f"```text\n{text}\n```" for text in helps)
+    return f"{NOTE}# kchain {name}\n\n{COMMANDS[name][1]}\n\n{blocks}\n"
+
+
+def _context(command: click.Command, name: str, parent: click.Context) -> click.Context:
+    context = click.Context(command, info_name=name, parent=parent, max_content_width=100)
     context.terminal_width = 100
-    return f"{NOTE}# kchain {name}\n\n{COMMANDS[name][1]}\n\n```text\n{command.get_help(context)}\n```\n"
+    return context
 
 
 def index_page() -> str:
@@ -82,14 +91,15 @@ def advice_page() -> str:
 
 def _row(name: str, field: FieldInfo) -> str:
     kind = _type(field.annotation) if not _is_duration(field.metadata) else DURATION
+    kind += ', "auto"' if schema.AUTO in field.metadata else ""
     value = field.get_default(call_default_factory=True)
     default = "" if field.is_required() else f"`{_toml(f'{value // 3600}h' if kind == DURATION and value else value)}`"
     cells = (f"`{name}`", kind, default, field.description or "see its own table")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _is_duration(metadata: Iterable[Any]) -> bool:
-    return any(isinstance(part, BeforeValidator) for part in metadata)
+def _is_duration(metadata: Collection[Any]) -> bool:
+    return schema.DURATION in metadata
 
 
 def _toml(value: Any) -> str:

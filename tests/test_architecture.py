@@ -18,11 +18,12 @@ ORDER: list[set[str]] = [
     {"kernel_metadata"},
     {"templates"},
     {"bundle", "server"},
-    {"orchestrator"},
+    {"orchestrator", "data"},
     {"export"},
     {"inference"},
     {"evaluation"},
     {"demo"},
+    {"rehearse"},
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kchain.bundle.hash import canonical_hash, code_hash, stamp
+from kchain.errors import InputError
 from kchain.kernel_metadata import AdapterSource, adapter_sources, kernel_metadata
 from kchain.phases import Chain
+from kchain.phases.accelerators import not_on_kaggle
 from kchain.templates import notebook
 
 if TYPE_CHECKING:
@@ -46,9 +48,11 @@ def build(chain: Chain, phase_name: str, target: str, adopted: Mapping[str, Adap
         adopted: ancestors whose adapter was trained elsewhere, by phase name.
 
     Raises:
-        InputError: the chain has no phase of that name.
+        InputError: the chain has no phase of that name, or its machine is none of the target's.
     """
     phase = chain.phase(phase_name)
+    if target == "kaggle" and (problem := not_on_kaggle(phase.accelerator)):
+        raise InputError(f"{phase.file}: accelerator: {problem}")
     sources = adapter_sources(chain, phase_name, adopted)
     cells = notebook(chain, phase_name, target, sources)
     metadata = kernel_metadata(chain, phase_name, sources)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ from kchain.phases.units import duration, memory, memory_words, size
 
 if TYPE_CHECKING:
     from kchain.phases.plan import Plan
+
+
+# Accounts differ; `kchain doctor` asks for the real figure.
+WEEKLY_HOURS = 30
 
 
 @click.command()
@@ -32,8 +37,8 @@ def plan(phase: str | None, model_config: Path | None, as_json: bool, **setting:
 
     Worked out from the files alone; nothing is asked and nothing is written. "At most" is meant: sources may hold less.
 
-    With --model-config and any of the options of a setting, no chain is needed: the GPU memory of a step of training
-    that model so.
+    With --model-config and any of the options of a setting, no chain is needed: the GPU memory and the time of a step
+    of training that model so. Batch, checkpointing and 4 bits are chosen where they are not given, with the reasons.
     """
     given = {name: value for name, value in setting.items() if value is not None}
     if given or (model_config and phase is None and not in_project()):
@@ -61,7 +66,7 @@ def _plan_chain(phase: str | None, model_config: Path | None, as_json: bool) -> 
     for each in plans:
         _print(each)
     if len(plans) > 1:
-        _print_total(plans)
+        _print_total(plans, chain.target == "kaggle")
 
 
 def _print(one: Plan) -> None:
@@ -84,6 +89,8 @@ def plan_table(one: Plan) -> Table:
 
 def rows(one: Plan) -> list[tuple[str, str]]:
     """The plan of a phase, line by line; what an unknown base model leaves open is said."""
+    from kchain.phases.plan import session_words, time_words
+
     found = [
         ("what", one.description),
         ("kernel", one.kernel),
@@ -92,7 +99,7 @@ def rows(one: Plan) -> list[tuple[str, str]]:
         *[("data" if number == 0 else "", source) for number, source in enumerate(one.sources)],
         (
             "examples",
-            f"{one.examples:,} at most: {one.examples_reason}; {one.validation:,} of them kept aside to measure by",
+            f"{one.examples:,} at most: {one.examples_reason}; about {one.validation:,} of them to measure by",
         ),
         ("steps", f"{one.steps:,} at most: {one.steps_reason}"),
         ("recipe", one.recipe),
@@ -102,9 +109,11 @@ def rows(one: Plan) -> list[tuple[str, str]]:
             f"{one.batch} x {one.accumulation} = {one.batch * one.accumulation} examples a step, "
             f"learning rate {one.learning_rate:g}",
         ),
-        ("time", f"{duration(one.hours)} of training; the session ends after {duration(one.timeout_hours)}"),
+        ("time", time_words(one)),
+        ("sessions", session_words(one)),
         ("machine", _machine(one)),
         ("arithmetic", f"{one.precision}: {one.precision_reason}"),
+        *[("chosen" if number == 0 else "", choice) for number, choice in enumerate(one.choices)],
     ]
     if one.memory:
         found.append(("memory", memory_words(one.memory, one.gpu_memory)))
@@ -120,25 +129,26 @@ def rows(one: Plan) -> list[tuple[str, str]]:
         whole = size(one.whole_model)
         found.append(("comes in", f"{size(one.moved)} of adapters; a whole merged model would be {whole}"))
     found += [("gates" if number == 0 else "", gate) for number, gate in enumerate(one.gates)]
-    return found
+    return found + [("better" if number == 0 else "", words) for number, words in enumerate(one.advice)]
 
 
 def _machine(one: Plan) -> str:
     if not one.gpus:
         return "CPU"
-    # The second T4 of Kaggle's machine stays idle: kchain trains in one process.
     used = f"{one.gpus_used} of {one.gpus} GPUs used" if one.gpus > 1 else "1 GPU"
     return f"{one.accelerator}: {used}, {memory(one.gpu_memory)} usable"
 
 
-def _print_total(plans: list[Plan]) -> None:
+def _print_total(plans: list[Plan], kaggle: bool) -> None:
     hours = sum(one.hours for one in plans)
-    words = f"{sum(one.steps for one in plans):,} steps, {duration(hours)} of training at most"
+    words = f"{sum(one.steps for one in plans):,} steps, about {duration(hours)} of training at most"
     moved = sum(one.moved or 0 for one in plans)
     whole = sum(one.whole_model or 0 for one in plans)
     if moved and whole:
         words += f"; {size(moved)} of adapters move between phases, in place of {size(whole)} of whole models"
-    if any(one.gpus for one in plans):
-        # Requirement A15; accounts differ, and `kchain doctor` asks for the real figure.
-        words += ". Kaggle's free tier gives about 30 GPU hours a week"
+    gpu_hours = sum(one.hours for one in plans if one.gpus)
+    if gpu_hours and kaggle:
+        weeks = max(1, math.ceil(gpu_hours / WEEKLY_HOURS))
+        time = "1 week" if weeks == 1 else f"{weeks} weeks"
+        words += f". Kaggle's free tier gives about {WEEKLY_HOURS} GPU hours a week: {time}"
     console.print(f"\nIn all: {words}.", markup=False, soft_wrap=True)

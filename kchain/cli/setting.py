@@ -13,17 +13,24 @@ from rich.text import Text
 from kchain.cli.common import console
 from kchain.errors import InputError
 from kchain.phases import GIB, Training, find_root
-from kchain.phases.chain import choose_precision, known_accelerator
-from kchain.phases.fitting import Answer, Setting, answer
+from kchain.phases.accelerators import known_accelerator
+from kchain.phases.chain import choose_precision
+from kchain.phases.choosing import choose
+from kchain.phases.fitting import Answer, answer
+from kchain.phases.memory import Setting
 from kchain.phases.model_config import read_shape
 from kchain.phases.schema import ChainTable, Lora
+from kchain.phases.settling import defaults, example_tokens
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _PRECISIONS = ("fp16", "bf16", "fp32", "nf4")
 _OPTIMIZERS = ("paged_adamw_8bit", "adamw_8bit", "adamw_torch")
 _DEFAULT_ACCELERATOR = str(ChainTable.model_fields["accelerator"].default)
-_TRAINING = Training()
+_TRAINING = defaults(Training())
+_CHOSEN = "the fastest that fits"
+# Option -> what of a setting it leaves open when it is not given. A length is never chosen: it is a matter of the data.
+_FREE = {"batch": "batch", "checkpointing": "checkpointing", "precision": "quantization"}
 _LORA = Lora()
 # What stands beside each term of the table.
 _WORDS = {
@@ -31,7 +38,7 @@ _WORDS = {
     "adapter": "LoRA weights in fp32",
     "optimizer": "their gradients and moments",
     "activations": "kept for the backward pass, and worked on in it",
-    "logits": "scores over the vocabulary and their gradients",
+    "logits": "what the loss holds of the scores over the vocabulary",
     "margin": "CUDA, cuBLAS, and what the allocator cannot use",
 }
 
@@ -41,14 +48,19 @@ def setting_options(command: Command) -> Command:
     count = click.IntRange
     options: list[tuple[str, dict[str, Any], str, object]] = [
         ("--accelerator", {"metavar": "NAME"}, "Machine shape.", _DEFAULT_ACCELERATOR),
-        ("--precision", {"type": click.Choice(_PRECISIONS)}, "nf4: the base in 4 bits.", "as suits the machine"),
-        ("--batch", {"type": count(1, 512)}, "Examples on the GPU at a time.", _TRAINING.batch),
-        ("--accumulation", {"type": count(1, 1024)}, "Batches per optimizer step.", _TRAINING.accumulation),
+        (
+            "--precision",
+            {"type": click.Choice(_PRECISIONS)},
+            "nf4: the base in 4 bits.",
+            "as suits the machine, nf4 where nothing else fits",
+        ),
+        ("--batch", {"type": count(1, 512)}, "Examples on the GPU at a time.", _CHOSEN),
+        ("--accumulation", {"type": count(1, 1024)}, "Batches per optimizer step.", "16 / batch"),
         ("--length", {"type": count(8, 131072)}, "Tokens of an example.", _TRAINING.max_length),
         ("--rank", {"type": count(1, 512)}, "Rank of the adapter.", _LORA.r),
         ("--targets", {"metavar": "NAMES"}, "Modules that get an adapter.", ",".join(_LORA.targets)),
         ("--optimizer", {"type": click.Choice(_OPTIMIZERS)}, "As in [training].", _TRAINING.optimizer),
-        ("--checkpointing/--no-checkpointing", {}, "Compute activations twice, or keep them.", "checkpointing"),
+        ("--checkpointing/--no-checkpointing", {}, "Compute activations twice, or keep them.", _CHOSEN),
     ]
     for name, settings, text, default in reversed(options):
         command = click.option(name, default=None, help=f"{text}  [default: {default}]", **settings)(command)
@@ -65,7 +77,8 @@ def in_project() -> bool:
 
 
 def work_out_answer(model_config: Path | None, phase: str | None, given: Mapping[str, Any]) -> Answer:
-    """The answer for the options that were typed; those left out are as in a chain without `[training]`.
+    """The answer for the options that were typed. Batch, checkpointing and 4 bits are chosen where they are left out,
+    16 examples a step kept; the rest is as in a chain without `[training]`.
 
     Raises:
         InputError: the options contradict each other, or name what there is not.
@@ -86,15 +99,27 @@ def work_out_answer(model_config: Path | None, phase: str | None, given: Mapping
         shape=shape,
         precision=precision,
         quantization="nf4" if word == "nf4" else "none",
-        batch=given.get("batch", _TRAINING.batch),
-        accumulation=given.get("accumulation", _TRAINING.accumulation),
+        **_batch(given),
         length=given.get("length", _TRAINING.max_length),
         rank=given.get("rank", _LORA.r),
         targets=_targets(given.get("targets")),
         optimizer=given.get("optimizer", _TRAINING.optimizer),
         checkpointing=given.get("checkpointing", _TRAINING.checkpointing),
     )
-    return answer(setting, machine, reason.replace("the phase file says", "asked for"))
+    tokens, _ = example_tokens([], setting.length)
+    free = {field for option, field in _FREE.items() if option not in given}
+    if "accumulation" in given:
+        free.discard("batch")
+    choice = choose(setting, free, machine, tokens)
+    reasons = (f"{precision}: {reason.replace('the phase file says', 'asked for')}", *choice.reasons)
+    return answer(choice.setting, machine, reasons, tokens)
+
+
+def _batch(given: Mapping[str, Any]) -> dict[str, int]:
+    """Batch and accumulation; where one is not given, such that a step has 16 examples, or as few more as can be."""
+    together = _TRAINING.batch * _TRAINING.accumulation
+    batch = given.get("batch") or max(1, together // given.get("accumulation", _TRAINING.accumulation))
+    return {"batch": batch, "accumulation": given.get("accumulation") or max(1, together // batch)}
 
 
 def print_answer(found: Answer) -> None:

@@ -13,10 +13,16 @@ from kchain.kernel_metadata.problem import Problem
 from kchain.phases import RETIRED, TPUS
 
 
-def problems(metadata: Mapping[str, Any]) -> list[Problem]:
-    """Everything that is wrong with it, whoever wrote it; an empty list is a pass."""
+def problems(metadata: Mapping[str, Any], *, kaggle: bool = True) -> list[Problem]:
+    """Everything that is wrong with it, whoever wrote it; an empty list is a pass.
+
+    Args:
+        kaggle: False: it is for a kchain server, which may run on machines that Kaggle has not got.
+    """
     checks = (_title, _identity, _file, _kind, _flags, _machine, _sources)
-    return [problem for check in checks for problem in check(metadata)]
+    found = [problem for check in checks for problem in check(metadata)]
+    own = not kaggle and str(metadata.get("machine_shape")) in rules.OWN_SHAPES
+    return [problem for problem in found if not (own and problem.rule is rules.UNKNOWN_SHAPE)]
 
 
 def _title(metadata: Mapping[str, Any]) -> Iterator[Problem]:
@@ -105,4 +111,4 @@ def _sources(metadata: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(rules.SOURCE, key, f"{source!r:.80} is no {words}")
     kernels = metadata.get("kernel_sources", [])
     if isinstance(kernels, list) and metadata.get("id") in kernels:
-        yield Problem(rules.SOURCE, "kernel_sources", "the kernel is its own source")
+        yield Problem(rules.OWN_SOURCE, "kernel_sources", "the kernel is its own source")

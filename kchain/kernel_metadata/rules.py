@@ -13,7 +13,9 @@ SOURCE_LIMIT = 2**20
 TITLE_LENGTH = (5, 50)
 LANGUAGES = ("python", "r", "rmarkdown")
 KERNEL_TYPES = ("script", "notebook")
-GPU_SHAPES = frozenset(name for name, accelerator in ACCELERATORS.items() if accelerator.is_gpu)
+GPU_SHAPES = frozenset(name for name, machine in ACCELERATORS.items() if machine.is_gpu and machine.kaggle)
+# Names of kchain's for machines that a kchain server may run on.
+OWN_SHAPES = frozenset(name for name, machine in ACCELERATORS.items() if machine.is_gpu and not machine.kaggle)
 SHAPES = GPU_SHAPES | TPUS
 # What an enabled GPU is when no machine is named.
 DEFAULT_GPU = "NvidiaTeslaT4"
@@ -76,4 +78,10 @@ PUBLIC = Rule(
     "warning",
     "Anyone can read a public kernel and its output.",
     'Write "is_private": true, unless that is what you want.',
+)
+OWN_SOURCE = Rule(
+    "KC112",
+    "warning",
+    "Nobody has shown that Kaggle mounts the last output of the kernel that runs.",
+    "Attach a data set made of that output; kchain tries both for a phase of several sessions.",
 )

@@ -10,8 +10,8 @@ from typing import Literal
 from slugify import slugify
 
 from kchain.errors import InputError
-from kchain.phases.accelerators import ACCELERATORS, RETIRED, Accelerator
-from kchain.phases.schema import Data, Gates, Lora, Model, Tokens, Training
+from kchain.phases.accelerators import Accelerator
+from kchain.phases.schema import Data, Gates, Lora, Model, Settled, Tokens, Training
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Phase:
         after: name of the phase whose result this one builds on, None for a root.
         adapter: "merge" to train a new adapter on all before it, "continue" to train the parent's own adapter on.
         tokens: tokens whose rows its adapter trains; those of its parent where it continues that one's adapter.
+        wanted: `[training]` as the files say, None where they say "auto".
+        training: the same with everything chosen; `choices` says what, and why.
         precision: "fp16", "bf16" or "fp32", decided from training.precision and the accelerator.
         precision_reason: why, in words for the plan.
         session_timeout: seconds.
@@ -40,21 +42,23 @@ class Phase:
     data: Data
     tokens: Tokens
     lora: Lora
-    training: Training
+    wanted: Training
+    training: Settled
+    choices: tuple[str, ...]
     precision: str
     precision_reason: str
     gates: Gates
     file: Path
 
     @property
-    def processes(self) -> int:
-        """Training processes: the most GPUs that share the accumulated batches evenly; 1 on a CPU."""
-        return self.accelerator.processes(self.training.accumulation)
-
-    @property
     def slug(self) -> str:
         """Kaggle makes a kernel's address from its title, whatever `id` says."""
         return str(slugify(self.title))
+
+    @property
+    def processes(self) -> int:
+        """Training processes: the most GPUs that share the accumulated batches evenly; 1 on a CPU."""
+        return self.accelerator.processes(self.training.accumulation)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Chain:
 
     Attributes:
         root: folder of the project.
-        files: text of every JSONL file of the project that a phase names, by its path as written there.
+        files: JSON lines of every file of the project that a phase names, by its path as written there.
     """
 
     root: Path
@@ -135,16 +139,3 @@ def choose_precision(wanted: str, accelerator: Accelerator) -> tuple[str, str]:
     if wanted == "fp16" and not accelerator.is_gpu:
         raise ValueError('fp16 training needs a GPU; use precision = "auto"')
     return wanted, "as the phase file says"
-
-
-def known_accelerator(name: str) -> Accelerator:
-    """The accelerator of that name.
-
-    Raises:
-        ValueError: kchain does not train there; says where it does.
-    """
-    if name in RETIRED:
-        raise ValueError(f"Kaggle retired {name} and gives you a {RETIRED[name]} without a word; name that one")
-    if name not in ACCELERATORS:
-        raise ValueError(f"unknown accelerator {name!r}; one of {', '.join(ACCELERATORS)}")
-    return ACCELERATORS[name]

@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kchain.errors import InputError
-from kchain.phases.chain import Chain, Phase, choose_precision, known_accelerator
+from kchain.phases.accelerators import known_accelerator, not_on_kaggle
+from kchain.phases.chain import Chain, Phase, choose_precision
 from kchain.phases.describe import describe
 from kchain.phases.models import model_shape
 from kchain.phases.project_files import project_files
 from kchain.phases.schema import NAME, NAME_LENGTH, ChainFile, PhaseFile, Tokens
+from kchain.phases.settling import defaults, settle
 
 CHAIN_FILE = "kchain.toml"
 PHASE_FOLDER = "phases"
@@ -64,6 +66,8 @@ def load_chain(root: Path) -> Chain:
     problems += _chain_problems(phases)
     problems += _target_problems(chain_file.model.source, phases)
     _stop_on(problems)
+    shape = model_shape(chain_file.model.source)
+    phases = tuple(settle(phase, shape, files_read) for phase in phases)
     table = chain_file.chain
     return Chain(root, table.name, table.owner, table.target, table.seed, chain_file.model, phases, files_read)
 
@@ -175,11 +179,14 @@ def _resolve(name: str, chain: ChainFile, phase_files: Mapping[str, PhaseFile], 
     table = phase_files[name]
     label = f"{PHASE_FOLDER}/{name}.toml"
     training = _over(chain.training, table.training)
+    place = f"{label}: accelerator" if table.accelerator else f"{CHAIN_FILE}: accelerator"
     try:
         accelerator = known_accelerator(table.accelerator or chain.chain.accelerator)
     except ValueError as error:
-        problems.append(f"{label if table.accelerator else CHAIN_FILE}: accelerator: {error}")
+        problems.append(f"{place}: {error}")
         return None
+    if chain.chain.target == "kaggle" and (problem := not_on_kaggle(accelerator)):
+        problems.append(f"{place}: {problem}")
     try:
         precision, reason = choose_precision(training.precision, accelerator)
     except ValueError as error:
@@ -206,7 +213,9 @@ def _resolve(name: str, chain: ChainFile, phase_files: Mapping[str, PhaseFile], 
         data=table.data,
         tokens=_tokens(name, phase_files),
         lora=_over(chain.lora, table.lora),
-        training=training,
+        wanted=training,
+        training=defaults(training),
+        choices=(),
         precision=precision,
         precision_reason=reason,
         gates=_over(chain.gates, table.gates),
@@ -217,11 +226,9 @@ def _resolve(name: str, chain: ChainFile, phase_files: Mapping[str, PhaseFile], 
 def _target_problems(source: str, phases: tuple[Phase, ...]) -> list[str]:
     """Adapter targets that a base model of known shape does not have."""
     shape = model_shape(source)
-    if shape is None or not phases:
+    if shape is None or not phases or shape.chosen(phases[0].lora.targets) is not None:
         return []
     unknown = [target for target in phases[0].lora.targets if target not in shape.linear]
-    if not unknown:
-        return []
     return [f"{CHAIN_FILE}: lora.targets: {source} has no {', '.join(unknown)}; it has {', '.join(shape.linear)}"]
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 
 from kchain.errors import InputError
 from kchain.phases.accelerators import GIB
+from kchain.phases.losses import Loss, notebook
 from kchain.phases.models import FP32_BYTES, Shape
 
 HALF_BYTES = 2
@@ -20,8 +21,6 @@ NF4_BYTES = 0.5159
 # bitsandbytes' AdamW8bit: two moments of one byte, each with an fp32 constant for 256 values.
 ADAM_8BIT_BYTES = 2 * (1 + 4 / 256)
 ADAM_BYTES = 2 * FP32_BYTES
-# log_softmax keeps its result; its backward pass has the incoming and the outgoing gradient beside it.
-LOGIT_COPIES = 3
 # tanh and the cast of the softmax in half precision, the softmax in fp32; in fp32 the cast is none and tanh has 4.
 SCORE_BYTES = 8
 # A quarter GiB for what loading leaves in the allocator's pool and cuBLAS takes: published loads are 0.1 to 0.9 GiB
@@ -41,7 +40,7 @@ class Memory:
         adapter: LoRA weights, in fp32.
         optimizer: their gradients and moments.
         activations: what the forward pass keeps, and what a layer's backward pass takes beyond `logits`.
-        logits: scores over the vocabulary, with their gradients.
+        logits: what the loss holds: scores over the vocabulary, and gradients.
         margin: CUDA's own share, cuBLAS, and what the allocator cannot use.
     """
 
@@ -67,6 +66,39 @@ class Memory:
         return {**asdict(self), "total": self.total}
 
 
+@dataclass(frozen=True)
+class Setting:
+    """Everything that decides the memory of a step; the words are those of `[training]` and `[lora]`."""
+
+    shape: Shape
+    precision: str
+    quantization: str
+    batch: int
+    accumulation: int
+    length: int
+    rank: int
+    targets: tuple[str, ...]
+    optimizer: str
+    checkpointing: bool
+
+    @property
+    def memory(self) -> Memory:
+        """What a step of the notebook takes.
+
+        Raises:
+            InputError: a target is no module of the model.
+        """
+        return memory(
+            self.shape, self.precision, self.quantization, self.batch, self.length, self.rank, self.targets,
+            self.optimizer, self.checkpointing,
+        )  # fmt: skip
+
+    @property
+    def trainable(self) -> int:
+        """Weights of the adapter."""
+        return (self.shape.adapter_bytes(self.rank, self.targets) or 0) // FP32_BYTES
+
+
 def memory(
     shape: Shape,
     precision: str,
@@ -77,7 +109,8 @@ def memory(
     targets: Collection[str],
     optimizer: str,
     checkpointing: bool,
-    chunk: int | None = None,
+    loss: Loss | None = None,
+    packed: bool = True,
 ) -> Memory:
     """The memory of a step.
 
@@ -87,7 +120,8 @@ def memory(
         batch, length: examples on the GPU at a time, and tokens of each.
         optimizer: "paged_adamw_8bit", "adamw_8bit" or "adamw_torch".
         checkpointing: whether activations are computed again in the backward pass.
-        chunk: positions whose logits exist at a time; None: all of a batch.
+        loss: how the loss is computed; None: as the notebook does it.
+        packed: whether a batch is one row, as in the notebook, or padded.
 
     Raises:
         InputError: a target is no module of the model.
@@ -99,9 +133,9 @@ def memory(
         raise InputError(f"this model has no module {unknown}", f"targets are among {', '.join(shape.linear)}")
     wide = FP32_BYTES if precision == "fp32" else HALF_BYTES
     tokens = batch * length
-    logits = logit_bytes(shape, tokens if chunk is None else min(tokens, chunk), wide)
-    kept = layer_bytes(shape, wide, batch, length, rank, modules)
-    working = working_bytes(shape, wide, tokens, length, quantization)
+    logits = (loss or notebook(shape, wide)).bytes(shape, tokens, wide)
+    kept = layer_bytes(shape, wide, batch, length, rank, modules, packed)
+    working = working_bytes(shape, wide, tokens, tokens if packed else length, quantization, modules)
     # Autocast's half-precision copies of the adapter live as long as the forward pass.
     copies = adapter // 2 if wide == HALF_BYTES else 0
     if checkpointing:
@@ -118,7 +152,7 @@ def weight_bytes(shape: Shape, wide: int, quantization: str) -> int:
 
     Source: bitsandbytes quantizes nn.Linear but the head; published loads, see docs/memory-plan.md.
     """
-    linear = shape.linear_parameters
+    linear = shape.linear_parameters + shape.vision_linear
     stored = math.ceil(linear * NF4_BYTES) if quantization == "nf4" else linear * wide
     return stored + (shape.parameters - linear) * wide
 
@@ -132,35 +166,43 @@ def optimizer_bytes(trainable: int, optimizer: str) -> int:
     return math.ceil(trainable * (FP32_BYTES + moments))
 
 
-def logit_bytes(shape: Shape, positions: int, wide: int) -> int:
-    """Positions x vocabulary x 4 x 3; with softcap the tanh, too.
-
-    Source: torch's cross_entropy; 2.6 copies were measured above what the body took (docs/memory-plan.md).
-    """
-    return positions * shape.vocab * (LOGIT_COPIES * FP32_BYTES + (wide if shape.softcap else 0))
-
-
-def layer_bytes(shape: Shape, wide: int, batch: int, length: int, rank: int, modules: Collection[str]) -> int:
+def layer_bytes(
+    shape: Shape, wide: int, batch: int, length: int, rank: int, modules: Collection[str], packed: bool = True
+) -> int:
     """What one layer keeps for its backward pass; the base is frozen, so its linear modules keep nothing.
 
     A token: 4 x hidden for each norm (fp32); wide x 4 x queries in attention (queries, repeated keys and values,
-    result), and its row of the padding mask where a batch has padding; where scores are capped no fused attention
-    works: all scores are kept, the result and the mask are not; wide x 3 x intermediate (gate, its activation, up);
-    for each target its dropped-out input (wide), what dropout left of it (1) and the rank (wide).
+    result), and its row of the mask where a batch has several examples: as long as the packed row, or as an example
+    with its padding; where scores are capped no fused attention works: all scores are kept, the result and the mask are
+    not; wide x 3 x intermediate (gate, its activation, up);
+    for each target its dropped-out input (wide), what dropout keeps of it and the rank (wide).
     Source: what autograd saves of transformers' layers under peft, counted (tests/plan/test_plan_memory.py).
     """
     norms = FP32_BYTES * (shape.norms * shape.hidden + (shape.queries + shape.kv if shape.qk_norm else 0))
+    row = batch * length if packed else length
     if shape.softcap:
-        attention = wide * 3 * shape.queries + SCORE_BYTES * shape.heads * length
+        attention = wide * 3 * shape.queries + SCORE_BYTES * shape.heads * row
     else:
-        attention = wide * 4 * shape.queries + (wide * length if batch > 1 else 0)
-    lora = sum((wide + 1) * shape.linear[module][0] + wide * rank for module in modules)
+        attention = wide * 4 * shape.queries + (wide * row if batch > 1 else 0)
+    lora = sum((wide + dropout_bytes(wide)) * shape.linear[module][0] + wide * rank for module in modules)
     return batch * length * (norms + attention + wide * 3 * shape.intermediate + lora)
 
 
-def working_bytes(shape: Shape, wide: int, tokens: int, length: int, quantization: str) -> int:
-    """What a layer's backward pass takes beside what was kept: three gradients of feed-forward width, those of capped
-    scores, and with nf4 the largest weight in full."""
-    scores = SCORE_BYTES * shape.heads * length if shape.softcap else 0
+def working_bytes(shape: Shape, wide: int, tokens: int, row: int, quantization: str, modules: Collection[str]) -> int:
+    """What a layer's backward pass takes beside what was kept: gradients of feed-forward width, those of capped scores,
+    and with nf4 the largest weight in full.
+
+    Of feed-forward width are three gradients behind the activation. Where `down_proj` has an adapter, what that kept of
+    its input is gone by then; before it is, there are two, through the base and through the adapter.
+    """
+    gradients = 3 * wide
+    if "down_proj" in modules:
+        gradients = max(2 * wide, gradients - wide - dropout_bytes(wide))
+    scores = SCORE_BYTES * shape.heads * row if shape.softcap else 0
     whole = max(inputs * outputs for inputs, outputs in shape.linear.values()) * wide if quantization == "nf4" else 0
-    return tokens * (wide * 3 * shape.intermediate + scores) + whole
+    return tokens * (gradients * shape.intermediate + scores) + whole
+
+
+def dropout_bytes(wide: int) -> int:
+    """What dropout keeps of a value: a byte; in fp32, which is for CPUs, a number, as torch does it there."""
+    return FP32_BYTES if wide == FP32_BYTES else 1

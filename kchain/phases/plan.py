@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from kchain.phases.accelerators import GIB
+from kchain.phases.advising import advice
 from kchain.phases.chain import Chain, Phase
-from kchain.phases.fitting import PHASE_FILE, Setting, refusal
-from kchain.phases.memory import HALF_BYTES, Memory
+from kchain.phases.counting import most_examples, most_steps, validation_examples
+from kchain.phases.fitting import PHASE_FILE, refusal
+from kchain.phases.memory import HALF_BYTES, Memory, Setting
 from kchain.phases.models import Shape, model_shape
-from kchain.phases.schema import Data, Gates, Lora, Source
+from kchain.phases.schema import Gates, Lora, Source
+from kchain.phases.settling import example_tokens, known_lengths, setting_of
+from kchain.phases.speed import sessions, step_seconds
+from kchain.phases.units import duration, pace
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,10 @@ class Plan:
             optional sources without a limit are not counted.
         validation: of these, kept aside to judge by.
         steps: optimizer steps, at most.
-        hours: steps x planned seconds of a step.
+        seconds: of a step, estimated; `seconds_reason` says from what. The planned ones where the shape is not known.
+        hours: steps x seconds.
         timeout_hours: when the target ends the session.
+        sessions: that so many hours need, and `max_sessions` the phase may take.
         gpu_memory: usable bytes of the GPU that trains, 0 on a CPU.
         weight_bytes: of the frozen base model in its half-precision files.
         memory: of the GPU at the highest point of a step, term by term.
@@ -34,6 +40,8 @@ class Plan:
         moved: bytes of adapters that come in from the ancestors.
         whole_model: bytes that would come in if the parent handed on its whole merged model.
         gates: what the result must have reached before the chain goes on, in words.
+        choices: what `[training]` left open, and why it is what it is.
+        advice: what would be better, though it is no fault.
         warnings: what does not fit, with what to change.
     """
 
@@ -55,8 +63,12 @@ class Plan:
     epochs: int
     steps: int
     steps_reason: str
+    seconds: float
+    seconds_reason: str
     hours: float
     timeout_hours: float
+    sessions: int
+    max_sessions: int
     accelerator: str
     gpus: int
     gpus_used: int
@@ -70,6 +82,8 @@ class Plan:
     moved: int | None
     whole_model: int | None
     gates: tuple[str, ...]
+    choices: tuple[str, ...]
+    advice: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -94,12 +108,13 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
     training = phase.training
     ancestors = chain.lineage(phase_name)
     shape = shape or model_shape(chain.model.source)
-    setting = _setting(phase, shape)
-    examples, examples_reason, ceiling = _examples(chain, phase)
-    validation = _validation(phase.data, examples)
-    steps, steps_reason = _steps(phase, examples - validation)
-    hours = steps * training.step_seconds / 3600
-    most_steps, _ = _steps(phase, ceiling - _validation(phase.data, ceiling))
+    setting = setting_of(phase, shape)
+    seconds, seconds_reason = _seconds(chain, phase, setting)
+    examples, examples_reason, ceiling = most_examples(chain, phase)
+    validation = validation_examples(phase.data, examples)
+    steps, steps_reason = most_steps(phase, examples - validation)
+    hours = steps * seconds / 3600
+    longest, _ = most_steps(phase, ceiling - validation_examples(phase.data, ceiling))
     adapter = shape.adapter_bytes(phase.lora.r, phase.lora.targets) if shape else None
     weights = shape.parameters * HALF_BYTES if shape else None
     # The merged base is written as fp16, whatever precision trains.
@@ -123,8 +138,12 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
         epochs=training.epochs,
         steps=steps,
         steps_reason=steps_reason,
+        seconds=seconds,
+        seconds_reason=seconds_reason,
         hours=hours,
         timeout_hours=phase.session_timeout / 3600,
+        sessions=sessions(hours, phase.session_timeout),
+        max_sessions=training.max_sessions,
         accelerator=phase.accelerator.name,
         gpus=phase.accelerator.gpus,
         gpus_used=min(phase.accelerator.gpus, phase.processes),
@@ -138,8 +157,10 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
         moved=None if adapter is None else adapter * len(ancestors),
         whole_model=weights if ancestors else 0,
         gates=gate_words(phase.gates),
+        choices=phase.choices,
+        advice=advice(phase, setting, known_lengths(phase.data, chain.files)),
         warnings=(
-            *_time_warnings(phase, most_steps * training.step_seconds / 3600),
+            *_time_warnings(phase, longest * seconds / 3600),
             *_space_warnings(phase, setting, disk),
         ),
     )
@@ -165,81 +186,48 @@ def describe_source(source: Source) -> str:
     """Where a source comes from, in a few words."""
     if source.kind == "huggingface":
         subset = f", {source.subset}" if source.subset else ""
-        return f"{source.huggingface} on Hugging Face ({source.split}{subset})"
+        return f"{source.huggingface} on Hugging Face ({source.split or 'train'}{subset})"
+    if source.dataset and source.split and not source.file:
+        return f"the {source.split} files of {source.dataset}"
     if source.dataset:
         return f"{source.file or 'the only file'} of {source.dataset}"
     return f"{source.file} of this project"
 
 
-def _examples(chain: Chain, phase: Phase) -> tuple[int, str, int]:
-    """The most examples, what says so, and the most that there can be if every uncounted source gives plenty.
-
-    An optional source without a limit is not counted beside sources that can be: the phase is meant to do without it.
-    """
-    sources = phase.data.sources
-    uncounted = [source for source in sources if _most(chain, source) is None]
-    known = sum(_most(chain, source) or 0 for source in sources)
-    cap = phase.data.max_examples
-    if known > cap:
-        return cap, "max_examples", cap
-    if not uncounted:
-        return known, "all that the sources may give", known
-    names = ", ".join(source.name for source in uncounted)
-    if known and all(source.optional for source in uncounted):
-        return known, f"all that the others may give if {names} (optional, no limit) is skipped, else {cap:,}", cap
-    return cap, f"max_examples, as nobody has counted {names}", cap
-
-
-def _most(chain: Chain, source: Source) -> int | None:
-    """The most examples of one source; only a project file can be counted beforehand."""
-    rows = chain.files[source.file].count("\n") if source.kind == "project" and source.file else None
-    if rows is None or source.limit is None:
-        return source.limit if rows is None else rows
-    return min(rows, source.limit)
-
-
-def _validation(data: Data, examples: int) -> int:
-    """Examples kept aside, counted as the runtime counts them."""
-    share = min(data.max_validation, int(examples * data.validation))
-    return 1 if data.validation and not share and examples > 1 else share
-
-
-def _steps(phase: Phase, examples: int) -> tuple[int, str]:
+def _seconds(chain: Chain, phase: Phase, setting: Setting | None) -> tuple[float, str]:
+    """Seconds of a step, and where the figure comes from."""
     training = phase.training
-    together = training.batch * training.accumulation
-    steps = training.epochs * math.ceil(examples / together)
-    if training.max_steps is not None and training.max_steps < steps:
-        return training.max_steps, "max_steps"
-    return steps, f"{training.epochs} x {examples:,} examples / {together} a step"
+    if setting is None:
+        return training.step_seconds, "as step_seconds says"
+    tokens, whence = example_tokens(known_lengths(phase.data, chain.files), training.max_length)
+    return step_seconds(setting, phase.accelerator, tokens), f"an estimate, {whence}"
+
+
+def session_words(one: Plan) -> str:
+    """The most that a phase may take: `at most 3 sessions of 9 h = 27 h of GPU quota`."""
+    if one.max_sessions == 1:
+        return f"one session, which ends after {duration(one.timeout_hours)}"
+    quota = " of GPU quota" if one.gpus else ""
+    total = duration(one.max_sessions * one.timeout_hours)
+    return f"at most {one.max_sessions} sessions of {duration(one.timeout_hours)} = {total}{quota}"
+
+
+def time_words(one: Plan) -> str:
+    """`2.4 h, 1 session: 1.9 s a step (an estimate; ...)`."""
+    needs = "1 session" if one.sessions == 1 else f"{one.sessions} sessions"
+    return f"about {duration(one.hours)}, {needs}: {pace(one.seconds)} a step ({one.seconds_reason})"
 
 
 def _time_warnings(phase: Phase, hours: float) -> list[str]:
-    limit = phase.session_timeout / 3600
-    if hours <= limit:
+    limit, allowed = phase.session_timeout / 3600, phase.training.max_sessions
+    needed = sessions(hours, phase.session_timeout)
+    if needed <= allowed:
         return []
+    room = f"a session of {limit:.1f} h" if allowed == 1 else f"{allowed} sessions of {limit:.1f} h"
     return [
-        f"up to {hours:.1f} h of training do not fit into a session of {limit:.1f} h: lower max_examples or epochs, "
-        "set max_steps, or raise session_timeout (12h at most)"
+        f"up to {hours:.1f} h of training need {needed} sessions and do not fit into {room}: lower max_examples or "
+        "epochs, set max_steps, or raise max_sessions or session_timeout (12h at most)"
     ]
-
-
-def _setting(phase: Phase, shape: Shape | None) -> Setting | None:
-    """What decides the memory of a step; None where the shape is not known, or has no such targets."""
-    if shape is None or shape.chosen(phase.lora.targets) is None:
-        return None
-    training = phase.training
-    return Setting(
-        shape=shape,
-        precision=phase.precision,
-        quantization=training.quantization,
-        batch=training.batch,
-        accumulation=training.accumulation,
-        length=training.max_length,
-        rank=phase.lora.r,
-        targets=phase.lora.targets,
-        optimizer=training.optimizer,
-        checkpointing=training.checkpointing,
-    )
 
 
 def _space_warnings(phase: Phase, setting: Setting | None, disk: int | None) -> list[str]:

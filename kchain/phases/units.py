@@ -33,3 +33,10 @@ def duration(hours: float) -> str:
         return f"{hours:.1f}".removesuffix(".0") + " h"
     seconds = round(hours * 3600)
     return f"{round(seconds / 60)} min" if seconds >= 90 else f"{seconds} s"
+
+
+def pace(seconds: float) -> str:
+    """Seconds of a step as `0.4 s`, `12 s` or `3.5 min`."""
+    if seconds >= 120:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

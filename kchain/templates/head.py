@@ -8,8 +8,8 @@ from typing import Any
 
 from kchain.kernel_metadata.sources import AdapterSource
 from kchain.phases import Chain, Phase, Source
-from kchain.phases.plan import Plan, describe_source, plan
-from kchain.phases.units import duration, memory, memory_words, size
+from kchain.phases.plan import Plan, describe_source, plan, session_words, time_words
+from kchain.phases.units import memory, memory_words, size
 from kchain.templates.prose import code, prose, quotation
 
 RECIPES = {
@@ -76,7 +76,7 @@ def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
         (
             "Examples",
             f"{planned.examples:,} at most ({planned.examples_reason}), "
-            f"{planned.validation:,} of them kept aside to measure by",
+            f"about {planned.validation:,} of them to measure by",
         ),
         (
             "Memory caps",
@@ -84,12 +84,9 @@ def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
             f"{training.max_length:,} tokens an example, {checkpointing}, `{training.optimizer}`",
         ),
         ("Steps", f"{planned.steps:,} at most ({planned.steps_reason})"),
-        (
-            "Time",
-            f"{duration(planned.hours)} at {training.step_seconds:g} s a step; the session ends after "
-            f"{duration(planned.timeout_hours)}",
-        ),
+        ("Time", f"{time_words(planned)}; {session_words(planned)}"),
     ]
+    rows += [("Chosen", choice) for choice in planned.choices]
     if phase.tokens.all:
         names = ", ".join(prose(token) for token in phase.tokens.all)
         rows.append(("Tokens", f"rows trained beside LoRA: {names}"))

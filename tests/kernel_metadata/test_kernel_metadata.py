@@ -124,10 +124,19 @@ def test_an_unknown_phase_is_told(chain: Chain) -> None:
         made(chain, "four")
 
 
-@pytest.mark.parametrize("accelerator", ACCELERATORS)
+@pytest.mark.parametrize("accelerator", [machine.name for machine in ACCELERATORS.values() if machine.kaggle])
 def test_kchains_own_metadata_breaks_no_rule(tmp_path: Path, accelerator: str) -> None:
     chain = write(tmp_path, accelerator)
     assert [problem for phase in chain.phases for problem in problems(made(chain, phase.name))] == []
+
+
+def test_a_machine_of_one_s_own_is_for_a_server_and_never_for_kaggle() -> None:
+    metadata = {**GOOD, "machine_shape": "NvidiaA10G", "enable_gpu": True}
+    assert problems(metadata, kaggle=False) == []
+    (problem,) = problems(metadata)
+    assert problem.rule is kaggles.UNKNOWN_SHAPE
+    (problem,) = problems({**metadata, "machine_shape": "NvidiaA11G"}, kaggle=False)
+    assert problem.rule is kaggles.UNKNOWN_SHAPE
 
 
 def test_minimal_metadata_is_enough() -> None:

@@ -33,8 +33,8 @@ def test_the_load_is_within_the_bounds_of_published_loads(summary: dict[str, Any
 
 
 def test_the_plan_is_as_near_as_it_was(summary: dict[str, Any]) -> None:
-    assert summary["median"] < 0.15
-    assert summary["worst"] < 0.65
+    assert summary["median"] < 0.08
+    assert summary["worst"] < 0.22
 
 
 def test_no_lower_bound_that_counts_is_broken(printed: list[str]) -> None:
@@ -45,7 +45,7 @@ def test_no_lower_bound_that_counts_is_broken(printed: list[str]) -> None:
 
 def test_every_figure_stands_in_the_table(printed: list[str], summary: dict[str, Any]) -> None:
     rows = [line for line in printed if line.startswith("| ")][1:]
-    assert len(rows) == summary["figures"] + summary["apart"] == 41
+    assert len(rows) == summary["figures"] + summary["apart"] == 57
     assert sum("not counted: " in row for row in rows) == summary["apart"]
 
 

@@ -47,7 +47,7 @@ def test_plan_of_one_phase_as_json_is_one_document(project: Path) -> None:
 
 def test_plan_says_what_does_not_fit(project: Path) -> None:
     with (project / "phases" / "one.toml").open("a") as file:
-        file.write("[training]\nepochs = 9\n")
+        file.write("[training]\nepochs = 90\nmax_sessions = 1\n")
     done = kchain(project, "plan", "one")
     assert "does not fit" in done.stdout
     assert done.returncode == 0

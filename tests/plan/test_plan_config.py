@@ -54,6 +54,54 @@ def test_every_family_has_as_many_parameters_as_transformers_makes(name: str, mo
     assert shape.softcap is (name == "Gemma2")
 
 
+TEXT = SMALL | {"head_dim": 16, "pad_token_id": 0}
+EYES = {"hidden_size": 64, "intermediate_size": 128, "patch_size": 4}
+SIGLIP = EYES | {"num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "vision_use_head": False}
+
+
+@pytest.mark.parametrize(
+    "name, eyes",
+    [
+        ("Qwen3VL", EYES | {"depth": 2, "num_heads": 4, "out_hidden_size": 64, "deepstack_visual_indexes": [0]}),
+        ("Qwen2_5_VL", EYES | {"depth": 2, "num_heads": 4, "out_hidden_size": 64}),
+        ("Gemma3", SIGLIP),
+        ("Mistral3", EYES | {"num_hidden_layers": 8, "num_attention_heads": 4, "image_size": 32}),
+    ],
+)
+def test_a_model_that_also_sees_is_its_text_part_and_a_frozen_rest(name: str, eyes: dict[str, Any]) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    text = TEXT | ({"model_type": "mistral"} if name == "Mistral3" else {})
+    config = getattr(transformers, f"{name}Config")(text_config=text, vision_config=eyes)
+    with torch.device("meta"):
+        model = transformers.AutoModelForImageTextToText.from_config(config)
+    shape = shape_of(config.to_dict())
+    inner = [each for place, each in model.named_modules() if "language_model" in place and place.endswith("_proj")]
+    assert shape.linear_parameters == sum(module.weight.numel() for module in inner)
+    parts = ("visual", "vision", "multi_modal")
+    rest = sum(weight.numel() for place, weight in model.named_parameters() if any(part in place for part in parts))
+    assert shape.vision == pytest.approx(rest, rel=0.1)
+    assert shape.parameters - shape.vision == sum(weight.numel() for weight in model.parameters()) - rest
+
+
+def test_a_published_config_with_its_text_part_at_the_top_is_read_too() -> None:
+    """Qwen2.5-VL's, as it was published."""
+    eyes = {"depth": 32, "hidden_act": "silu", "hidden_size": 1280, "intermediate_size": 3420, "patch_size": 14,
+            "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 3584}  # fmt: skip
+    shape = shape_of(QWEN | {"model_type": "qwen2_5_vl", "vision_config": eyes})
+    assert shape.linear == QWEN25["0.5b"].linear
+    assert shape.vision > 0.5e9
+
+
+def test_gemma_3_s_published_text_part_leaves_out_what_is_usual() -> None:
+    """google/gemma-3-4b-it: 4.3 billion parameters."""
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34}
+    eyes = {"hidden_size": 1152, "image_size": 896, "intermediate_size": 4304, "model_type": "siglip_vision_model",
+            "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14}  # fmt: skip
+    shape = shape_of({"model_type": "gemma3", "text_config": text, "vision_config": eyes})
+    assert shape.parameters == pytest.approx(4.3e9, rel=0.01)
+
+
 def test_a_published_config_gives_the_shape_of_the_table() -> None:
     shape = shape_of(QWEN)
     known = QWEN25["0.5b"]
@@ -81,7 +129,10 @@ def test_an_old_llama_without_key_value_heads_has_as_many_as_heads() -> None:
         ({"num_attention_heads": 1000, "num_key_value_heads": 1}, "head_dim: 0 is no number"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings: 'yes' is neither true nor false"),
         ({"quantization_config": {"bits": 4}}, "quantized on disk"),
-        ({"model_type": "gemma3", "text_config": {}}, "gemma3 has more parts than its text decoder"),
+        ({"model_type": "gemma3", "text_config": []}, "text_config: is no object"),
+        ({"model_type": "gemma3", "text_config": {}}, "hidden_size: is missing"),
+        ({"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}, "'llama4_text' is not known"),
+        ({"model_type": "qwen3_vl", "text_config": QWEN, "vision_config": {}}, "vision_config.hidden_size: None is no"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kchain.errors import InputError
 from kchain.phases import GIB
+from kchain.phases.losses import CHUNK, STOCK, notebook
 from kchain.phases.memory import POOL, Memory, layer_bytes, memory
 from kchain.phases.model_config import shape_of
 from kchain.phases.models import QWEN25, Shape
@@ -65,18 +66,43 @@ def test_adapter_and_optimizer_follow_from_the_trainable_weights() -> None:
     assert of(optimizer="adamw_8bit").optimizer == math.ceil(trainable * (4 + 2 + 8 / 256))
 
 
-def test_logits_are_three_fp32_copies_of_every_position() -> None:
-    assert of(batch=2, length=2048).logits == 3 * 2 * 2048 * 152064 * 4
-    assert of(batch=2, length=2048, chunk=256).logits == 3 * 256 * 152064 * 4
-    assert of(batch=1, length=64, chunk=256).logits == 3 * 64 * 152064 * 4, "no more positions than there are"
+def test_the_notebook_s_loss_holds_one_chunk_of_scores_and_the_states() -> None:
+    found = of(batch=2, length=2048)
+    states = 2 * 2048 * 3584 * (4 + 2)
+    assert found.logits == (2**25 // 152064) * 152064 * (4 + 2) + states
+    assert of(precision="fp32").logits == (2**25 // 152064) * 152064 * 4 + 2 * 1024 * 3584 * 8
+    assert of(batch=1, length=64).logits == 64 * (152064 * 6 + 3584 * 6), "no more positions than there are"
+
+
+def test_a_chunk_is_as_large_as_the_notebook_s_own() -> None:
+    loss = pytest.importorskip("kchain.runtime.loss")
+    assert loss.CHUNK == CHUNK
+
+
+def test_a_stock_loss_holds_three_fp32_copies_of_every_position() -> None:
+    assert of(batch=2, length=2048, loss=STOCK).logits == 3 * 2 * 2048 * 152064 * 4
+
+
+def test_capped_scores_are_all_kept_and_a_trained_head_costs_copies_of_it() -> None:
+    capped = of(shape=dataclasses.replace(LLAMA3_8B, softcap=True))
+    assert capped.logits > 2048 * 128256 * 3 * 2
+    shape = QWEN25["7b"]
+    assert notebook(shape, 2, trained_head=True).bytes(shape, 2048, 2) > 2 * 152064 * 3584 * 2
 
 
 def test_a_layer_works_in_the_room_that_the_logits_leave() -> None:
-    checkpoints = 28 * 2048 * 3584 * 2 + of().adapter // 2
-    assert of().activations == checkpoints
-    assert of(chunk=1).activations > checkpoints
-    # A wider vocabulary makes the total grow by no more than its logits do.
-    assert of(chunk=1).activations + of(chunk=1).logits < of().activations + of().logits
+    checkpoints = 28 * 2048 * 3584 * 2 + of(loss=STOCK).adapter // 2
+    assert of(loss=STOCK).activations == checkpoints
+    assert of().activations > checkpoints
+    # A stock loss makes the total grow by no more than its logits do.
+    assert of().activations + of().logits < of(loss=STOCK).activations + of(loss=STOCK).logits
+
+
+def test_several_examples_in_a_row_need_a_mask_as_long_as_the_row() -> None:
+    one, four = of(batch=1, length=4096, checkpointing=False), of(batch=4, length=1024, checkpointing=False)
+    assert four.activations - one.activations == 28 * 4096 * 4096 * 2
+    padded = of(batch=4, length=1024, checkpointing=False, packed=False)
+    assert padded.activations - one.activations == 28 * 4096 * 1024 * 2
 
 
 def test_the_margin_is_half_a_gib_and_a_share_of_what_moves() -> None:
@@ -98,7 +124,7 @@ def test_autograd_keeps_what_a_layer_is_planned_to_keep(name: str, targets: tupl
     copies = (shape.adapter_bytes(rank, targets) or 0) // shape.layers // 2
     # Dropout on a CPU keeps its mask in fp32; on a GPU it is one byte a value.
     cpu_masks = batch * length * sum(3 * shape.linear[module][0] for module in targets)
-    planned = layer_bytes(shape, 2, batch, length, rank, frozenset(targets))
+    planned = layer_bytes(shape, 2, batch, length, rank, frozenset(targets), packed=False)
     assert three - two - copies - cpu_masks == pytest.approx(planned, rel=0.03)
 
 

@@ -15,7 +15,11 @@ SHIPPED = Path(str(files("kchain.phases"))) / "shipped"
 FILES = [(example, path, text) for example in EXAMPLES for path, text in example_files(example)]
 
 
-@pytest.fixture(scope="module", params=list(EXAMPLES))
+# The others have one phase, and are looked at in test_shipped_own.py.
+FOUR_PHASES = ("qwen-t4", "tiny")
+
+
+@pytest.fixture(scope="module", params=FOUR_PHASES)
 def chain(request: pytest.FixtureRequest) -> Chain:
     return load_chain(SHIPPED / request.param)
 

@@ -26,7 +26,7 @@ from kchain.kernel_metadata import AdapterSource, adapter_sources
 from kchain.phases import Chain, load_chain
 from kchain.templates import cell_id, notebook, parameters, percent
 
-STAGES = ["install", "preflight", "merge", "load_data", "train", "evaluate", "save"]
+STAGES = ["install", "preflight", "merge", "load_data", "check_data", "train", "evaluate", "save"]
 MODULES = sorted(entry.name for entry in files("kchain").joinpath("runtime").iterdir() if entry.name.endswith(".py"))
 
 
@@ -147,7 +147,7 @@ def test_a_phase_without_8_bit_parts_does_not_install_bitsandbytes(tmp_path: Pat
     [
         "# A second phase",
         "first (`someone/a-first-phase`",
-        "`NvidiaTeslaT4`: 1 of 2 GPUs used",
+        "`NvidiaTeslaT4`: 2 of 2 GPUs used",
         "rank 16, alpha 32",
         "batch 2 x accumulation 8 = 16",
         "data/own.jsonl of this project",
@@ -155,7 +155,7 @@ def test_a_phase_without_8_bit_parts_does_not_install_bitsandbytes(tmp_path: Pat
         "h/f on Hugging Face (train)",
         "fp16: NvidiaTeslaT4 has no bf16",
         "kchain render second --target kaggle",
-        "5.2 GiB at most, of 14.6 GiB: weights 0.9",
+        "1.7 GiB at most, of 14.6 GiB: weights 0.9",
         "for the merged base",
         "the chain goes on only if",
     ],
@@ -174,17 +174,22 @@ def test_a_root_phase_says_that_there_is_nothing_to_merge(chain: Chain) -> None:
 def test_the_head_warns_of_a_phase_that_does_not_fit_its_session(tmp_path: Path) -> None:
     write_chain(tmp_path)
     with (tmp_path / "phases" / "second.toml").open("a") as file:
-        file.write("[training]\nepochs = 9\n")
+        file.write("[training]\nepochs = 90\nmax_sessions = 1\n")
     assert "**Does not fit:**" in head(render(load_chain(tmp_path)))
+
+
+def test_the_head_says_how_many_sessions_a_phase_may_take(tmp_path: Path) -> None:
+    write_chain(tmp_path)
+    assert "at most 3 sessions of 9 h = 27 h of GPU quota" in head(render(load_chain(tmp_path)))
 
 
 def test_the_head_warns_of_a_step_that_does_not_fit_the_gpu_and_says_what_would(tmp_path: Path) -> None:
     write_chain(tmp_path)
     with (tmp_path / "phases" / "second.toml").open("a") as file:
-        file.write("[training]\nbatch = 16\naccumulation = 1\n")
+        file.write("[training]\nbatch = 16\naccumulation = 1\ncheckpointing = false\n")
     words = head(render(load_chain(tmp_path)))
     assert "**Does not fit:** a step takes" in words
-    assert "set batch = 4, accumulation = 4 (" in words
+    assert "or checkpointing = true (" in words
 
 
 PROGRAM = """

@@ -16,7 +16,7 @@ from kchain.bundle.lint.finding import (
     Finding,
     finding,
 )
-from kchain.bundle.lint.machine import machine
+from kchain.bundle.lint.machine import machine, what_is_told
 from kchain.bundle.lint.padding import guarded_pads
 from kchain.bundle.lint.quantized import merges_into_4bit
 from kchain.bundle.lint.secrets import secrets
@@ -40,7 +40,8 @@ def lint(folder: Path) -> list[Finding]:
 
 def _metadata(subject: Subject) -> Iterator[Finding]:
     if subject.metadata:
-        for problem in problems(subject.metadata):
+        target = what_is_told(subject.codes).target
+        for problem in problems(subject.metadata, kaggle=target in (None, "kaggle")):
             yield finding(problem.rule, f"{METADATA_FILE}: {problem.key}", problem.message)
 
 

@@ -21,15 +21,16 @@ _FETCHED = re.compile(r"(?:^|\s)(?![-./~$])(?=[A-Za-z])[\w.\[\],<>=!~+-]+")
 
 @dataclass(frozen=True)
 class Told:
-    """What kchain's own notebooks say in PARAMETERS; both are None in others."""
+    """What kchain's own notebooks say in PARAMETERS; all are None in others."""
 
     gpus: int | None = None
     installs: bool | None = None
+    target: str | None = None
 
 
 def machine(subject: Subject) -> Iterator[Finding]:
     """Findings about the code and the machine that the metadata asks for."""
-    told = _told(subject.codes)
+    told = what_is_told(subject.codes)
     gpu = flag(subject.metadata, "enable_gpu", default=False) is True
     if not subject.metadata:
         return
@@ -41,12 +42,14 @@ def machine(subject: Subject) -> Iterator[Finding]:
         yield from _spread(subject.codes)
 
 
-def _told(codes: Iterable[Code]) -> Told:
+def what_is_told(codes: Iterable[Code]) -> Told:
+    """What a notebook of kchain's says of itself."""
     for node in _nodes(codes):
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["PARAMETERS"]:
             try:
                 values = ast.literal_eval(node.value)
-                return Told(values["accelerator"]["gpus"], bool(values["environment"]["install"]))
+                installs = bool(values["environment"]["install"])
+                return Told(values["accelerator"]["gpus"], installs, values["target"])
             except (ValueError, KeyError, TypeError):
                 return Told()
     return Told()
