@@ -75,7 +75,8 @@ def compare(folder: Path, kind: str, scratch: Path) -> dict[str, Any]:
     file.with_suffix(".npy").unlink()
     error = float(np.abs(mine - theirs).max())
     answers = [_greedy(model, ids, tokenizer.eos_token_id) for ids in prompts]
-    agreed = [_agree(model, *three, error) for three in zip(prompts, answers, told["answers"], strict=True)]
+    tie = 2 * error if kind == "f16" else 0.0
+    agreed = [_agree(model, *three, tie) for three in zip(prompts, answers, told["answers"], strict=True)]
     kl = float(np.mean([_divergence(*pair) for pair in zip(mine, theirs, strict=True)]))
     top = float((mine.argmax(-1) == theirs.argmax(-1)).mean())
     same_tokens = told["tokens"] == prompts[: len(PROMPTS)]
@@ -110,12 +111,12 @@ def _greedy(model: Any, ids: list[int], eos: int) -> list[int]:
     return [int(each) for each in made[0, len(ids) :]]
 
 
-def _agree(model: Any, ids: list[int], mine: list[int], theirs: list[int], error: float) -> bool:
-    """Whether both answers are the same up to a tie: two first choices nearer than twice the error of a logit."""
+def _agree(model: Any, ids: list[int], mine: list[int], theirs: list[int], tie: float) -> bool:
+    """Whether both answers are the same, up to a place where the two first choices are not more than `tie` apart."""
     for place, (first, second) in enumerate(zip(mine, theirs, strict=True)):
         if first != second:
             last = _logits(model, ids + mine[:place])[-1]
-            return bool(last[first] - last[second] <= 2 * error)
+            return bool(last[first] - last[second] <= tie)
     return True
 
 

@@ -20,6 +20,8 @@ ORDER: list[set[str]] = [
     {"bundle", "server"},
     {"orchestrator", "data"},
     {"export"},
+    {"inference"},
+    {"evaluation"},
     {"demo"},
     {"rehearse"},
     {"cli"},

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from kchain.demo.run import open_project, publish
 from kchain.demo.samples import MODEL
 from kchain.orchestrator.journal import Journal, Key
 from kchain.orchestrator.judge import result_event
 from kchain.orchestrator.verify import Expected, verify
 from kchain.phases import Chain, load_chain
-from kchain.runtime import model, save, tokenizer
+from kchain.runtime import model, tokenizer
 from kchain.runtime.adapters import sha256
 from kchain.server.publish import model_folder
 
@@ -57,7 +59,7 @@ def make_result(chain: Chain, phase: str, seed: int) -> None:
     folder = chain.root / "runs" / "local" / phase / "v1"
     folder.mkdir(parents=True)
     result = _result(chain, phase, sum(file.stat().st_size for file in base.glob("*.safetensors")))
-    result["adapter"] = save.save_adapter(adapted, tokenizer.load(base, PAD), result, phase, folder)
+    result["adapter"] = _save(adapted, tokenizer.load(base, PAD), chain, folder / "adapter")
     (folder / "kchain-result.json").write_text(json.dumps(result), encoding="utf-8")
     adapter = verify(folder, Expected(chain.phase(phase).lora, chain.model.source, PAD["id"]))
     where = f"runs/local/{phase}/v1/adapter"
@@ -66,6 +68,15 @@ def make_result(chain: Chain, phase: str, seed: int) -> None:
             adapter, version=1, kind="kernel", ref=chain.kernel(phase), source_folder="adapter", folder=where
         )
         journal.append(phase, "verified", **event)
+
+
+def _save(adapted: Any, saved_tokenizer: Any, chain: Chain, folder: Path) -> dict[str, Any]:
+    adapted.peft_config["default"].base_model_name_or_path = chain.model.source
+    adapted.save_pretrained(folder, save_embedding_layers=False)
+    saved_tokenizer.save_pretrained(folder)
+    weights = folder / "adapter_model.safetensors"
+    tensors = len(load_file(weights))
+    return {"sha256": sha256(weights), "bytes": weights.stat().st_size, "tensors": tensors}
 
 
 def _result(chain: Chain, phase: str, base_bytes: int) -> dict[str, Any]:

@@ -1,0 +1,151 @@
+"""`kchain chat`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from kchain.cli.common import console, json_option, load_project, print_json, target_option
+from kchain.cli.export import base_option
+
+if TYPE_CHECKING:
+    from kchain.export.subject import Subject
+    from kchain.inference.conversation import Conversation
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def precision_option(command: Command) -> Command:
+    """Add `--precision`."""
+    return click.option(
+        "--precision",
+        type=click.Choice(("auto", "fp16", "bf16", "fp32", "nf4")),
+        default="auto",
+        help="Numbers it computes with; nf4: weights in 4 bits.  [default: fp16 on a GPU, fp32 on a CPU]",
+    )(command)
+
+
+@click.command()
+@click.argument("phase", required=False)
+@click.option("--prompt", metavar="TEXT", help="Ask this, print the answer, and end; - reads it from stdin.")
+@click.option("--system", metavar="TEXT", help="System prompt; empty for none.  [default: the phase's]")
+@click.option("--style", metavar="TOKEN", help="Style token in front of every prompt, as in training.")
+@click.option(
+    "--styles",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What each style changes about the answers.  [default: styles.toml of the project]",
+)
+@click.option("--max-tokens", type=click.IntRange(1), help="Tokens of an answer, at most.  [default: 512]")
+@click.option("--temperature", type=click.FloatRange(0, 10), help="0: always the likeliest token.  [default: 0]")
+@click.option(
+    "--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from the likeliest so much.  [default: 1]"
+)
+@click.option(
+    "--repetition-penalty", type=click.FloatRange(0, 10, min_open=True), help="Above 1: repeat less.  [default: 1]"
+)
+@click.option("--seed", type=click.IntRange(0), help="The same seed draws the same answers.  [default: 0]")
+@precision_option
+@base_option
+@target_option
+@json_option
+def chat(
+    phase: str | None,
+    prompt: str | None,
+    system: str | None,
+    style: str | None,
+    styles: Path | None,
+    precision: str,
+    base: Path | None,
+    target: str | None,
+    as_json: bool,
+    **typed: Any,
+) -> None:
+    """Talk with PHASE, or with the end of the chain; or ask one --prompt.
+
+    The adapters are merged into the base model, root first, and the last one's tokenizer is used. In a conversation,
+    /new begins another one, /style TOKEN changes the style, and an empty line or Ctrl-D ends it.
+
+    Needs the packages of: pip install "kchain[train]"
+    """
+    if as_json and prompt is None:
+        raise click.UsageError("--json belongs to --prompt")
+    chain = load_project()
+    from kchain.export.subject import need, read_subject
+    from kchain.inference.settings import read_styles
+    from kchain.orchestrator.finished import choose_phase
+    from kchain.orchestrator.target import Target
+
+    need("train", "torch", "transformers", "safetensors", "peft")
+    tables = read_styles(chain.root, styles)
+    place = Target(target or chain.target, chain.owner, chain.root)
+    subject = read_subject(chain, choose_phase(chain, phase), place, base)
+    from kchain.inference.conversation import Conversation
+    from kchain.inference.load import load_chain
+
+    talk = Conversation(load_chain(subject, precision), subject, system, style, tables, typed)
+    if precision != "nf4":
+        _warn(talk, subject)
+    if prompt is not None:
+        _ask(talk, sys.stdin.read() if prompt == "-" else prompt, as_json)
+    else:
+        _talk(talk)
+
+
+def _ask(talk: Conversation, question: str, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(talk.ask(question)))
+        return
+    answer = talk.ask(question, _show)
+    click.echo()
+    if not answer.ended:
+        click.echo(f"(cut after {answer.tokens} tokens: --max-tokens)", err=True)
+
+
+def _talk(talk: Conversation) -> None:
+    from kchain.errors import InputError
+
+    while question := _read():
+        command, _, argument = question.partition(" ")
+        try:
+            if command == "/new":
+                talk.begin()
+            elif command == "/style":
+                talk.choose_style(argument.strip())
+            else:
+                _ask(talk, question, as_json=False)
+        except InputError as error:
+            click.echo(f"{error.message}; {error.hint}", err=True)
+
+
+def _read() -> str:
+    """One line from whoever types or from a pipe; "" at its end."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().strip()
+    try:
+        return console.input("[bold]> [/bold]").strip()
+    except EOFError:
+        return ""
+
+
+def _show(text: str) -> None:
+    click.echo(text, nl=False)
+
+
+def _warn(talk: Conversation, subject: Subject) -> None:
+    """Say so where the loaded model is not what the session trained: another base model of the same size, perhaps."""
+    from kchain.inference.load import compare_probe
+
+    probe = compare_probe(talk.speaker, subject.links[-1].result)
+    quantized = subject.chain.phase(subject.phase).training.quantization != "none"
+    if probe is not None and not probe.agrees and not quantized:
+        click.echo(
+            f"warning: the session that trained {subject.phase} recorded logits {probe.difference:.2f} away; "
+            f"is {subject.base} the model {subject.chain.model.source}?",
+            err=True,
+        )

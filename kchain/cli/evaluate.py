@@ -1,0 +1,158 @@
+"""`kchain evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.progress import Progress
+from rich.table import Table
+
+from kchain.cli.chat import precision_option
+from kchain.cli.common import console, json_option, load_project, print_json, target_option
+from kchain.cli.export import base_option
+from kchain.errors import InputError
+from kchain.evaluation.checks import CHECKS
+from kchain.phases.units import size
+
+if TYPE_CHECKING:
+    from kchain.evaluation.questions import Questions
+    from kchain.export.subject import Subject
+
+
+@click.command()
+@click.argument("phase", required=False)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Held-out questions, JSONL.  [default: what the phase's session kept aside]",
+)
+@click.option("--check", type=click.Choice(tuple(CHECKS)), required=True, help="When an answer is a success.")
+@click.option("--limit", type=click.IntRange(1), help="Ask at most so many, drawn with the chain's seed.")
+@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Of an answer, at most.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with every answer, too.")
+@precision_option
+@base_option
+@target_option
+@json_option
+def evaluate(
+    phase: str | None,
+    data: Path | None,
+    check: str,
+    limit: int | None,
+    max_tokens: int,
+    html: Path | None,
+    precision: str,
+    base: Path | None,
+    target: str | None,
+    as_json: bool,
+) -> None:
+    """Ask the base model and PHASE (or the end of the chain) the same questions, and say which is better.
+
+    A line of FILE has messages, whose last answer is the expected one, or prompt and completion; "expect" takes the
+    place of the expected answer.
+
+    \b
+    exact     the answer is the expected one
+    contains  the expected text stands in the answer, in any case
+    regex     the expected regular expression is found in it
+    json      it is a JSON object or list
+    python    it is Python that compiles
+    shell     it is a script that bash can parse
+    Where an answer has a code block, the last three look at the first one. Nothing is run.
+
+    Both sides answer greedily, one question at a time. The rate's interval is Wilson's; the verdict on success is
+    McNemar's exact test, the one on time a paired bootstrap, both at 95 %.
+
+    Needs the packages of: pip install "kchain[train]"
+    """
+    chain = load_project()
+    from kchain.evaluation.questions import read_questions
+    from kchain.export.subject import need, read_subject
+    from kchain.orchestrator.finished import choose_phase
+    from kchain.orchestrator.target import Target
+
+    need("train", "torch", "transformers", "safetensors", "peft")
+    place = Target(target or chain.target, chain.owner, chain.root)
+    subject = read_subject(chain, choose_phase(chain, phase), place, base)
+    system = chain.phase(subject.phase).data.system_prompt
+    questions = read_questions(data or _kept_aside(subject), check, system, limit, chain.seed)
+    report = _evaluate(subject, questions, check, max_tokens, precision)
+    if html is not None:
+        from kchain.evaluation.page import write_page
+
+        write_page(html, report)
+    if as_json:
+        print_json(report)
+        return
+    _print(report)
+    if html is not None:
+        console.print(f"every answer: {html}", markup=False, soft_wrap=True)
+
+
+def _kept_aside(subject: Subject) -> Path:
+    """The examples that the phase's session did not train on."""
+    path = subject.last.parent / "validation.jsonl"
+    if path.is_file():
+        return path
+    raise InputError(f"{path}: the session kept no questions aside", "give a file of your own: --data FILE")
+
+
+def _evaluate(subject: Subject, questions: Questions, check: str, max_tokens: int, precision: str) -> dict[str, Any]:
+    from kchain.evaluation.run import evaluate
+
+    with Progress(console=_errors(), transient=True) as progress:
+        tasks = {name: progress.add_task(name, total=len(questions.asked)) for name in ("base", "chain")}
+        return evaluate(
+            subject,
+            questions,
+            check,
+            max_tokens,
+            precision,
+            lambda name, count: progress.update(tasks[name], completed=count),
+        )
+
+
+def _errors() -> Any:
+    """Progress goes to stderr: stdout may be read by a program."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _print(report: Mapping[str, Any]) -> None:
+    data = report["data"]
+    console.print(
+        f"{report['chain']} {report['phase']} on {data['asked']} of {data['held']} questions of {data['file']}, "
+        f"check {report['check']}, {report['machine']}",
+        markup=False,
+        soft_wrap=True,
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for name in ("success", "95 %", "mean", "p95", "tokens/s", "ended", "peak memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, side in report["sides"].items():
+        low, high = side["success_interval"]
+        table.add_row(
+            name,
+            f"{side['passed']}/{side['questions']} = {side['success_rate']:.1%}",
+            f"{low:.1%} - {high:.1%}",
+            f"{side['mean_latency']:.2f} s",
+            f"{side['p95_latency']:.2f} s",
+            f"{side['tokens_per_second']:.1f}",
+            f"{side['ended_rate']:.0%}",
+            "unknown" if side["peak_bytes"] is None else size(side["peak_bytes"]),
+        )
+    console.print(table)
+    console.print(report["verdict"]["words"], markup=False, soft_wrap=True)
+    if report["probe"] is not None and not report["probe"]["agrees"]:
+        console.print(
+            f"The session that trained {report['phase']} recorded logits {report['probe']['difference']:.2f} away from "
+            "those of the chain as loaded here: another base model, or weights in 4 bits on one side.",
+            markup=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,1 @@
+"""The base model against the chain, on questions neither was trained on."""
