@@ -31,6 +31,7 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "`[data]` in a phase": ("The mix a phase learns from.", schema.Data),
     "`[[data.sources]]` in a phase": ("One source of examples.", schema.Source),
     "`where = [{…}]` in a source": ("One condition on an example: a column and exactly one test.", schema.Condition),
+    "`[tokens]` in a phase": ("Tokens whose rows are trained; how styles are used: how-it-works.md.", schema.Tokens),
     "`[lora]` in kchain.toml": ("One configuration for the whole chain.", schema.Lora),
     "`[training]` in kchain.toml or a phase": ("A phase changes only the keys it names.", schema.Training),
     "`[gates]` in kchain.toml or a phase": ("What must be reached before the chain goes on.", schema.Gates),

@@ -225,6 +225,7 @@ class _Adoption:
             sha256=sha256,
             needs_result=False,
             folder=place,
+            tokens=self._chain.phase(self._phase).tokens.all,
         )
         try:
             adapter = verify(folder, expected)

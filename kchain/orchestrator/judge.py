@@ -69,6 +69,7 @@ def expected(chain: Chain, phase: str, version: Version) -> Expected:
         pad_id=chain.model.eos_id,
         pad_token=chain.model.eos_token,
         bundle_hash=version.hash,
+        tokens=chain.phase(phase).tokens.all,
         lineage=tuple((ancestor.phase, ancestor.sha256) for ancestor in version.lineage),
     )
 

@@ -1,4 +1,4 @@
-"""The pad token that a saved tokenizer says."""
+"""What a saved tokenizer says: its pad token, and the ids of its added tokens."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ def saved_pad(path: Path) -> tuple[str | None, int | None]:
     token = token.get("content") if isinstance(token, dict) else token
     if not isinstance(token, str):
         return None, None
-    return token, _added_id(path, config, token)
+    return token, added_id(path, token)
 
 
-def _added_id(path: Path, config: dict[str, Any], token: str) -> int | None:
-    """The id of an added token: in tokenizer_config.json (transformers 4) or in tokenizer.json."""
+def added_id(path: Path, token: str) -> int | None:
+    """The id of an added token: in tokenizer_config.json (transformers 4) or in tokenizer.json; None without one."""
+    file = path / "tokenizer_config.json"
+    config = read_object(file) if file.is_file() else {}
     table = config.get("added_tokens_decoder")
     entries: list[tuple[Any, Any]] = list(table.items()) if isinstance(table, dict) else []
     if not entries and (path / "tokenizer.json").is_file():

@@ -12,8 +12,8 @@ from typing import Any
 
 from kchain.errors import AdapterRefused
 from kchain.orchestrator.json_file import read_object
-from kchain.orchestrator.lora_weights import check_weights
-from kchain.orchestrator.saved_pad import saved_pad
+from kchain.orchestrator.lora_weights import ALL_LINEAR, check_weights
+from kchain.orchestrator.saved_pad import added_id, saved_pad
 from kchain.phases import Lora
 
 WEIGHTS = "adapter_model.safetensors"
@@ -35,7 +35,6 @@ _PLAIN = (
     "alpha_pattern",
     "layers_to_transform",
     "target_parameters",
-    "trainable_token_indices",
     "alora_invocation_tokens",
 )
 
@@ -53,6 +52,7 @@ class Expected:
         sha256: the hash adapter_model.safetensors must have; None: not compared.
         needs_result: False for an adopted adapter, which may have no kchain-result.json.
         folder: where the adapter lies in the outputs; "" for the folder itself.
+        tokens: the tokens whose rows it trains, in order.
         lineage: (phase, sha256) of every adapter it must have been built on, root first; None: not compared.
     """
 
@@ -64,6 +64,7 @@ class Expected:
     sha256: str | None = None
     needs_result: bool = True
     folder: str = "adapter"
+    tokens: tuple[str, ...] = ()
     lineage: tuple[tuple[str, str], ...] | None = None
 
 
@@ -100,7 +101,8 @@ def verify(folder: Path, expected: Expected) -> Adapter:
     result = _result(folder, expected)
     config = read_object(path / CONFIG)
     _check_config(path / CONFIG, config, expected, bool(result), warnings)
-    tensors = check_weights(path / WEIGHTS, expected.lora, warnings)
+    _check_tokens(path, config, expected, result)
+    tensors = check_weights(path / WEIGHTS, expected.lora, len(expected.tokens), warnings)
     sha256 = _hash(path / WEIGHTS)
     size = (path / WEIGHTS).stat().st_size
     _check_hash(path / WEIGHTS, sha256, expected)
@@ -147,6 +149,8 @@ def _check_config(path: Path, config: dict[str, Any], expected: Expected, own: b
     }
     targets = config.get("target_modules")
     found = config | {"target_modules": sorted(map(str, targets)) if isinstance(targets, list) else targets}
+    if lora.targets == ALL_LINEAR and isinstance(targets, list) and targets:  # the names that the session found
+        due["target_modules"] = found["target_modules"]
     wrong = [f"{key} is {found.get(key)!r}, due is {value!r}" for key, value in due.items() if found.get(key) != value]
     wrong += [f"{key} is {config[key]!r}, due is none" for key in _PLAIN if config.get(key)]
     if wrong:
@@ -158,6 +162,23 @@ def _check_config(path: Path, config: dict[str, Any], expected: Expected, own: b
     if own:
         raise AdapterRefused(f"{path}: its base model is {base!r}, due is {expected.base_model!r}", _AGAIN)
     warnings.append(f"its base model is called {base!r} here; taken to be {expected.base_model}")
+
+
+def _check_tokens(path: Path, config: dict[str, Any], expected: Expected, result: dict[str, Any]) -> None:
+    """The tokens whose rows were trained: those of the phase, by the ids that the saved tokenizer gives them."""
+    told = config.get("trainable_token_indices") or {}
+    lists = list(told.values()) if isinstance(told, dict) else [told]
+    ids = lists[0] if lists else []
+    if any(each != ids for each in lists) or not isinstance(ids, list) or len(ids) != len(expected.tokens):
+        due = ", ".join(expected.tokens) or "none"
+        raise AdapterRefused(
+            f"{path / CONFIG}: it trained rows of the tokens {told!r}, due is {due}",
+            "put [tokens] of the phase right, or train it again",
+        )
+    for token, number in zip(expected.tokens, ids, strict=True):
+        known = [added_id(path, token), (result.get("tokens") or {}).get(token)]
+        if other := [each for each in known if each not in (None, number)]:
+            raise AdapterRefused(f"{path}: {token} has id {other[0]!r}, its row was trained as {number!r}", _AGAIN)
 
 
 def _hash(path: Path) -> str:

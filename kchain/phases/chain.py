@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from slugify import slugify
 
 from kchain.errors import InputError
 from kchain.phases.accelerators import Accelerator
-from kchain.phases.schema import Data, Gates, Lora, Model, Settled, Training
+from kchain.phases.schema import Data, Gates, Lora, Model, Settled, Tokens, Training
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Phase:
     Attributes:
         name: the stem of its file; what is typed on the command line.
         after: name of the phase whose result this one builds on, None for a root.
+        adapter: "merge" to train a new adapter on all before it, "continue" to train the parent's own adapter on.
+        tokens: tokens whose rows its adapter trains; those of its parent where it continues that one's adapter.
         wanted: `[training]` as the files say, None where they say "auto".
         training: the same with everything chosen; `choices` says what, and why.
         precision: "fp16", "bf16" or "fp32", decided from training.precision and the accelerator.
@@ -32,10 +35,12 @@ class Phase:
     title: str
     description: str
     after: str | None
+    adapter: Literal["merge", "continue"]
     accelerator: Accelerator
     internet: bool
     session_timeout: int
     data: Data
+    tokens: Tokens
     lora: Lora
     wanted: Training
     training: Settled
@@ -87,9 +92,25 @@ class Chain:
         raise InputError(f"there is no phase {name!r}", f"phases of this chain: {names}")
 
     def lineage(self, name: str) -> tuple[Phase, ...]:
-        """The ancestors of a phase, root first: every adapter that is merged before it trains."""
-        parent = self.phase(name).after
-        return () if parent is None else (*self.lineage(parent), self.phase(parent))
+        """The phases whose adapters a phase is built on, root first: merged ones, then the one it continues, if any.
+
+        An adapter that was continued is not among them: the one that came of it has taken its place.
+        """
+        continued = self.continued(name)
+        return self.merged(name) if continued is None else (*self.merged(name), continued)
+
+    def merged(self, name: str) -> tuple[Phase, ...]:
+        """The phases whose adapters are merged into the base before a phase trains, root first."""
+        phase = self.phase(name)
+        if phase.after is None:
+            return ()
+        below = self.merged(phase.after)
+        return below if phase.adapter == "continue" else (*below, self.phase(phase.after))
+
+    def continued(self, name: str) -> Phase | None:
+        """The phase whose own adapter a phase trains on; None where it trains a new one."""
+        phase = self.phase(name)
+        return self.phase(phase.after) if phase.adapter == "continue" and phase.after is not None else None
 
     def children(self, name: str) -> tuple[Phase, ...]:
         """The phases that build directly on this one."""

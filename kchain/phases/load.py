@@ -19,7 +19,7 @@ from kchain.phases.chain import Chain, Phase, choose_precision
 from kchain.phases.describe import describe
 from kchain.phases.models import model_shape
 from kchain.phases.project_files import project_files
-from kchain.phases.schema import NAME, NAME_LENGTH, ChainFile, PhaseFile
+from kchain.phases.schema import NAME, NAME_LENGTH, ChainFile, PhaseFile, Tokens
 from kchain.phases.settling import defaults, settle
 
 CHAIN_FILE = "kchain.toml"
@@ -60,7 +60,7 @@ def load_chain(root: Path) -> Chain:
     phase_files = {name: table for name, table in tables.items() if table is not None}
     problems += _link_problems(phase_files)
     _stop_on(problems)
-    resolved = (_resolve(name, chain_file, phase_files[name], problems) for name in _in_order(phase_files))
+    resolved = (_resolve(name, chain_file, phase_files, problems) for name in _in_order(phase_files))
     phases = tuple(phase for phase in resolved if phase is not None)
     files_read = project_files(root, phases, problems)
     problems += _chain_problems(phases)
@@ -124,6 +124,7 @@ def _link_problems(files: Mapping[str, PhaseFile]) -> list[str]:
         label = f"{PHASE_FOLDER}/{name}.toml"
         if table.after is not None and table.after not in files:
             problems.append(f"{label}: after: there is no phase {table.after!r}; phases: {', '.join(files)}")
+        problems += [f"{label}: {problem}" for problem in _continue_problems(table)]
     if problems:
         return problems
     for name in files:
@@ -134,6 +135,18 @@ def _link_problems(files: Mapping[str, PhaseFile]) -> list[str]:
                     problems.append(f"{PHASE_FOLDER}/{name}.toml: after: a circle: {' -> '.join([*seen, parent])}")
                 break
             seen.append(parent)
+    return problems
+
+
+def _continue_problems(table: PhaseFile) -> list[str]:
+    """Why the adapter of another phase cannot be trained on."""
+    if table.adapter == "merge":
+        return []
+    problems = []
+    if table.after is None:
+        problems.append('adapter: "continue" trains the adapter of the phase named by `after` on; there is none')
+    if table.tokens.all:
+        problems.append('tokens: with adapter = "continue" they are those of the adapter trained on; leave them out')
     return problems
 
 
@@ -154,7 +167,16 @@ def _over(chain: Table, phase: Table | None) -> Table:
     return chain.model_copy(update={key: getattr(phase, key) for key in phase.model_fields_set})
 
 
-def _resolve(name: str, chain: ChainFile, table: PhaseFile, problems: list[str]) -> Phase | None:
+def _tokens(name: str, phase_files: Mapping[str, PhaseFile]) -> Tokens:
+    """The tokens of a phase's adapter; what a continued adapter added is there when it is trained on."""
+    table = phase_files[name]
+    if table.adapter == "continue" and table.after is not None:
+        return Tokens(trained=_tokens(table.after, phase_files).all)
+    return table.tokens
+
+
+def _resolve(name: str, chain: ChainFile, phase_files: Mapping[str, PhaseFile], problems: list[str]) -> Phase | None:
+    table = phase_files[name]
     label = f"{PHASE_FOLDER}/{name}.toml"
     training = _over(chain.training, table.training)
     place = f"{label}: accelerator" if table.accelerator else f"{CHAIN_FILE}: accelerator"
@@ -184,10 +206,12 @@ def _resolve(name: str, chain: ChainFile, table: PhaseFile, problems: list[str])
         title=table.title,
         description=table.description,
         after=table.after,
+        adapter=table.adapter,
         accelerator=accelerator,
         internet=internet,
         session_timeout=table.session_timeout or chain.chain.session_timeout,
         data=table.data,
+        tokens=_tokens(name, phase_files),
         lora=_over(chain.lora, table.lora),
         wanted=training,
         training=defaults(training),
@@ -220,6 +244,7 @@ def _chain_problems(phases: tuple[Phase, ...]) -> list[str]:
         ]
         if different:
             problems.append(f"{phase.file}: lora: one chain has one LoRA configuration; {'; '.join(different)}")
+    problems += _token_problems(phases)
     by_slug: dict[str, Phase] = {}
     for phase in phases:
         if len(phase.slug) < 5:
@@ -228,4 +253,20 @@ def _chain_problems(phases: tuple[Phase, ...]) -> list[str]:
             other = by_slug[phase.slug].file
             problems.append(f"{phase.file}: title: same kernel address {phase.slug!r} as {other}; change one title")
         by_slug.setdefault(phase.slug, phase)
+    return problems
+
+
+def _token_problems(phases: tuple[Phase, ...]) -> list[str]:
+    """Tokens that a phase adds although one that it builds on did so before."""
+    by_name = {phase.name: phase for phase in phases}
+    problems = []
+    for phase in phases:
+        before = phase
+        while before.after is not None:
+            before = by_name[before.after]
+            problems += [
+                f"{phase.file}: tokens.added: {before.name} adds {token!r} already; to train it on: tokens.trained"
+                for token in phase.tokens.added
+                if token in before.tokens.added
+            ]
     return problems

@@ -48,6 +48,7 @@ ModelRef = Annotated[str, StringConstraints(pattern=MODEL_REF)]
 # The key may say "auto": kchain chooses, and says why.
 AUTO = BeforeValidator(_auto)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Token = Annotated[str, StringConstraints(pattern=r"^\S+$", max_length=64)]
 
 
 class Strict(BaseModel):
@@ -77,6 +78,27 @@ class Lora(Strict):
         ("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1, description="modules that get an adapter"
     )
     bias: Literal["none"] = Field("none", description="biases stay frozen; a merge could not carry them otherwise")
+
+
+class Tokens(Strict):
+    """`[tokens]`: tokens whose rows of the embedding (and of the head) are trained beside the LoRA weights."""
+
+    added: tuple[Token, ...] = Field(
+        (), description="new tokens; later phases know them, the model must have spare rows for them (Qwen's have)"
+    )
+    trained: tuple[Token, ...] = Field((), description="tokens that the base model or an earlier phase has already")
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every token whose rows are trained, in the order of the adapter's rows."""
+        return self.added + self.trained
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Tokens:
+        twice = sorted({token for token in self.all if self.all.count(token) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)}: a token is named once, as added or as trained")
+        return self
 
 
 class Training(Strict):
@@ -174,6 +196,9 @@ class Source(Strict):
     subset: Text | None = Field(None, description="configuration of a Hugging Face data set")
     split: Text = Field("train", description="split of a Hugging Face data set")
     fields: dict[Name, Text] = Field(description="recipe field = column (dots reach into nested objects)")
+    style: Token | None = Field(
+        None, description="token put in front of every prompt of this source; a column of them: fields.style"
+    )
     where: tuple[Condition, ...] = Field((), description="conditions that an example must all meet")
     limit: int | None = Field(None, ge=1, description="at most so many examples, drawn with the chain's seed")
     optional: bool = Field(False, description="true: a source that fails is reported and skipped")
@@ -190,16 +215,18 @@ class Source(Strict):
             raise ValueError("give one of dataset, huggingface or file")
         if self.huggingface and self.file:
             raise ValueError("a huggingface source has subset and split, not file")
+        if self.style is not None and "style" in self.fields:
+            raise ValueError("give style (one token for all) or fields.style (a column), not both")
         return self
 
 
 # Recipe -> (fields it needs, one tuple per way; fields it may have).
 RECIPES: dict[str, tuple[tuple[frozenset[str], ...], frozenset[str]]] = {
-    "text": ((frozenset({"text"}),), frozenset()),
-    "prompt_completion": ((frozenset({"prompt", "completion"}),), frozenset({"context", "system"})),
+    "text": ((frozenset({"text"}),), frozenset({"style"})),
+    "prompt_completion": ((frozenset({"prompt", "completion"}),), frozenset({"context", "style", "system"})),
     "conversation": (
         (frozenset({"messages"}), frozenset({"prompt", "completion"})),
-        frozenset({"context", "system"}),
+        frozenset({"context", "style", "system"}),
     ),
 }
 
@@ -279,10 +306,16 @@ class PhaseFile(Strict):
     ] = Field(description="title of the Kaggle notebook; its address is made from it")
     description: Text = Field(description="what this phase teaches, for whoever reviews the notebook")
     after: Name | None = Field(None, description="phase whose result this one builds on; none for the first")
+    adapter: Literal["merge", "continue"] = Field(
+        "merge",
+        description="merge: earlier adapters go into the base, a new one is trained; "
+        "continue: the adapter of `after` itself is trained on, and this phase's takes its place",
+    )
     accelerator: Text | None = Field(None, description="another machine than the chain's")
     internet: bool | None = Field(None, description="another setting than the chain's")
     session_timeout: Duration | None = Field(None, ge=60, le=12 * 3600, description="another limit than the chain's")
     data: Data
+    tokens: Tokens = Tokens()
     lora: Lora | None = None
     training: Training | None = None
     gates: Gates | None = None

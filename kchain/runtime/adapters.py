@@ -17,13 +17,19 @@ RESULT = "kchain-result.json"
 # Settings of PEFT under which `B @ A * alpha / r` would not be the whole change of a weight.
 OTHER_MATHS = (
     "use_dora", "use_rslora", "fan_in_fan_out", "lora_bias", "rank_pattern", "alpha_pattern", "modules_to_save",
-    "trainable_token_indices", "layer_replication", "target_parameters",
+    "layer_replication", "target_parameters",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A verified adapter: its folder, and the sha256 and size in bytes of its weights file."""
+    """A verified adapter.
+
+    Attributes:
+        folder: where it is mounted.
+        sha256, bytes: hash and size of its weights file.
+        use: "merge" it into the base, or "continue" it: train it on.
+    """
 
     phase: str
     kind: str
@@ -31,10 +37,11 @@ class Adapter:
     folder: Path
     sha256: str
     bytes: int
+    use: str = "merge"
 
     def entry(self) -> dict[str, str]:
         """Its line in a lineage."""
-        return {"phase": self.phase, "kind": self.kind, "ref": self.ref, "sha256": self.sha256}
+        return {"phase": self.phase, "kind": self.kind, "ref": self.ref, "sha256": self.sha256, "use": self.use}
 
 
 def find(paths: Paths, parameters: dict[str, Any]) -> list[Adapter]:
@@ -47,6 +54,11 @@ def find(paths: Paths, parameters: dict[str, Any]) -> list[Adapter]:
     for ancestor in parameters["lineage"]:
         found.append(_verify(paths, ancestor, parameters, found))
     return found
+
+
+def merged(lineage: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a lineage whose adapters are in the base; one that was trained on gave way to what came of it."""
+    return [line for line in lineage if line.get("use", "merge") == "merge"]
 
 
 def sha256(path: Path) -> str:
@@ -63,7 +75,7 @@ def _verify(paths: Paths, ancestor: dict[str, Any], parameters: dict[str, Any], 
     weights = folder / WEIGHTS
     if not weights.is_file() or not (folder / "adapter_config.json").is_file():
         raise Stop(f"{phase}: {folder} lacks {WEIGHTS} or adapter_config.json; pickled weights are not opened", cure)
-    adapter = Adapter(phase, kind, ref, folder, sha256(weights), weights.stat().st_size)
+    adapter = Adapter(phase, kind, ref, folder, sha256(weights), weights.stat().st_size, ancestor["use"])
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     result_file = mount / RESULT
     result = json.loads(result_file.read_text(encoding="utf-8")) if result_file.is_file() else None
@@ -108,8 +120,8 @@ def _contradictions(
         ("base model", result.get("base_model"), parameters["model"]["source"]),
         (
             "adapters merged before it",
-            [line["sha256"] for line in result.get("lineage", ())],
-            [a.sha256 for a in earlier],
+            [line["sha256"] for line in merged(result.get("lineage", ()))],
+            [each.sha256 for each in earlier],
         ),
     )
     problems = [f"{name}: its session recorded {was}, here it is {now}" for name, was, now in pairs if was != now]

@@ -114,7 +114,8 @@ def _examples(paths: Paths, source: dict[str, Any], data: dict[str, Any], report
             unseen = {column for column in unseen if lookup(row, column) is MISSING}
         if not all(holds(row) for _, holds in conditions):
             continue
-        values = {name: lookup(row, column) for name, column in source["fields"].items()}
+        values = {"style": source.get("style")}
+        values |= {name: lookup(row, column) for name, column in source["fields"].items()}
         try:
             yield make_example(values, data["recipe"], data["system_prompt"])
         except Unusable as error:

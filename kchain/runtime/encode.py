@@ -6,12 +6,14 @@ The pad token is the EOS token, so masking by id would hide every real EOS and t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .examples import Example
+from .chat import Chat, Refused
+from .events import emit
+from .examples import Example, has_system_prompt
 from .failure import Stop
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -29,27 +31,67 @@ class Encoded:
         return len(self.ids)
 
 
-def encode_all(examples: list[Example], tokenizer: Any, max_length: int) -> tuple[list[Encoded], int, int]:
-    """Encodes examples: (encoded, how many were truncated, how many were dropped as nothing was left to learn)."""
-    encoded: list[Encoded] = []
-    truncated = dropped = 0
+@dataclass
+class Batch:
+    """Encoded examples, and what became of those that are not, or not as they came.
+
+    Attributes:
+        truncated: examples longer than the cap, cut with their labels.
+        dropped: examples of which nothing to learn was left.
+        refused: examples that the chat template does not take.
+        reason: the template's words about the first of them.
+        controls: examples with a control token typed into a content; it is read as text.
+    """
+
+    examples: list[Encoded] = field(default_factory=list)
+    truncated: int = 0
+    dropped: int = 0
+    refused: int = 0
+    reason: str = ""
+    controls: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """The figures, for the result file and the log."""
+        return {name: getattr(self, name) for name in ("truncated", "dropped", "refused", "controls")}
+
+
+def encode_all(examples: list[Example], chat: Chat, max_length: int) -> Batch:
+    """Encodes examples, none longer than `max_length` tokens.
+
+    Raises:
+        Stop: the chat template cannot be used, or takes none of the examples.
+    """
+    batch = Batch()
     for example in examples:
-        whole = encode(example, tokenizer)
+        try:
+            whole = encode(example, chat)
+        except Refused as error:
+            batch.refused += 1
+            batch.reason = batch.reason or str(error)
+            continue
         cut = Encoded(whole.ids[:max_length], whole.labels[:max_length])
-        truncated += len(whole) > max_length
+        batch.truncated += len(whole) > max_length
+        batch.controls += chat.has_controls(example.get("messages", []))
         if (cut.labels[1:] != IGNORED).any():  # the first token has nothing before it to be predicted from
-            encoded.append(cut)
+            batch.examples.append(cut)
         else:
-            dropped += 1
-    return encoded, truncated, dropped
+            batch.dropped += 1
+    if examples and batch.refused == len(examples):
+        raise Stop(f"the chat template takes none of the examples: {batch.reason}", "correct roles and contents")
+    return batch
 
 
-def encode(example: Example, tokenizer: Any) -> Encoded:
-    """One example at full length. Each part is tokenized by itself, as generation will see it: prompt, then answer."""
+def encode(example: Example, chat: Chat) -> Encoded:
+    """One example at full length. Each part is tokenized by itself, as generation will see it: prompt, then answer.
+
+    Raises:
+        Refused: the chat template does not take its turns.
+        Stop: the template writes no turn so that its answer can be told from the rest.
+    """
     ids: list[int] = []
     labels: list[int] = []
-    for part, learned in _parts(example, tokenizer):
-        tokens = tokenizer.encode(part, add_special_tokens=False)
+    for part, learned in _parts(example, chat):
+        tokens = chat.encode(part)
         ids += tokens
         labels += tokens if learned else [IGNORED] * len(tokens)
     return Encoded(np.array(ids, dtype=np.int32), np.array(labels, dtype=np.int32))
@@ -66,27 +108,37 @@ def describe(encoded: Encoded, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def _parts(example: Example, tokenizer: Any) -> Iterator[tuple[str, bool]]:
-    """The pieces of an example, and whether each is learned; an answer carries its EOS."""
+def tell(batch: Batch, examples: list[Example], system_prompt: str) -> None:
+    """Says what was put in front of the examples, and what was left out or read otherwise than it looks."""
+    carry = sum(has_system_prompt(example, system_prompt) for example in examples)
+    emit("system_prompt", text=system_prompt, examples=carry, of=len(examples))
+    if batch.refused:
+        emit("warning", message=f"{batch.refused} examples left out, the chat template refuses them: {batch.reason}")
+    if batch.controls:
+        emit("warning", message=f"{batch.controls} examples have control tokens typed into them, read as plain text")
+
+
+def _parts(example: Example, chat: Chat) -> Iterator[tuple[str, bool]]:
+    """The pieces of an example, and whether each is learned; an answer carries its EOS.
+
+    Plain text is taken as it is written, control tokens included: it may hold conversations in a format of its own.
+    """
+    eos = chat.tokenizer.eos_token
     if "text" in example:
-        yield example["text"] + tokenizer.eos_token, True
+        yield example["text"] + eos, True
         return
     turns, done = example["messages"], ""
     for number, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
-        prompt = _render(tokenizer, turns[:number], True)
-        whole = _render(tokenizer, turns[: number + 1], False)
-        answer, eos, _ = whole[len(prompt) :].rpartition(tokenizer.eos_token)
-        if not (prompt.startswith(done) and whole.startswith(prompt) and eos):
+        prompt = chat.render(turns[:number], True)
+        whole = chat.render(turns[: number + 1], False)
+        answer, end, _ = whole[len(prompt) :].rpartition(eos)
+        if not (prompt.startswith(done) and whole.startswith(prompt) and end):
             raise Stop(
-                f"the chat template does not write turn by turn, each answer ended by {tokenizer.eos_token}",
+                f"the chat template does not write turn by turn, each answer ended by {eos}",
                 "use a model whose template is plain ChatML, set model.eos_token, or use single-turn examples",
             )
         yield prompt[len(done) :], False
         yield answer + eos, True
         done = prompt + answer + eos
-
-
-def _render(tokenizer: Any, turns: list[dict[str, str]], generate: bool) -> str:
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))

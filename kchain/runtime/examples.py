@@ -1,10 +1,13 @@
-"""One row becomes one example: `{"text": ...}` or `{"messages": [{"role", "content"}, ...]}`."""
+"""One row becomes one example: `{"text": ...}` or `{"messages": [{"role", "content"}, ...]}`.
+
+An example with a style has it in its text already, and once more as `"style"`, to be told by.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Row = dict[str, Any]
@@ -64,15 +67,40 @@ def make_example(values: dict[str, Any], recipe: str, system_prompt: str) -> Exa
     Raises:
         Unusable: a field is empty or has the wrong shape.
     """
+    style = text(values.get("style")).strip()
     if recipe == "text":
-        return {"text": _filled(values, "text")}
+        return _styled({"text": _filled(values, "text")}, style)
     turns = _turns(values["messages"]) if "messages" in values else _pair(values)
     system = text(values.get("system")) or system_prompt
     if system and turns[0]["role"] != "system":
         turns.insert(0, {"role": "system", "content": system})
     if turns[0]["role"] == "assistant":  # no chat template can write the prompt of such an answer
         raise Unusable("begins with an answer, and there is no system prompt to answer to")
-    return {"messages": turns}
+    return _styled({"messages": turns}, style)
+
+
+def has_system_prompt(example: Example, system_prompt: str) -> bool:
+    """Whether an example begins with this system prompt: put there, or its own."""
+    turns = example.get("messages") or [None]
+    return bool(system_prompt) and turns[0] == {"role": "system", "content": system_prompt}
+
+
+def styles(examples: Sequence[Example]) -> list[str]:
+    """Every style that the examples have."""
+    return sorted({example["style"] for example in examples if "style" in example})
+
+
+def _styled(example: Example, style: str) -> Example:
+    """The example with its style in front of whatever asks for an answer: every user's turn, or the text itself."""
+    if not style:
+        return example
+    if "text" in example:
+        return {"text": f"{style} {example['text']}", "style": style}
+    turns = [
+        {**turn, "content": f"{style} {turn['content']}"} if turn["role"] == "user" else turn
+        for turn in example["messages"]
+    ]
+    return {"messages": turns, "style": style}
 
 
 def _filled(values: dict[str, Any], field: str) -> str:
@@ -93,10 +121,20 @@ def _pair(values: dict[str, Any]) -> list[dict[str, str]]:
 def _turns(messages: Any) -> list[dict[str, str]]:
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         raise Unusable("messages is not a list of objects")
-    turns = [{"role": text(turn.get("role")), "content": text(turn.get("content"))} for turn in messages]
+    turns = [{"role": text(turn.get("role")), "content": _content(turn.get("content"))} for turn in messages]
     unknown = next((turn["role"] for turn in turns if turn["role"] not in ROLES), None)
     if unknown is not None:
         raise Unusable(f"unknown role {unknown!r}")
     if not any(turn["role"] == "assistant" and turn["content"].strip() for turn in turns):
         raise Unusable("nothing that the assistant says")
     return turns
+
+
+def _content(value: Any) -> str:
+    """What a turn says: typed parts as the text they hold, anything else that is no text as JSON."""
+    if not isinstance(value, list) or not all(isinstance(part, dict) and "type" in part for part in value):
+        return text(value)
+    other = next((part["type"] for part in value if part["type"] != "text"), None)
+    if other is not None:
+        raise Unusable(f"a part of a message is {other}; only text is learned")
+    return "".join(text(part.get("text")) for part in value)

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 
 class Stop(Exception):
-    """A reason to end the session, and what probably cures it."""
+    """A reason to end the session, and what probably cures it.
 
-    def __init__(self, reason: str, cure: str) -> None:
+    Args:
+        examples: indices of the training examples that the reason is about.
+    """
+
+    def __init__(self, reason: str, cure: str, examples: Sequence[int] = ()) -> None:
         super().__init__(reason)
         self.reason = reason
         self.cure = cure
+        self.examples = examples
+
+
+class OutOfMemory(Exception):
+    """A training step does not fit; a smaller batch may. `step`: the optimizer steps that were done."""
+
+    def __init__(self, error: BaseException, step: int) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.step = step
 
 
 OUT_OF_MEMORY = (
-    "halve training.batch, double training.accumulation (same result), switch training.checkpointing on, "
-    'lower training.max_length, or set training.quantization = "nf4"; fewer examples do not help GPU memory'
+    'switch training.checkpointing on, lower training.max_length, or set training.quantization = "nf4"; halve '
+    "training.batch and double training.accumulation (same result); fewer examples do not help GPU memory"
 )
+# What torch says when it gets no memory: from CUDA's allocator, from cuBLAS, from the allocator of a CPU.
+MEMORY_WORDS = ("out of memory", "cublas_status_alloc_failed", "can't allocate memory")
 # Words of an error's text or type -> cure; the first that is found counts.
 CURES = (
     ("out of memory", OUT_OF_MEMORY),
     ("outofmemory", OUT_OF_MEMORY),
+    ("can't allocate memory", OUT_OF_MEMORY),
     ("memoryerror", "the machine's own memory is full: lower data.max_examples or set a limit on the largest source"),
     ("unscale fp16 gradients", "a trainable weight is not fp32: do not cast the adapter to half precision"),
     ("incompatible version of torchao", 'add "torchao" to what the environment uninstalls'),
@@ -35,8 +52,18 @@ def explain(error: BaseException) -> tuple[str, str]:
     """Reason and cure of any error that ends a session."""
     if isinstance(error, Stop):
         return error.reason, error.cure
+    if isinstance(error, OutOfMemory):
+        return str(error), OUT_OF_MEMORY
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return reason, "the disk is full: use a smaller base model, or fewer epochs (one checkpoint each)"
     known = (cure for words, cure in CURES if words in reason.lower())
     return reason, next(known, "read the traceback of the cell that failed")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short: the GPU's, or the machine's own where it trains."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(said in words for said in MEMORY_WORDS)
+    )

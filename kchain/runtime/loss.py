@@ -2,8 +2,9 @@
 
 For a vocabulary of 150,000 the logits of 2 x 2048 tokens are 2.5 GB in fp32, and an ordinary training step holds two or
 three such copies. Here a step holds one chunk of them. Where the head is frozen, as it is beside LoRA, the gradient
-towards the hidden states is a by-product of the forward pass, so the chunk is computed once; where the head is trained
-itself, each chunk is computed again in the backward pass.
+towards the hidden states is a by-product of the forward pass, so the chunk is computed once; so is that of a few rows
+of the head, where tokens are trained. Where the head is trained as a whole, each chunk is computed again in the
+backward pass.
 """
 
 from __future__ import annotations
@@ -76,10 +77,10 @@ def _judge(
     head: Any, states: torch.Tensor, targets: torch.Tensor, size: int
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Sum of the losses of states (n, width) for targets (n), in fp32, and how many are right if no gradient is due."""
-    frozen = type(head) is torch.nn.Linear and not any(weight.requires_grad for weight in head.parameters())
-    if torch.is_grad_enabled() and frozen:
+    parts = _frozen(head)
+    if torch.is_grad_enabled() and parts is not None:
         total: torch.Tensor = _Fused.apply(  # type: ignore[no-untyped-call,unused-ignore]
-            states, targets, head.weight, head.bias, size
+            states, targets, size, *parts
         )
         return total, None
     chunks = [(states[part], targets[part]) for part in _parts(len(states), size)]
@@ -89,6 +90,21 @@ def _judge(
     judged = [torch.stack(_loss_and_right(head, *chunk)) for chunk in chunks]
     loss, right = torch.stack(judged).double().sum(dim=0)
     return loss.float(), right.long()
+
+
+def _frozen(head: Any) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None] | None:
+    """(weight, bias, ids of trained rows, these rows) of a linear head that is frozen but for them; None: it is not."""
+    rows = getattr(head, "token_adapter", None)  # peft's wrapper of a module with trained rows
+    linear, ids, own = head, None, None
+    if rows is not None:
+        linear, names = rows.base_layer, rows.active_adapters
+        if rows.merged or rows.disable_adapters or len(names) != 1:
+            return None
+        own = rows.trainable_tokens_delta[names[0]]
+        ids = torch.tensor(rows.token_indices[names[0]], device=own.device)
+    if type(linear) is not torch.nn.Linear or any(weight.requires_grad for weight in linear.parameters()):
+        return None
+    return linear.weight, None if rows is not None else linear.bias, ids, own
 
 
 def _parts(rows: int, size: int) -> list[slice]:
@@ -107,42 +123,75 @@ def _loss_and_right(head: Any, states: torch.Tensor, targets: torch.Tensor) -> t
 
 
 class _Fused(torch.autograd.Function):
-    """Cross entropy of a frozen linear head; d loss / d rows, softmax @ weight - weight[target], is kept by forward."""
+    """Cross entropy of a frozen linear head, some rows of which may be others, and trained; forward keeps gradients.
+
+    d loss / d states is softmax @ weight - weight[target]; d loss / d row is (softmax - [target is it]) @ states.
+    """
 
     @staticmethod
     def forward(  # type: ignore[override,unused-ignore]
-        ctx: Any, rows: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, size: int
+        ctx: Any,
+        states: torch.Tensor,
+        targets: torch.Tensor,
+        size: int,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        ids: torch.Tensor | None,
+        own: torch.Tensor | None,
     ) -> torch.Tensor:
-        kind = rows.device.type
+        kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        # Rows as peft has them: first in the type of the weight.
+        trained = None if ids is None or own is None else (ids, own.to(weight.dtype).to(dtype))
         weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-        total = rows.new_zeros((), dtype=torch.float32)
-        gradient = torch.empty_like(rows, dtype=torch.float32)
+        total = states.new_zeros((), dtype=torch.float32)
+        gradient = torch.empty_like(states, dtype=torch.float32)
+        by_rows = None if own is None else torch.zeros_like(own)
         with torch.autocast(kind, enabled=False):
-            for part in _parts(len(rows), size):
-                loss, gradient[part] = _chunk(rows[part].to(dtype), targets[part], weight, bias)
+            for part in _parts(len(states), size):
+                loss, gradient[part], by_row = _chunk(states[part].to(dtype), targets[part], weight, bias, trained)
                 total += loss
-        ctx.save_for_backward(gradient)
-        ctx.dtype = rows.dtype
+                if by_rows is not None and by_row is not None:
+                    by_rows += by_row
+        ctx.save_for_backward(gradient, by_rows)
+        ctx.dtype = states.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, by_loss: torch.Tensor) -> Any:  # type: ignore[override,unused-ignore]
-        (gradient,) = ctx.saved_tensors
-        return (gradient * by_loss).to(ctx.dtype), None, None, None, None
+        gradient, by_rows = ctx.saved_tensors
+        rows = None if by_rows is None else by_rows * by_loss
+        return (gradient * by_loss).to(ctx.dtype), None, None, None, None, None, rows
 
 
 def _chunk(
-    rows: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and gradient towards the rows, both fp32; one fp32 copy of the chunk's logits, changed in place."""
-    logits = functional.linear(rows, weight, bias).float()
+    states: torch.Tensor,
+    targets: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    trained: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Loss, gradient towards the states and towards trained rows, all fp32; one fp32 copy of the logits, in place."""
+    logits = functional.linear(states, weight, bias).float()
+    if trained is not None:
+        logits[:, trained[0]] = functional.linear(states, trained[1]).float()
     top = logits.amax(dim=-1, keepdim=True)
     hit = logits.gather(1, targets[:, None])
     share = logits.sub_(top).exp_()
     total = share.sum(dim=-1, keepdim=True)
     loss = (total.log() + top - hit).sum()
+    correct, by_rows = weight[targets].float(), None
+    if trained is not None:
+        ids, own = trained
+        is_it = (targets[:, None] == ids).float()
+        by_rows = (share[:, ids] / total - is_it).T @ states.float()
+        correct = torch.where(is_it.any(dim=1, keepdim=True), is_it @ own.float(), correct)
     if weight.dtype != torch.float32:
         share.mul_(SCALE / total)
         total = torch.full_like(total, SCALE)
-    return loss, (share.to(weight.dtype) @ weight).float().div_(total).sub_(weight[targets])
+    gradient = torch.zeros_like(correct)
+    if trained is not None:
+        gradient += share[:, ids].to(weight.dtype) @ own
+        share[:, ids] = 0.0
+    gradient += share.to(weight.dtype) @ weight
+    return loss, gradient.div_(total).sub_(correct), by_rows

@@ -1,7 +1,7 @@
 """Earlier adapters into the base model: one pass over its safetensors files, tensor by tensor, written once as fp16.
 
 Every update of every adapter is added in fp32 and the sum is rounded once. Weights are mapped from disk, so host memory
-holds one tensor at a time and the adapters. Quantization, if any, happens later, when the merged base is loaded.
+holds one tensor at a time. Quantization, if any, happens later, when the merged base is loaded.
 """
 
 from __future__ import annotations
@@ -19,102 +19,56 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import safe_open
 
-from .adapters import WEIGHTS, Adapter
+from .adapters import Adapter
+from .changes import INDEX, Changes, LowRank, Rows, find_changes, read_header, shards
 from .failure import Stop
 from .files import begin_folder, rename_folder, write_json
+from .tokenizer import is_tokenizer_file, tokenizer_folder
 
-FLOATS = ("F16", "BF16", "F32")
 BLOCK = 2**16  # values that are converted at a time; with its copies it stays in a processor's own cache
 COPIED = 2**20  # bytes that are handed on at a time
-INDEX = "model.safetensors.index.json"
 # What belongs to a model beside its weights: configs, the tokenizer and its template.
 COMPANIONS = (".json", ".txt", ".jinja", ".model")
-OTHER_BASE = "the adapter was trained on another base model: correct model.source, or run its phase again"
-Updates = dict[str, list[tuple[torch.Tensor, torch.Tensor, float]]]  # weight's name -> (B, A, alpha / r), in order
 
 
 def merge(base: Path, adapters: Sequence[Adapter], lora: dict[str, Any], target: Path) -> Path:
     """The folder of a base model with every adapter added; the base's own folder when there is none.
+
+    Its tokenizer is that of the last adapter that has one: that one knows every token added so far.
 
     Raises:
         Stop: an adapter does not fit the base, or a sum does not fit into fp16.
     """
     if not adapters:
         return base
-    updates = read_updates(adapters, lora["alpha"] / lora["r"])
+    changes = find_changes(base, adapters, lora)
     partial = begin_folder(target)
     # One thread a file, and each computes alone: threads that share a product wait for each other more than they win.
     with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        total = sum(pool.map(lambda shard: _write_shard(shard, partial / shard.name, updates), shards(base)))
-    if updates:
-        raise Stop(f"the base model has no weight {next(iter(updates))}", OTHER_BASE)
-    _copy_companions(base, partial, total)
+        total = sum(pool.map(lambda shard: _write_shard(shard, partial / shard.name, changes), shards(base)))
+    _copy_companions(base, tokenizer_folder(base, adapters), partial, total)
     rename_folder(partial, target)
     return target
 
 
-def shards(base: Path) -> list[Path]:
-    """The weight files of a model that its index names, or the only one."""
-    index = base / INDEX
-    if not index.is_file():
-        return [base / "model.safetensors"]
-    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    return [base / name for name in sorted(set(names))]
-
-
-def read_updates(adapters: Sequence[Adapter], scale: float) -> Updates:
-    """The low-rank factors of all adapters, in order, by the name of the weight they change.
-
-    Raises:
-        Stop: an adapter holds something that is not a LoRA factor, or a value that is not finite.
-    """
-    updates: Updates = {}
-    for adapter in adapters:
-        cure = f"run {adapter.phase} again, or adopt another adapter for it"
-        with safe_open(adapter.folder / WEIGHTS, framework="pt") as file:
-            names = sorted(file.keys())
-            other = [name for name in names if not name.endswith((".lora_A.weight", ".lora_B.weight"))]
-            if other:
-                raise Stop(f"{adapter.phase}: {other[0]} is not a LoRA factor and cannot be merged", cure)
-            for name in (name for name in names if name.endswith(".lora_A.weight")):
-                a = file.get_tensor(name).float()
-                b = file.get_tensor(name.replace(".lora_A.", ".lora_B.")).float()
-                if not (a.isfinite().all() and b.isfinite().all()):
-                    raise Stop(f"{adapter.phase}: {name} holds NaN or infinity", cure)
-                weight = name.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
-                updates.setdefault(weight, []).append((b, a, scale))
-    return updates
-
-
-def _write_shard(source: Path, target: Path, updates: Updates) -> int:
-    """Writes one file of weights as fp16 and takes what it used out of `updates`; returns the bytes of its tensors."""
+def _write_shard(source: Path, target: Path, changes: Changes) -> int:
+    """Writes one file of weights as fp16; returns the bytes of its tensors."""
     with safe_open(source, framework="pt") as tensors, source.open("rb") as bytes_, target.open("wb", 0) as out:
-        first, entries = _read_header(bytes_)
+        first, entries = read_header(bytes_)
         written = _write_header(out, entries)
         for name, entry in entries.items():
-            changes = updates.pop(name, None)
-            if changes:
-                out.write(_merged(name, tensors.get_tensor(name), changes).numpy().data)
-            elif entry["dtype"] == "F16":
+            todo, begin = changes.get(name, []), out.tell()
+            if any(isinstance(change, LowRank) for change in todo):
+                out.write(_merged(name, tensors.get_tensor(name), todo).numpy().data)
+                continue
+            if entry["dtype"] == "F16":
                 _copy(bytes_, first, entry["data_offsets"], out)
             else:
                 _convert(name, tensors.get_tensor(name), out)
+            for change in todo:
+                if isinstance(change, Rows):
+                    _replace(name, change, begin, out)
     return written
-
-
-def _read_header(file: BinaryIO) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Where the tensors of a safetensors file begin, and its entries in the order of their places.
-
-    Raises:
-        Stop: a tensor is quantized.
-    """
-    (length,) = struct.unpack("<Q", file.read(8))
-    entries: dict[str, dict[str, Any]] = json.loads(file.read(length))
-    entries.pop("__metadata__", None)
-    for name, entry in entries.items():
-        if entry["dtype"] not in FLOATS:
-            raise Stop(f"{name} of the base is {entry['dtype']}: quantized", "attach the unquantized model")
-    return 8 + length, dict(sorted(entries.items(), key=lambda item: tuple(item[1]["data_offsets"])))
 
 
 def _write_header(out: BinaryIO, entries: dict[str, dict[str, Any]]) -> int:
@@ -151,12 +105,19 @@ def _convert(name: str, weight: torch.Tensor, out: BinaryIO) -> None:
         out.write(rounded.numpy().data)
 
 
-def _merged(name: str, weight: torch.Tensor, updates: list[tuple[torch.Tensor, torch.Tensor, float]]) -> torch.Tensor:
+def _replace(name: str, change: Rows, begin: int, out: BinaryIO) -> None:
+    """Writes rows over those of a matrix that stands at `begin` already: no copy of a whole embedding in memory."""
+    for number, row in zip(change.ids, change.read().to(torch.float16), strict=True):
+        _check_range(name, row)
+        out.seek(begin + number * 2 * len(row))
+        out.write(row.numpy().data)
+    out.seek(0, os.SEEK_END)
+
+
+def _merged(name: str, weight: torch.Tensor, changes: Sequence[LowRank | Rows]) -> torch.Tensor:
     total = weight.to(torch.float32, copy=True)
-    for b, a, scale in updates:
-        if (b.shape[0], a.shape[1]) != tuple(weight.shape):
-            raise Stop(f"{name}: an adapter's update has not its shape {tuple(weight.shape)}", OTHER_BASE)
-        total += (b @ a).mul_(scale)
+    for change in changes:
+        change.apply(total)
     half = total.to(torch.float16)
     _check_range(name, half)
     return half
@@ -168,9 +129,12 @@ def _check_range(name: str, half: torch.Tensor) -> None:
         raise Stop(f"{name} has values beyond fp16 (65504)", "the base model or an adapter is damaged, or needs bf16")
 
 
-def _copy_companions(base: Path, target: Path, total: int) -> None:
-    for file in base.iterdir():
-        if file.is_file() and file.suffix in COMPANIONS:
+def _copy_companions(base: Path, tokenizer: Path, target: Path, total: int) -> None:
+    """Configs of the base, and its tokenizer or the one that has taken its place."""
+    for file in (file for folder in dict.fromkeys((base, tokenizer)) for file in folder.iterdir()):
+        # An adapter's folder has other configs; its chat template comes after the base's and replaces it.
+        wanted = base == tokenizer or is_tokenizer_file(file) == (file.parent == tokenizer) or file.suffix == ".jinja"
+        if file.is_file() and file.suffix in COMPANIONS and wanted:
             shutil.copyfile(file, target / file.name)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     config.pop("torch_dtype", None)

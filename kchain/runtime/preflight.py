@@ -8,11 +8,13 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .events import emit
 from .failure import Stop
+from .gpus import Gpu
 from .paths import refuse_gzip
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "tokenizers", "safetensors")
@@ -23,13 +25,14 @@ MEMORY_SHARE = 0.95
 
 
 def choose_device(gpus: int) -> None:
-    """Leaves one GPU visible, or none; to be called before torch is imported.
+    """Leaves so many GPUs visible, one for each training process; to be called before torch is imported.
 
-    Two visible GPUs make the Trainer use DataParallel, which is slower than one. A server that has already given this
-    session its devices is obeyed: the first of them is taken.
+    One process that sees two GPUs makes the Trainer use DataParallel, which is slower than one. A server that has
+    already given this session its devices is obeyed: the first of them are taken.
     """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-    os.environ["CUDA_VISIBLE_DEVICES"] = given.split(",")[0] if gpus else ""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = given.split(",") if given is not None else [str(number) for number in range(gpus)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[:gpus])
 
 
 def versions() -> dict[str, str]:
@@ -41,28 +44,55 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_gpu(wanted: dict[str, Any]) -> None:
-    """Compares the GPU that is there with the one the plan was made for.
+def check_gpus(wanted: dict[str, Any], found: Sequence[Gpu], others: Sequence[str]) -> None:
+    """Compares the GPUs that are there with those that the plan was made for.
+
+    Args:
+        wanted: PARAMETERS["accelerator"].
+        others: programs that compute on them, in words.
 
     Raises:
-        Stop: there is none, or it is older or smaller.
+        Stop: there is none, or one is older or smaller, or somebody else has taken what the plan needs.
     """
-    if not wanted["gpus"]:
-        return
-    import torch
-
     cure = f"set the notebook's accelerator to {wanted['name']}, or plan the phase for the machine that is there"
-    if not torch.cuda.is_available():
+    if not found:
         raise Stop(f"{wanted['name']} was asked for, and torch sees no GPU", cure)
-    found = torch.cuda.get_device_properties(0)
-    capability = (found.major, found.minor)
-    emit("gpu", name=found.name, memory=found.total_memory, capability=capability)
-    if capability < tuple(wanted["capability"]):
-        raise Stop(f"{found.name} has compute capability {capability}; {wanted['name']} was asked for", cure)
-    if found.total_memory < MEMORY_SHARE * wanted["memory"]:
-        raise Stop(f"{found.name} has {found.total_memory} bytes of memory; the plan needs {wanted['memory']}", cure)
-    if capability != tuple(wanted["capability"]):
-        emit("warning", message=f"the GPU is a {found.name}, newer than the {wanted['name']} that was asked for")
+    needed = MEMORY_SHARE * wanted["memory"]
+    by = f" ({'; '.join(others)})" if others else ""
+    for gpu in found:
+        emit("gpu", name=gpu.name, memory=gpu.total, free=gpu.free, capability=gpu.capability)
+        if gpu.capability < tuple(wanted["capability"]):
+            raise Stop(f"{gpu.name} has compute capability {gpu.capability}; {wanted['name']} was asked for", cure)
+        if gpu.total < needed:
+            raise Stop(f"{gpu.name} has {gpu.total} bytes of memory; the plan needs {wanted['memory']}", cure)
+        if gpu.free < needed:
+            raise Stop(
+                f"only {gpu.free} of {gpu.total} bytes of {gpu.name} are free: other programs have the rest{by}",
+                "end what else runs on the GPU (another notebook's kernel, a server), then push again",
+            )
+    if others:
+        emit("warning", message=f"other programs compute on the GPU and will slow this one down{by}")
+    if found[0].capability != tuple(wanted["capability"]):
+        emit("warning", message=f"the GPU is a {found[0].name}, newer than the {wanted['name']} that was asked for")
+
+
+def processes(wanted: int, gpus: int, accumulation: int) -> int:
+    """Training processes for the GPUs that are there: as many as were planned, or the most that share a step evenly.
+
+    Args:
+        wanted: as planned, one a GPU.
+        gpus: how many are there; 0 where the plan is for a CPU.
+        accumulation: batches of a step.
+    """
+    if not gpus or gpus >= wanted:
+        return wanted
+    fewer = max(count for count in range(1, gpus + 1) if accumulation % count == 0)
+    emit(
+        "warning",
+        message=f"{wanted} GPUs were planned and {gpus} found: {fewer} of them train, with the same examples in a "
+        f"step; a step may take {wanted / fewer:g} times as long as planned",
+    )
+    return fewer
 
 
 def check_precision(precision: str, accelerator: dict[str, Any]) -> None:

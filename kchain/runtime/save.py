@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
-from .adapters import WEIGHTS, sha256
+from .adapters import WEIGHTS, merged, sha256
 from .examples import Example
-from .files import begin_folder, finish_folder, write_text
+from .files import begin_folder, finish_folder, write_json, write_text
 
+CONFIG = "adapter_config.json"
 CARD = """---
 base_model: {base}
 library_name: peft
@@ -21,26 +23,43 @@ tags: [lora, kchain]
 # {chain} / {phase}: {title}
 
 A LoRA adapter, trained by kchain. {belongs}
-
+{continued}{tokens}
 The tokenizer beside it has {pad} (id {pad_id}) as its end-of-sequence and its padding token; the training learned it as
 the end of an answer.
 """
-FIRST = "It is a first phase: load it on {base} with `PeftModel.from_pretrained`."
+FIRST = "Nothing is merged below it: load it on {base} with `PeftModel.from_pretrained`."
 LATER = """**It does not belong on {base} alone**, but on that model with these adapters
 merged into it, in this order, in fp32, rounded once to fp16:
 
 {lineage}
 
 Load it on that merged model with `PeftModel.from_pretrained`."""
+CONTINUED = """
+It took the place of the adapter of {phase} ({ref}, sha256 {sha256}), whose training it went on with: do not
+use both.
+"""
+TOKENS = """
+It knows the tokens {tokens}: take the tokenizer beside it, and do not resize the model's embedding.
+"""
 
 
-def save_adapter(model: Any, tokenizer: Any, result: dict[str, Any], title: str, working: Path) -> dict[str, Any]:
-    """Writes `adapter/` and gives it its name when it is whole; returns its entry for the result file."""
+def save_weights(model: Any, folder: Path) -> None:
+    """Writes the weights and the configuration of an adapter."""
+    # "auto" would ask Hugging Face about the base model; embeddings are never trained here.
+    model.save_pretrained(folder, save_embedding_layers=False)
+
+
+def save_adapter(trained: Path, tokenizer: Any, result: dict[str, Any], title: str, working: Path) -> dict[str, Any]:
+    """Writes `adapter/` and gives it its name when it is whole; returns its entry for the result file.
+
+    Args:
+        trained: folder of the weights and their configuration.
+    """
     target = working / "adapter"
     partial = begin_folder(target)
-    model.peft_config["default"].base_model_name_or_path = result["base_model"]
-    # "auto" would ask Hugging Face about the base model; embeddings are never trained here.
-    model.save_pretrained(partial, save_embedding_layers=False)
+    shutil.copyfile(trained / WEIGHTS, partial / WEIGHTS)
+    config = json.loads((trained / CONFIG).read_text(encoding="utf-8"))
+    write_json(partial / CONFIG, {**config, "base_model_name_or_path": result["base_model"]})
     tokenizer.save_pretrained(partial)
     write_text(partial / "README.md", card(result, title))
     finish_folder(partial, target)
@@ -59,13 +78,17 @@ def save_adapter(model: Any, tokenizer: Any, result: dict[str, Any], title: str,
 def card(result: dict[str, Any], title: str) -> str:
     """The model card: above all, what the adapter must be put on."""
     base = result["base_model"]
-    lineage = "\n".join(f"1. {line['phase']}: {line['ref']}, sha256 {line['sha256']}" for line in result["lineage"])
+    below = merged(result["lineage"])
+    lineage = "\n".join(f"1. {line['phase']}: {line['ref']}, sha256 {line['sha256']}" for line in below)
+    tokens = ", ".join(f"`{token}` (id {number})" for token, number in result["tokens"].items())
     return CARD.format(
         base=base,
         chain=result["chain"],
         phase=result["phase"],
         title=title,
         belongs=(LATER if lineage else FIRST).format(base=base, lineage=lineage),
+        continued="".join(CONTINUED.format(**line) for line in result["lineage"] if line not in below),
+        tokens=TOKENS.format(tokens=tokens) if tokens else "",
         pad=result["pad_token"],
         pad_id=result["pad_id"],
     )

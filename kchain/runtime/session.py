@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
-from . import data, install, preflight
+from . import checkpoint, data, gpus, handover, install, launch, preflight
 from .adapters import RESULT, find
 from .events import emit, peak_memory
 from .failure import Stop, explain
@@ -25,6 +27,9 @@ QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+LOGS = "logs"
+# Tokens of an example that a failure shows: enough to find it in the data.
+SHOWN_TOKENS = 24
 METRICS = ("loss_first", "loss_last", "token_accuracy", "eval_loss", "steps", "epochs")
 
 
@@ -35,7 +40,8 @@ def start(parameters: dict[str, Any], bundle: str) -> Session:
         parameters: the notebook's PARAMETERS.
         bundle: hash of the bundle, 64 hex digits.
     """
-    preflight.choose_device(parameters["accelerator"]["gpus"])
+    training, gpu = parameters["training"], parameters["accelerator"]["gpus"] > 0
+    preflight.choose_device(training["processes"] if gpu else 0)
     os.environ.update(QUIET)
     return Session(parameters, bundle, session_paths())
 
@@ -47,17 +53,25 @@ class Session:
         self.began = time.monotonic()
         self.parameters = parameters
         self.paths = paths
+        self.memory = 0  # bytes, the most that the training held
+        continuation = parameters["continuation"]
         self.result: dict[str, Any] = {
             "format": 1,
             "bundle": bundle,
             "chain": parameters["chain"],
             "phase": parameters["phase"],
+            "session": continuation["session"] if continuation else 1,
             "status": "failed",
             "reason": "the session ended before its first stage",
+            "stopped": None,
+            "checkpoint": None,
+            "recovered": [],
             "pad_token": parameters["pad"]["token"],
             "pad_id": parameters["pad"]["id"],
             "lora": parameters["lora"],
             "base_model": parameters["model"]["source"],
+            "adapter_mode": parameters["adapter_mode"],
+            "tokens": {},
             "lineage": [],
             "adapter": None,
             "metrics": {**dict.fromkeys(METRICS), "all_epochs": False},
@@ -82,68 +96,82 @@ class Session:
             emit("versions", **self.result["versions"])
             preflight.check_precision(training["precision"], accelerator)
             preflight.check_bitsandbytes(training["quantization"], training["optimizer"])
-            preflight.check_gpu(accelerator)
-            self.base = self.paths.mount("model", self.parameters["model"]["source"])
+            self._find_gpus(accelerator, training)
+            self.source = self.base = self.paths.mount("model", self.parameters["model"]["source"])
             preflight.check_model(self.base)
             for source in self.parameters["data"]["sources"]:
                 if source["kind"] != "huggingface" and not source.get("optional"):
                     data.source_file(self.paths, source)
             self.adapters = find(self.paths, self.parameters)
+            if self.adapters:
+                from .changes import find_changes
+
+                find_changes(self.base, self.adapters, self.parameters["lora"])
             base_bytes = preflight.weight_bytes(self.base)
-            preflight.check_disk(self.paths.scratch, base_bytes if self.adapters else 0)
+            merging = any(adapter.use == "merge" for adapter in self.adapters)
+            preflight.check_disk(self.paths.scratch, base_bytes if merging else 0)
             inputs = [{"phase": each.phase, "path": str(each.folder), "sha256": each.sha256} for each in self.adapters]
             emit("inputs", adapters=inputs)
             self.result["lineage"] = [adapter.entry() for adapter in self.adapters]
             moved = sum(adapter.bytes for adapter in self.adapters)
             self.result["moved"] = {"adapter_bytes_in": moved, "base_bytes": base_bytes}
+            self._find_checkpoint()
 
     def merge(self) -> None:
-        """Merges the adapters of the lineage into the base model."""
+        """Merges the adapters of the lineage into the base model, but for one that is trained on."""
         with self._stage("merge"):
             from .merge import merge
 
-            target = self.paths.scratch / "merged"
-            self.base = merge(self.base, self.adapters, self.parameters["lora"], target)
+            merged = [adapter for adapter in self.adapters if adapter.use == "merge"]
+            self.base = merge(self.source, merged, self.parameters["lora"], self.paths.scratch / "merged")
 
     def load_data(self) -> None:
         """Reads and mixes the sources, and encodes what they gave."""
         with self._stage("data"):
-            from . import encode, tokenizer
+            from . import encode, examples, tokenizer
+            from .chat import Chat
 
-            self.tokenizer = tokenizer.load(self.base, self.parameters["pad"])
+            self.tokenizer = tokenizer.load(self.source, self.parameters["pad"], self.adapters)
+            self.rows = tokenizer.token_rows(self.tokenizer, self.parameters["tokens"], self.source)
+            self.result["tokens"] = {row.token: row.id for row in self.rows}
             self.mix = data.load(self.paths, self.parameters["data"], self.parameters["seed"])
+            styles = examples.styles(self.mix.train + self.mix.validation)
+            tokenizer.check_styles(self.tokenizer, styles)
+            chat = Chat(self.tokenizer, {*self.result["tokens"], *styles})
             length = self.parameters["training"]["max_length"]
-            self.examples, truncated, dropped = encode.encode_all(self.mix.train, self.tokenizer, length)
-            self.validation, _, _ = encode.encode_all(self.mix.validation, self.tokenizer, length)
+            encoded = encode.encode_all(self.mix.train, chat, length)
+            self.examples = encoded.examples
+            self.validation = encode.encode_all(self.mix.validation, chat, length).examples
             if not self.examples:
                 raise Stop(f"no example has anything to learn within {length} tokens", "raise training.max_length")
             self.result["examples"] = {
                 "train": len(self.examples),
                 "validation": len(self.validation),
-                "truncated": truncated,
-                "dropped": dropped,
+                **encoded.counts(),
                 "sources": [report.counts() for report in self.mix.reports],
             }
             emit("examples", first=encode.describe(self.examples[0], self.tokenizer), **self.result["examples"])
+            encode.tell(encoded, self.mix.train, self.parameters["data"]["system_prompt"])
+            self.prints["data"] = checkpoint.data_print(self.examples)
+            if self.earlier:
+                checkpoint.check_data(self.earlier[1], self.prints["data"])
 
     def train(self) -> None:
         """Trains the adapter and saves it at once: hours of work are on the disk before anything else can fail."""
         with self._stage("train"):
-            from . import model, save, tokenizer, train
+            from . import save
 
-            training = self.parameters["training"]
-            base = model.load_base(self.base, training["precision"], training["quantization"])
-            tokenizer.force_on_model(base, self.parameters["pad"])
-            self.collate = train.prepare(base, self.parameters["pad"]["id"])
-            self.model = model.add_lora(base, self.parameters["lora"], self.parameters["seed"])
-            limit = self.parameters["session_timeout"]
-            deadline = self.began + limit - min(RESERVE * limit, MOST_RESERVE)
-            outcome = train.train(
-                self.model, self.examples, self.collate, self.parameters, self.paths.scratch, deadline
-            )
+            folder = self.paths.scratch / "training"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            handover.write_examples(folder, self.examples)
+            trained = launch.train(folder, self._job(), self._about)
+            outcome, self.batch, self.memory = trained.outcome, trained.job.batch, trained.outcome.memory
             if outcome.reason:
                 emit("warning", message=f"training stopped at step {outcome.steps}: {outcome.reason}")
             self.reason = outcome.reason
+            self.result["stopped"] = outcome.stopped
+            self.result["recovered"] += trained.recovered
             self.result["metrics"].update(
                 loss_first=outcome.loss_first,
                 loss_last=outcome.loss_last,
@@ -152,20 +180,29 @@ class Session:
                 all_epochs=outcome.reason is None,
             )
             title, working = self.parameters["title"], self.paths.working
-            self.result["adapter"] = save.save_adapter(self.model, self.tokenizer, self.result, title, working)
+            weights = folder / handover.ADAPTER
+            self.result["adapter"] = save.save_adapter(weights, self.tokenizer, self.result, title, working)
+            if outcome.stopped:
+                self._save_checkpoint(folder, trained.job)
 
     def evaluate(self) -> None:
-        """Judges the adapter by the validation split."""
+        """Judges the saved adapter by the validation split, loaded as anybody would load it."""
         with self._stage("evaluate"):
-            from . import evaluate
+            from peft import PeftModel
 
-            metrics, batch = self.result["metrics"], self.parameters["training"]["batch"]
+            from . import evaluate, model, tokenizer, train
+
+            training, metrics = self.parameters["training"], self.result["metrics"]
+            base = model.load_base(self.base, training["precision"], training["quantization"])
+            tokenizer.force_on_model(base, self.parameters["pad"])
+            collate = train.prepare(base, self.parameters["pad"]["id"])
+            adapted = PeftModel.from_pretrained(base, self.paths.working / "adapter")
             if self.validation:
-                judged = evaluate.evaluate(self.model, self.validation, self.collate, batch)
+                judged = evaluate.evaluate(adapted, self.validation, collate, self.batch)
                 metrics["eval_loss"], metrics["token_accuracy"] = judged
             else:
                 emit("warning", message="there is no validation split: no token accuracy")
-            self.result["probe"] = evaluate.probe(self.model, self.examples[0])
+            self.result["probe"] = evaluate.probe(adapted, self.examples[0])
 
     def save(self) -> None:
         """Writes the validation split and, last of all, that this session reached its end."""
@@ -179,6 +216,66 @@ class Session:
             metrics = self.result["metrics"]
             shown = {name: metrics[name] for name in ("loss_first", "loss_last", "token_accuracy", "steps")}
             emit("result", status=self.result["status"], **shown, seconds=self._seconds())
+
+    def _find_gpus(self, accelerator: dict[str, Any], training: dict[str, Any]) -> None:
+        """Looks at the GPUs, and decides how many processes train."""
+        count = 0
+        if accelerator["gpus"]:
+            found = gpus.look()
+            preflight.check_gpus(accelerator, found, gpus.others())
+            count = len(found)
+        self.processes = preflight.processes(training["processes"], count, training["accumulation"])
+        if count > self.processes:
+            preflight.choose_device(self.processes)
+
+    def _find_checkpoint(self) -> None:
+        """Finds what the session before this one left, if this one goes on with its run."""
+        lineage = self.result["lineage"]
+        self.prints = {"parameters": checkpoint.parameters_print(self.parameters, lineage)}
+        self.earlier: tuple[Path, dict[str, Any]] | None = None
+        continuation = self.parameters["continuation"]
+        if continuation:
+            self.earlier = checkpoint.find(self.paths, continuation, self.prints["parameters"])
+            manifest = self.earlier[1]
+            self.result["recovered"] = list(manifest["recovered"])
+            emit("continuation", session=continuation["session"], step=manifest["step"], steps=manifest["steps"])
+            if manifest["processes"] != self.processes:
+                emit(
+                    "warning", message=f"{manifest['processes']} processes began this run: dropout goes on differently"
+                )
+
+    def _job(self) -> handover.Job:
+        """What the processes are told that train."""
+        training, limit = self.parameters["training"], self.parameters["session_timeout"]
+        batch = training["batch"]
+        if self.earlier:
+            most, effective = self.earlier[1]["batch"], batch * training["accumulation"]
+            batch = max(size for size in range(1, most + 1) if effective % (size * self.processes) == 0)
+        return handover.Job(
+            parameters=self.parameters,
+            base=str(self.base),
+            batch=batch,
+            processes=self.processes,
+            checkpoint=str(self.earlier[0]) if self.earlier else None,
+            deadline=self.began + limit - min(RESERVE * limit, MOST_RESERVE),
+            step_seconds=training["step_seconds"] * training["processes"] / self.processes,
+            logs=str(self.paths.working / LOGS),
+            continued=next((str(adapter.folder) for adapter in self.adapters if adapter.use == "continue"), None),
+            rows=self.rows,
+        )
+
+    def _save_checkpoint(self, folder: Path, job: handover.Job) -> None:
+        """Puts the checkpoint that the training left into the output."""
+        saved = checkpoint.latest(folder, job.processes)
+        if saved is None:
+            raise Stop("the training left no whole checkpoint to go on from", "look at the warnings above in the log")
+        run = {**self.prints, "batch": job.batch, "processes": job.processes, "recovered": self.result["recovered"]}
+        self.result["checkpoint"] = checkpoint.publish(saved, self.paths.working, run)
+
+    def _about(self, index: int) -> str:
+        """An example in a few words."""
+        text = self.tokenizer.decode(self.examples[index].ids[:SHOWN_TOKENS].tolist())
+        return f"example {index} begins with {text!r}"
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.began, 1)
@@ -200,5 +297,5 @@ class Session:
             raise
 
     def _write_result(self) -> None:
-        self.result.update(seconds=self._seconds(), peak_memory_bytes=peak_memory())
+        self.result.update(seconds=self._seconds(), peak_memory_bytes=max(self.memory, peak_memory()))
         write_json(self.paths.working / RESULT, self.result)

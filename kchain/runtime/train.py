@@ -1,167 +1,169 @@
-"""The training itself: a plain transformers.Trainer, watched step by step."""
+"""The training itself: a plain transformers.Trainer over our own order of examples."""
 
 from __future__ import annotations
 
 import faulthandler
 import inspect
-import math
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from .board import Board
 from .collate import Collator
 from .encode import Encoded
 from .events import emit, peak_memory
-from .failure import Stop
+from .failure import OutOfMemory, out_of_memory
+from .handover import CHECKPOINTS, Job, Outcome, nothing
 from .loss import spare_logits
+from .order import Order, Share
 from .trial import can_pack
-
-# A run is slow when its mean step takes longer than this many times the plan, judged without the first steps.
-SLOW = 2.0
-WARM_UP_STEPS = 3
-JUDGED_STEPS = 8
-# A step that takes longer than this many planned steps (and ten minutes) hangs: the process is ended.
-HANGING = 50
-HANGING_SECONDS = 600.0
+from .watch import Watch, losses
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came out of a training run. `reason` says why it was cut short, None when it was not."""
+class Steady(Trainer):  # type: ignore[misc,unused-ignore]
+    """A Trainer whose steps are made of the examples that `order` says, in every process and on every machine."""
 
-    steps: int
-    epochs: float
-    loss_first: float
-    loss_last: float
-    reason: str | None
+    order: Order
 
+    def __init__(self, order: Order, **options: Any) -> None:
+        super().__init__(**options)
+        self.order = order
+        self.micro: list[torch.Tensor] = []  # losses of the batches of the step that runs
 
-class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
-    """Prints progress and ends a run that is out of time, crawls, hangs or diverges.
-
-    Args:
-        training: the phase's training parameters.
-        deadline: time.monotonic() at which training must be over.
-    """
-
-    def __init__(self, training: dict[str, Any], deadline: float) -> None:
-        self.training = training
-        self.deadline = deadline
-        self.losses: list[float] = []
-        self.seconds: list[float] = []
-        self.printed = 0
-        self.reason: str | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Starts the clocks."""
-        self.began = self.last = time.monotonic()
-        self._expect_a_step()
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called after every optimizer step (and once at the end, without a loss)."""
-        logs = kwargs["logs"]
-        if "loss" not in logs:
-            return
-        if not math.isfinite(logs["loss"]):
-            raise Stop(
-                f"the loss is {logs['loss']} at step {state.global_step}",
-                "lower training.learning_rate, add training.warmup, and look at the data of the last examples",
-            )
-        now = time.monotonic()
-        self.losses.append(logs["loss"])
-        self.seconds.append(now - self.last)
-        self.last = now
-        self._expect_a_step()
-        self.reason = self._too_slow() or self._out_of_time(now)
-        control.should_training_stop = control.should_training_stop or self.reason is not None
-        step = state.global_step
-        if step == 1 or step % self.training["logging_steps"] == 0 or step == state.max_steps or self.reason:
-            self._print(state, logs["learning_rate"])
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stops waiting for steps."""
-        faulthandler.cancel_dump_traceback_later()
-
-    def _expect_a_step(self) -> None:
-        # A thread of the interpreter itself: it works while everything else is stuck in a GPU call.
-        seconds = max(HANGING_SECONDS, HANGING * self.training["step_seconds"])
-        faulthandler.dump_traceback_later(seconds, exit=True, file=2)
-
-    def _too_slow(self) -> str | None:
-        judged = self.seconds[WARM_UP_STEPS:]
-        planned = self.training["step_seconds"]
-        if len(judged) >= JUDGED_STEPS and fmean(judged) > SLOW * planned:
-            return f"a step takes {fmean(judged):.3g} s where {planned:g} s were planned"
-        return None
-
-    def _out_of_time(self, now: float) -> str | None:
-        if now + fmean(self.seconds) <= self.deadline:
-            return None
-        return "the session's time is nearly over; the rest of it is for judging and saving"
-
-    def _print(self, state: Any, learning_rate: float) -> None:
-        window = self.losses[self.printed :]
-        self.printed = len(self.losses)
-        emit(
-            "step",
-            step=state.global_step,
-            steps=state.max_steps,
-            epoch=round(state.epoch, 4),
-            loss=fmean(window),
-            learning_rate=learning_rate,
-            seconds=round(self.last - self.began, 3),
-            memory_bytes=peak_memory(),
+    def get_train_dataloader(self) -> Any:
+        """One process's batches; nothing shards them again."""
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=self.order,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
         )
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Keeps the loss of each batch until the step is over."""
+        loss = super().training_step(*args, **kwargs)
+        self.micro.append(loss)
+        return loss
 
-def train(
-    model: Any, examples: list[Encoded], collate: Collator, parameters: dict[str, Any], scratch: Path, deadline: float
-) -> Outcome:
+    def blame(self, step: int) -> tuple[list[int], bool]:
+        """Examples of a step, counted from 0, in batches whose loss is no number, and whether all batches are such.
+
+        All processes must call it.
+        """
+        share, batches = self.order.share, self.order.batches(step)
+        mine = [not bool(torch.isfinite(loss)) for loss in self.micro]
+        bad: list[Any] = [mine]
+        if share.processes > 1:
+            bad = [None] * share.processes
+            torch.distributed.all_gather_object(bad, mine)
+        guilty = [batches[number * share.processes + rank] for rank in range(len(bad)) for number in _true(bad[rank])]
+        examples = sorted(index for batch in guilty for index in batch)
+        return examples, len(examples) == len(self.order.examples(step))
+
+
+class Steps(TrainerCallback):  # type: ignore[misc,unused-ignore]
+    """Keeps the order in step with the Trainer, and tries the heaviest batch before the first step."""
+
+    def __init__(self, trainer: Steady, seed: int) -> None:
+        self.trainer = trainer
+        self.seed = seed
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Finds out now, not hours later, whether the batch fits."""
+        # Every process drops other weights out. A run that goes on takes the generators of its checkpoint instead.
+        torch.manual_seed(self.seed + self.trainer.order.share.rank)
+        try_heaviest(self.trainer, state.max_steps)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The order is iterated over next."""
+        self.trainer.order.epoch = state.global_step // self.trainer.order.steps
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begins to collect losses."""
+        self.trainer.micro.clear()
+
+
+def try_heaviest(trainer: Steady, steps: int) -> None:
+    """One forward and backward pass over the heaviest batch of the run; gradients and generators are as before."""
+    batch = trainer.order.heaviest(steps)
+    model = trainer.model_wrapped
+    inputs = trainer.data_collator([trainer.train_dataset[index] for index in batch])
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    # Each process by itself: one that fails must not leave another waiting.
+    with torch.random.fork_rng(devices), trainer.accelerator.no_sync(model=model):
+        trainer.training_step(model, inputs, torch.tensor(1, device=trainer.args.device))
+    model.zero_grad()
+    emit("fits", batch=len(batch), tokens=trainer.order.weight(batch), memory_bytes=peak_memory())
+
+
+def train(model: Any, examples: list[Encoded], collate: Collator, job: Job, folder: Path, rank: int) -> Outcome:
     """Trains the adapter of a PEFT model in place.
 
     Raises:
         Stop: the loss is no longer finite.
+        OutOfMemory: a step does not fit.
     """
-    training = parameters["training"]
-    watch = Watch(training, deadline)
-    trainer = Trainer(
+    training, seed = job.parameters["training"], job.parameters["seed"]
+    share = Share(training["batch"] * training["accumulation"], job.batch, job.processes, rank)
+    order = Order([len(example) for example in examples], seed, share, collate.packed)
+    trainer = Steady(
+        order,
         model=model,
-        args=arguments(parameters, scratch),
-        train_dataset=examples,
+        args=arguments(job.parameters, folder, share),
+        train_dataset=[*examples, nothing(collate.pad_id)],
         data_collator=collate,
-        callbacks=[watch],
     )
+    watch = Watch(job, folder, rank, order.steps, trainer.blame)
     trainer.remove_callback(PrinterCallback)
+    boards: Sequence[Any] = [Board(Path(job.logs))] if rank == 0 else []
+    for callback in (Steps(trainer, seed), watch, *boards):
+        trainer.add_callback(callback)
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=job.checkpoint)
+    except Exception as error:
+        if out_of_memory(error):
+            raise OutOfMemory(error, trainer.state.global_step) from error
+        raise
     finally:
         faulthandler.cancel_dump_traceback_later()
+    return _outcome(trainer.state, watch, training["logging_steps"])
+
+
+def _outcome(state: Any, watch: Watch, logging_steps: int) -> Outcome:
+    every = losses(state)
     # A run shorter than two windows is halved: first and last must not be the same steps.
-    window = min(training["logging_steps"], max(1, len(watch.losses) // 2))
+    window = min(logging_steps, max(1, len(every) // 2))
     return Outcome(
-        steps=trainer.state.global_step,
-        epochs=round(trainer.state.epoch or 0.0, 4),
-        loss_first=fmean(watch.losses[:window]),
-        loss_last=fmean(watch.losses[-window:]),
-        reason=watch.reason if trainer.state.global_step < trainer.state.max_steps else None,
+        steps=state.global_step,
+        most_steps=state.max_steps,
+        epochs=round(state.epoch or 0.0, 4),
+        loss_first=fmean(every[:window]),
+        loss_last=fmean(every[-window:]),
+        stopped=watch.stopped,
+        reason=watch.reason if watch.stopped else None,
+        memory=peak_memory(),
     )
 
 
-def arguments(parameters: dict[str, Any], scratch: Path) -> TrainingArguments:
+def arguments(parameters: dict[str, Any], folder: Path, share: Share) -> TrainingArguments:
     """The Trainer's settings; only names that transformers 5.0 and 5.23 both have."""
     training = parameters["training"]
     on_gpu = parameters["accelerator"]["gpus"] > 0
     constant = training["scheduler"] == "constant" and training["warmup"] > 0
     return TrainingArguments(
-        output_dir=str(scratch / "checkpoints"),
+        output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=training["epochs"],
         max_steps=training["max_steps"] or -1,
-        per_device_train_batch_size=training["batch"],
-        gradient_accumulation_steps=training["accumulation"],
+        per_device_train_batch_size=share.batch,
+        gradient_accumulation_steps=share.accumulation,
+        average_tokens_across_devices=True,
+        # Every trained weight gets a gradient in every step: nothing is looked for, and checkpointing works.
+        ddp_find_unused_parameters=False,
         learning_rate=training["learning_rate"],
         lr_scheduler_type="constant_with_warmup" if constant else training["scheduler"],
         warmup_steps=min(training["warmup"], 0.999),  # below 1 it is a share of the steps
@@ -175,9 +177,8 @@ def arguments(parameters: dict[str, Any], scratch: Path) -> TrainingArguments:
         gradient_checkpointing_kwargs={"use_reentrant": False} if training["checkpointing"] else None,
         logging_steps=1,  # Watch looks at every step, and prints every training.logging_steps
         logging_nan_inf_filter=False,
-        save_strategy="epoch",
-        save_only_model=True,
-        save_total_limit=1,
+        save_strategy="no",  # Watch says when
+        save_total_limit=2,  # the last one may be unfinished when a process is killed
         eval_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -197,3 +198,7 @@ def prepare(model: Any, pad_id: int) -> Collator:
     spared = spare_logits(model)
     emit("batches", packed=packed, logits_spared=spared)
     return collate
+
+
+def _true(flags: Sequence[bool]) -> list[int]:
+    return [number for number, flag in enumerate(flags) if flag]

@@ -47,7 +47,8 @@ def _built_on(sources: Iterable[AdapterSource]) -> str:
 
 
 def _whence(source: AdapterSource) -> str:
-    return "the output of its kernel" if source.kind == "kernel" else "a data set"
+    place = "the output of its kernel" if source.kind == "kernel" else "a data set"
+    return f"{place}; this very adapter is trained on" if source.use == "continue" else place
 
 
 def _machine(planned: Plan) -> str:
@@ -86,6 +87,9 @@ def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
         ("Time", f"{time_words(planned)}; {session_words(planned)}"),
     ]
     rows += [("Chosen", choice) for choice in planned.choices]
+    if phase.tokens.all:
+        names = ", ".join(prose(token) for token in phase.tokens.all)
+        rows.append(("Tokens", f"rows trained beside LoRA: {names}"))
     if planned.memory and planned.gpus:
         rows.append(("GPU memory", memory_words(planned.memory, planned.gpu_memory)))
     if planned.disk:

@@ -32,12 +32,15 @@ def parameters(chain: Chain, phase_name: str, target: str, sources: Iterable[Ada
         "target": target,
         "model": {"source": chain.model.source},
         "pad": {"token": chain.model.eos_token, "id": chain.model.eos_id},
+        "adapter_mode": phase.adapter,
         "lineage": [asdict(source) for source in sources],
+        "tokens": {"added": list(phase.tokens.added), "trained": list(phase.tokens.trained)},
         "lora": {**phase.lora.model_dump(), "targets": list(phase.lora.targets)},
-        "training": {**phase.training.model_dump(), "precision": phase.precision},
+        "training": {**phase.training.model_dump(), "precision": phase.precision, "processes": phase.processes},
         "data": _data(phase),
         "accelerator": _accelerator(phase.accelerator),
         "session_timeout": phase.session_timeout,
+        "continuation": None,
         "environment": _environment(phase.training, target),
     }
 

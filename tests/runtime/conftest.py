@@ -12,16 +12,14 @@ import pytest
 from runtime_tiny import (
     EOS,
     EOS_ID,
-    ROWS_OF_PROJECT,
-    SOURCE,
     Events,
     build_model,
     build_tokenizer,
+    make_root,
     mount,
     parameters,
     run_session,
     second_phase,
-    write_jsonl,
 )
 
 
@@ -39,13 +37,6 @@ def tokenizer(base: Path) -> Any:
     from kchain.runtime import tokenizer
 
     return tokenizer.load(base, {"token": EOS, "id": EOS_ID})
-
-
-def make_root(root: Path, base: Path) -> Path:
-    """A session's root with the base model mounted (new layout) and the project's file on scratch."""
-    mount(root, f"models/{SOURCE}", base)
-    write_jsonl(root / "temp" / "project" / "train.jsonl", ROWS_OF_PROJECT)
-    return root
 
 
 @pytest.fixture(autouse=True)

@@ -43,20 +43,20 @@ def build_tokenizer(pad: str | None = "<|vision_pad|>") -> Any:
     )
 
 
-def build_model(folder: Path, dtype: str = "float16", **options: Any) -> Path:
+def build_model(folder: Path, dtype: str = "float16", tied: bool = True, rows: int = ROWS, **options: Any) -> Path:
     """A two-layer Qwen2 with random weights; options go to save_pretrained."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(7)
     config = Qwen2Config(
-        vocab_size=ROWS,
+        vocab_size=rows,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         eos_token_id=EOS_ID,
         max_position_embeddings=512,
     )
@@ -77,7 +77,9 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "target": "local",
         "model": {"source": SOURCE},
         "pad": {"token": EOS, "id": EOS_ID},
+        "adapter_mode": "merge",
         "lineage": [],
+        "tokens": {"added": [], "trained": []},
         "lora": {
             "r": 4,
             "alpha": 8,
@@ -101,6 +103,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
             "checkpointing": False,
             "logging_steps": 2,
             "step_seconds": 60.0,
+            "processes": 1,
         },
         "data": {
             "recipe": "prompt_completion",
@@ -112,6 +115,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
         },
         "accelerator": {"name": "cpu", "gpus": 0, "memory": 0, "capability": [0, 0]},
         "session_timeout": 3600,
+        "continuation": None,
         "environment": {"install": [], "uninstall": []},
     }
     values = copy.deepcopy(values)
@@ -135,6 +139,7 @@ def source(**changes: Any) -> dict[str, Any]:
         "subset": None,
         "split": "train",
         "fields": {"prompt": "ask", "completion": "answer"},
+        "style": None,
         "where": [],
         "limit": None,
         "optional": False,
@@ -175,6 +180,13 @@ def read_result(root: Path) -> dict[str, Any]:
     return result
 
 
+def rounded(model: Any) -> Any:
+    """A model whose weights are stored as fp16; its buffers (frequencies of positions) are stored nowhere."""
+    for weight in model.parameters():
+        weight.data = weight.data.half().float()
+    return model
+
+
 def mount(root: Path, where: str, what: Path) -> None:
     """Mounts a folder into a session, read-only by convention."""
     place = root / "input" / where
@@ -182,9 +194,24 @@ def mount(root: Path, where: str, what: Path) -> None:
     place.symlink_to(what)
 
 
+def make_root(root: Path, base: Path) -> Path:
+    """A session's root with the base model mounted (new layout) and the project's file on scratch."""
+    mount(root, f"models/{SOURCE}", base)
+    write_jsonl(root / "temp" / "project" / "train.jsonl", ROWS_OF_PROJECT)
+    return root
+
+
 def ancestor(phase: str, ref: str, **changes: Any) -> dict[str, Any]:
     """One entry of a lineage: the output of a kernel."""
-    return {"phase": phase, "kind": "kernel", "ref": ref, "folder": "adapter", "sha256": None, **changes}
+    return {
+        "phase": phase,
+        "kind": "kernel",
+        "ref": ref,
+        "folder": "adapter",
+        "sha256": None,
+        "use": "merge",
+        **changes,
+    }
 
 
 def second_phase(**changes: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from peft import get_peft_model
 from runtime_tiny import EOS_ID, parameters
 
 from kchain.runtime import model as models
+from kchain.runtime.chat import Chat
 from kchain.runtime.collate import Collator
 from kchain.runtime.encode import encode
 from kchain.runtime.failure import Stop
@@ -29,7 +30,7 @@ TALK = {
 @pytest.fixture
 def batch(tokenizer: Any) -> dict[str, torch.Tensor]:
     """Two examples of different lengths, the head asked only for what is learned."""
-    return Collator(EOS_ID, keep=True)([encode(TALK, tokenizer), encode({"text": "wc"}, tokenizer)])
+    return Collator(EOS_ID, keep=True)([encode(TALK, Chat(tokenizer)), encode({"text": "wc"}, Chat(tokenizer))])
 
 
 def half(base: Path) -> Any:

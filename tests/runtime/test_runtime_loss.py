@@ -143,19 +143,33 @@ def test_an_adapter_gets_the_gradients_it_would_get_from_the_full_logits(options
     assert any("lm_head" in name for name in found[1]) == bool(options)
 
 
-def test_trained_token_rows_of_a_tied_head_get_the_gradient_of_both_their_uses() -> None:
-    config = LoraConfig(r=4, target_modules=ADAPTER, trainable_token_indices={"embed_tokens": [17, 40]})
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("head", ["tied", "untied"])
+def test_trained_token_rows_get_the_gradient_of_all_their_uses_and_no_chunk_twice(
+    head: str, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["embed_tokens"] if head == "tied" else ["embed_tokens", "lm_head"]
+    config = LoraConfig(r=4, target_modules=ADAPTER, trainable_token_indices={name: [17, 40] for name in names})
     batch = padded(13, 5, 31)
-    batch["input_ids"][0, 3] = batch["labels"][1, 4] = 17
+    batch["input_ids"][0, 3] = batch["input_ids"][0, 8] = batch["labels"][0, 8] = batch["labels"][2, 30] = 17
     found = []
     for spared in (False, True):
-        bare = build("tied")
+        bare = build(head).half() if half else build(head)
         assert not spared or spare_logits(bare)
+        if spared:
+            monkeypatch.setattr(loss, "checkpoint", None)
         torch.manual_seed(11)
-        found.append(loss_and_gradients(get_peft_model(bare, config).eval(), batch))
-    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
-    same(found[1][1], found[0][1])
-    assert any("trainable_tokens" in name for name in found[1][1])
+        adapted = get_peft_model(bare, config).eval()
+        for name, weight in adapted.named_parameters():  # rows that are not those of the base any more
+            if "trainable_tokens" in name:
+                weight.data += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(4))
+        with torch.autocast("cpu", dtype=torch.float16, enabled=half):
+            answer = adapted(**batch).loss
+        (answer * 256).backward()
+        found.append((answer.item(), gradients(adapted)))
+    assert found[1][0] == pytest.approx(found[0][0], rel=2e-3 if half else 1e-6)
+    same(found[1][1], found[0][1], 2e-2 if half else 1e-5)
+    assert sum("trainable_tokens" in name for name in found[1][1]) == len(names)
 
 
 def test_gradient_checkpointing_changes_nothing() -> None:
@@ -209,7 +223,7 @@ def test_a_flat_distribution_over_a_large_vocabulary_survives_half_precision() -
     torch.manual_seed(0)
     weight = torch.randn(150_000, 8).half() + 0.5
     rows, targets = (torch.randn(4, 8) * 1e-3).half(), torch.tensor([1, 2, 3, 4])
-    _, found = loss._chunk(rows, targets, weight, None)
+    _, found, _ = loss._chunk(rows, targets, weight, None)
     logits = rows.double() @ weight.double().T
     expected = logits.softmax(-1) @ weight.double() - weight[targets].double()
     assert (found - expected).abs().max() < 2e-3

@@ -142,8 +142,8 @@ def test_an_adapter_that_is_not_finite_is_refused(base: Path, tmp_path: Path, ba
 
 def test_an_adapter_with_more_than_lora_factors_is_refused(base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(base, tmp_path / "a", 1)
-    change(adapter, trainable_tokens_delta=torch.ones(2, 64))
-    with pytest.raises(Stop, match="trainable_tokens_delta is not a LoRA factor"):
+    change(adapter, lora_magnitude_vector=torch.ones(2, 64))
+    with pytest.raises(Stop, match="lora_magnitude_vector is neither a LoRA factor nor token rows"):
         merge(base, [adapter], LORA, tmp_path / "merged")
 
 
@@ -160,7 +160,7 @@ def test_an_adapter_of_another_models_layers_is_refused(base: Path, tmp_path: Pa
 def test_an_adapter_of_another_width_is_refused(base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(base, tmp_path / "a", 1)
     change(adapter, lora_A=torch.ones(LORA["r"], 32))
-    with pytest.raises(Stop, match="has not its shape"):
+    with pytest.raises(Stop, match="has not the weight's shape"):
         merge(base, [adapter], LORA, tmp_path / "merged")
 
 

@@ -84,7 +84,7 @@ def test_the_second_phase_records_the_adapter_it_was_built_on(two_phases: tuple[
     first, second = (result_in(working) for working in two_phases)
     assert first["lineage"] == []
     assert second["lineage"] == [
-        {"phase": "phase1", "kind": "kernel", "ref": "me/one", "sha256": first["adapter"]["sha256"]}
+        {"phase": "phase1", "kind": "kernel", "ref": "me/one", "sha256": first["adapter"]["sha256"], "use": "merge"}
     ]
     assert second["moved"]["adapter_bytes_in"] == first["adapter"]["bytes"]
     assert second["moved"]["base_bytes"] > 100 * first["adapter"]["bytes"]

@@ -110,6 +110,7 @@ def test_one_tagged_cell_holds_every_parameter_and_nothing_else_does(chain: Chai
     assert values == {"BUNDLE": "0" * 64, "PARAMETERS": told}
     assert values["PARAMETERS"]["lineage"] == [
         {"phase": "first", "kind": "kernel", "ref": "someone/a-first-phase", "folder": "adapter", "sha256": None}
+        | {"use": "merge"}
     ]
 
 
@@ -119,6 +120,7 @@ def test_an_adopted_ancestor_brings_its_place_and_hash(chain: Chain) -> None:
     lineage = literals(source(rendered, "parameters"))["PARAMETERS"]["lineage"]
     assert lineage == [
         {"phase": "first", "kind": "dataset", "ref": "someone/my-adapter", "folder": "", "sha256": "ab" * 32}
+        | {"use": "merge"}
     ]
     assert "someone/my-adapter" in head(rendered)
 

@@ -1,0 +1,123 @@
+"""What a session that ran out of time hands to the next one: a folder of files, each with its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .adapters import sha256
+from .encode import Encoded
+from .failure import Stop
+from .files import begin_folder, finish_folder, write_json
+from .handover import CHECKPOINTS
+from .paths import Paths
+
+FOLDER, MANIFEST = "checkpoint", "manifest.json"
+STATE = "trainer_state.json"
+# What the Trainer writes and no run reads: the settings as a pickle, which is not opened, and PEFT's model card.
+NOT_NEEDED = ("training_args.bin", "README.md")
+# Of PARAMETERS, what may change between two sessions of a run: words, time, and how the target is used.
+MAY_CHANGE = ("title", "description", "target", "environment", "session_timeout", "continuation")
+MAY_CHANGE_IN_TRAINING = ("logging_steps", "step_seconds", "max_sessions", "processes")
+
+
+def latest(folder: Path, processes: int) -> Path | None:
+    """The newest whole checkpoint that a training left on scratch."""
+    states = (folder / CHECKPOINTS).glob(f"checkpoint-*/{STATE}")
+    whole = [state.parent for state in states if len(list(state.parent.glob("rng_state*.pth"))) == processes]
+    return max(whole, key=_step, default=None)
+
+
+def step_of(folder: str | None) -> int:
+    """The optimizer step that a checkpoint was made after; 0 for none."""
+    return 0 if folder is None else _step(Path(folder))
+
+
+def publish(source: Path, working: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """Writes `checkpoint/` into the output; returns its entry for the result file.
+
+    Args:
+        source: a whole checkpoint of the Trainer.
+        run: what the next session compares: fingerprints, and how the run is shared out.
+    """
+    partial, target = begin_folder(working / FOLDER), working / FOLDER
+    for file in sorted(source.iterdir()):
+        if file.name not in NOT_NEEDED:
+            shutil.copyfile(file, partial / file.name)
+    state = json.loads((source / STATE).read_text(encoding="utf-8"))
+    entry = {"step": state["global_step"], "steps": state["max_steps"]}
+    files = {file.name: sha256(file) for file in sorted(partial.iterdir())}
+    write_json(partial / MANIFEST, {**entry, **run, "files": files})
+    finish_folder(partial, target)
+    size = sum(file.stat().st_size for file in target.iterdir())
+    return {"folder": FOLDER, "sha256": sha256(target / MANIFEST), "bytes": size, **entry}
+
+
+def find(paths: Paths, continuation: dict[str, Any], parameters: str) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint to go on from, and its manifest.
+
+    Args:
+        continuation: of PARAMETERS: kind, ref, folder and sha256.
+        parameters: fingerprint of this session's parameters.
+
+    Raises:
+        Stop: it is not mounted, not the one that was meant, not whole, or of another run.
+    """
+    where = f"continuation: the checkpoint of {continuation['kind']} {continuation['ref']}"
+    cure = "push the phase again: it then begins at the beginning"
+    try:
+        folder = paths.mount(continuation["kind"], continuation["ref"]) / continuation["folder"]
+    except Stop as error:
+        raise Stop(f"continuation: {error.reason}", error.cure) from None
+    if not (folder / MANIFEST).is_file():
+        raise Stop(f"{where} is not there: {folder} has no {MANIFEST}", cure)
+    if sha256(folder / MANIFEST) != continuation["sha256"]:
+        raise Stop(f"{where} is another one: its {MANIFEST} has another sha256 than the one to go on from", cure)
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    for name, expected in manifest["files"].items():
+        if not (folder / name).is_file() or sha256(folder / name) != expected:
+            raise Stop(f"{where} is damaged: {name} is missing or changed", cure)
+    _same("parameters", manifest, parameters, where)
+    return folder, manifest
+
+
+def check_data(manifest: dict[str, Any], data: str) -> None:
+    """Refuses to go on with other examples than the run began with.
+
+    Raises:
+        Stop: they are others.
+    """
+    _same("data", manifest, data, "continuation: the checkpoint")
+
+
+def parameters_print(parameters: dict[str, Any], lineage: Sequence[dict[str, Any]]) -> str:
+    """Fingerprint of all parameters that decide what is learned, and of the adapters that were found."""
+    kept = {name: value for name, value in parameters.items() if name not in MAY_CHANGE}
+    training = {name: value for name, value in kept["training"].items() if name not in MAY_CHANGE_IN_TRAINING}
+    text = json.dumps([{**kept, "training": training}, list(lineage)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def data_print(examples: Sequence[Encoded]) -> str:
+    """Fingerprint of encoded examples and their order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(len(example).to_bytes(4, "little") + example.ids.tobytes() + example.labels.tobytes())
+    return digest.hexdigest()
+
+
+def _same(what: str, manifest: dict[str, Any], found: str, where: str) -> None:
+    if manifest.get(what) != found:
+        raise Stop(
+            f"{where} belongs to a run with other {what}",
+            "push the phase again: it then begins at the beginning; or undo what was changed since its last session",
+        )
+
+
+def _step(folder: Path) -> int:
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    return int(state["global_step"])
