@@ -73,6 +73,8 @@ def run_side(folder: Path, base: Path, examples: Sequence[Any], processes: int) 
         deadline=time.monotonic() + 86_400,
         step_seconds=3_600.0,
         logs=str(folder / "logs"),
+        continued=None,
+        rows=[],
     )
     with contextlib.redirect_stdout(io.StringIO()) as out:
         launch.train(folder, job, str)

@@ -68,6 +68,8 @@ def make_job(base: Path, **changes: Any) -> handover.Job:
         "deadline": time.monotonic() + 3600,
         "step_seconds": 60.0,
         "logs": str(base.parent / "logs"),
+        "continued": None,
+        "rows": [],
     }
     return handover.Job(**{**job, **changes})
 

@@ -306,7 +306,8 @@ def test_an_adopted_adapter_is_accepted_by_its_hash_alone(kaggle: Path, two_phas
     sha256 = adapters.sha256(two_phases[0] / "adapter" / "adapter_model.safetensors")
     adopted = ancestor("phase1", "me/my-adapter", kind="dataset", folder="", sha256=sha256)
     (adapter,) = find(lineage=[adopted])
-    assert adapter.entry() == {"phase": "phase1", "kind": "dataset", "ref": "me/my-adapter", "sha256": sha256}
+    entry = {"phase": "phase1", "kind": "dataset", "ref": "me/my-adapter", "sha256": sha256, "use": "merge"}
+    assert adapter.entry() == entry
     with pytest.raises(Stop, match=f"the file's sha256 is {sha256}, {'0' * 64} was adopted"):
         find(lineage=[{**adopted, "sha256": "0" * 64}])
 
