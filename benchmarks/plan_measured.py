@@ -26,7 +26,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Case:
-    """One step: widths, layers, vocabulary, examples in a row, tokens of each, modules, and recomputation."""
+    """One step: widths, layers, vocabulary, examples in a row, tokens of each, modules, recomputation, token rows."""
 
     hidden: int
     layers: int
@@ -38,6 +38,7 @@ class Case:
     length: int
     targets: tuple[str, ...]
     checkpointing: bool
+    rows: int = 0
 
     @property
     def name(self) -> str:
@@ -45,7 +46,8 @@ class Case:
         modules = "every module" if self.targets == ALL else "attention"
         kept = "recomputed" if self.checkpointing else "kept"
         size = f"{self.layers} x {self.hidden} wide, {self.vocab:,} words"
-        return f"{size}, {self.batch} x {self.length}, {modules}, {kept}"
+        rows = f", {self.rows} tokens' rows" if self.rows else ""
+        return f"{size}, {self.batch} x {self.length}, {modules}, {kept}{rows}"
 
 
 # Widths of Qwen2.5-0.5B with its vocabulary; and a middling one whose vocabulary is small, so that the body counts.
@@ -57,7 +59,7 @@ CASES = [
     for batch, length in ((1, 768), (3, 256))
     for targets in (ATTENTION, ALL)
     for checkpointing in (True, False)
-]
+] + [Case(*HALF_BILLION, 1, 768, ATTENTION, checkpointing=True, rows=2)]
 
 
 def planned(case: Case) -> int:
@@ -67,7 +69,16 @@ def planned(case: Case) -> int:
 
     shape = Shape(case.hidden, case.layers, case.heads, case.kv_heads, case.intermediate, case.vocab, tied=True)
     found = memory(
-        shape, "fp32", "none", case.batch, case.length, RANK, case.targets, "adamw_torch", case.checkpointing
+        shape,
+        "fp32",
+        "none",
+        case.batch,
+        case.length,
+        RANK,
+        case.targets,
+        "adamw_torch",
+        case.checkpointing,
+        rows=case.rows,
     )
     return found.optimizer + found.activations + found.logits
 
@@ -111,6 +122,7 @@ def _model(case: Case) -> tuple[Any, Any]:
 
     from kchain.runtime import model as models
     from kchain.runtime import train
+    from kchain.runtime.tokenizer import TokenRow
 
     torch.manual_seed(0)
     config = Qwen2Config(
@@ -122,7 +134,8 @@ def _model(case: Case) -> tuple[Any, Any]:
     base.config.use_cache = False
     collate = train.prepare(base, 0)
     lora = {"r": RANK, "alpha": 32, "dropout": 0.05, "bias": "none", "targets": list(case.targets)}
-    model = models.add_lora(base, lora, seed=0)
+    rows = [TokenRow(str(token), token, (token,)) for token in range(case.rows)]
+    model = models.add_lora(base, lora, seed=0, rows=rows)
     if case.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train(), collate

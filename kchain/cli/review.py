@@ -29,7 +29,8 @@ def review(phase: str | None, target: str | None) -> None:
     """Show what would be pushed, and remember that you saw it.
 
     Plan, metadata, what linting found, and what changed since the last push, cell by cell. Without PHASE, the whole
-    chain. kchain push and kchain watch push only what was shown here.
+    chain. kchain push and kchain watch push only what was shown here, and continue it for as many sessions as the plan
+    says.
     """
     chain = load_project()
     from kchain.orchestrator.review import record

@@ -66,7 +66,7 @@ def _add_keys(writer: GGUFWriter, shape: Shape, kind: str, about: Mapping[str, s
     writer.add_quantization_version(GGML_QUANT_VERSION)
     for key, value in shape.keys.items():
         add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
-        add(f"{shape.architecture}.{key}", value)  # type: ignore[arg-type]
+        add(f"{shape.architecture}.{key}", value)  # type: ignore[arg-type,unused-ignore]
 
 
 def _add_words(writer: GGUFWriter, words: Words, pad_id: int, bos: object) -> None:

@@ -128,7 +128,11 @@ class BundleFolders:
         """Whether the bundle of now can go on from a checkpoint of that one."""
         from kchain.bundle import same_training
 
-        return kept is not None and same_training(self.rendered(phase).notebook, json.loads(kept.notebook))
+        try:
+            return kept is not None and same_training(self.rendered(phase).notebook, json.loads(kept.notebook))
+        except (ValueError, KeyError, TypeError):
+            # Taken over from the target as it was there: no notebook of this kchain's.
+            return False
 
     def recognised(self, phase: str, source: str) -> tuple[KeptBundle, Continuation | None] | None:
         """The bundle of now, or a later session of it, where a kernel's source is that; else None.

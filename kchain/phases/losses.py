@@ -19,19 +19,17 @@ class Loss:
         part: the same, of the positions of one chunk.
         chunk: positions of a chunk.
         state: for each position and each number of its hidden state.
-        heads: copies of the head's weights.
     """
 
     whole: int = 0
     part: int = 0
     chunk: int = 0
     state: int = 0
-    heads: int = 0
 
-    def bytes(self, shape: Shape, tokens: int, wide: int) -> int:
-        """Of a batch of so many tokens, each with a label; `wide`: bytes of a number of the model."""
+    def bytes(self, shape: Shape, tokens: int) -> int:
+        """Of a batch of so many tokens, each with a label."""
         scores = shape.vocab * (tokens * self.whole + min(tokens, self.chunk) * self.part)
-        return scores + tokens * shape.hidden * self.state + self.heads * shape.vocab * shape.hidden * wide
+        return scores + tokens * shape.hidden * self.state
 
 
 # transformers' own: log_softmax keeps its fp32 result, its backward pass has two gradients of that size beside it.
@@ -44,18 +42,15 @@ def chunk(shape: Shape) -> int:
     return max(1, CHUNK // shape.vocab)
 
 
-def notebook(shape: Shape, wide: int, trained_head: bool = False) -> Loss:
-    """The notebook's: in chunks, with a fused gradient where the head is frozen (kchain/runtime/loss.py).
+def notebook(shape: Shape, wide: int) -> Loss:
+    """The notebook's: in chunks, with a fused gradient (kchain/runtime/loss.py).
 
-    Frozen: a chunk's scores in fp32 and, in half precision, once more for the product with the head; of all positions
-    the hidden states and their gradient in fp32. A trained head goes through torch's cross entropy, chunk by chunk, and
-    PEFT puts its trained rows into a copy of the weights, whose gradient is as large. A model with capped scores keeps
-    all of them: in the cap, behind it, and those that have a label.
+    A chunk's scores in fp32 and, in half precision, once more for the product with the head; of all positions the
+    hidden states and their gradient in fp32. A model with capped scores keeps all of them: in the cap, behind it, and
+    those that have a label. `wide`: bytes of a number of the model.
     """
     part = chunk(shape)
     half = wide if wide < FP32_BYTES else 0
     if shape.softcap:
         return Loss(whole=3 * wide, part=2 * FP32_BYTES + half, chunk=part)
-    if trained_head:
-        return Loss(part=3 * FP32_BYTES + half, chunk=part, state=wide, heads=2)
     return Loss(part=FP32_BYTES + half, chunk=part, state=FP32_BYTES + wide)

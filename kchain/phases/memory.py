@@ -80,6 +80,7 @@ class Setting:
     targets: tuple[str, ...]
     optimizer: str
     checkpointing: bool
+    rows: int = 0
 
     @property
     def memory(self) -> Memory:
@@ -90,13 +91,13 @@ class Setting:
         """
         return memory(
             self.shape, self.precision, self.quantization, self.batch, self.length, self.rank, self.targets,
-            self.optimizer, self.checkpointing,
+            self.optimizer, self.checkpointing, rows=self.rows,
         )  # fmt: skip
 
     @property
     def trainable(self) -> int:
         """Weights of the adapter."""
-        return (self.shape.adapter_bytes(self.rank, self.targets) or 0) // FP32_BYTES
+        return (self.shape.adapter_bytes(self.rank, self.targets, self.rows) or 0) // FP32_BYTES
 
 
 def memory(
@@ -111,6 +112,7 @@ def memory(
     checkpointing: bool,
     loss: Loss | None = None,
     packed: bool = True,
+    rows: int = 0,
 ) -> Memory:
     """The memory of a step.
 
@@ -122,18 +124,20 @@ def memory(
         checkpointing: whether activations are computed again in the backward pass.
         loss: how the loss is computed; None: as the notebook does it.
         packed: whether a batch is one row, as in the notebook, or padded.
+        rows: tokens whose rows are trained. PEFT puts them into a copy of the embedding at the beginning of a step, and
+            takes their gradient out of one as large at its end, when nothing else is kept.
 
     Raises:
         InputError: a target is no module of the model.
     """
     modules = shape.chosen(targets)
-    adapter = shape.adapter_bytes(rank, targets)
+    adapter = shape.adapter_bytes(rank, targets, rows)
     if modules is None or adapter is None:
         unknown = ", ".join(sorted(set(targets) - set(shape.linear)))
         raise InputError(f"this model has no module {unknown}", f"targets are among {', '.join(shape.linear)}")
     wide = FP32_BYTES if precision == "fp32" else HALF_BYTES
     tokens = batch * length
-    logits = (loss or notebook(shape, wide)).bytes(shape, tokens, wide)
+    logits = (loss or notebook(shape, wide)).bytes(shape, tokens)
     kept = layer_bytes(shape, wide, batch, length, rank, modules, packed)
     working = working_bytes(shape, wide, tokens, tokens if packed else length, quantization, modules)
     # Autocast's half-precision copies of the adapter live as long as the forward pass.
@@ -142,6 +146,8 @@ def memory(
         activations = shape.layers * tokens * shape.hidden * wide + copies + max(0, kept + working - logits)
     else:
         activations = shape.layers * kept + copies + max(0, working - logits)
+    if rows:
+        activations = max(activations, shape.vocab * shape.hidden * wide - logits)
     state = optimizer_bytes(adapter // FP32_BYTES, optimizer)
     margin = POOL + CONTEXT + math.ceil(FRAGMENTED * (state + activations + logits))
     return Memory(weight_bytes(shape, wide, quantization), adapter, state, activations, logits, margin)

@@ -100,12 +100,17 @@ class Shape:
             return modules
         return wanted if wanted <= modules else None
 
-    def adapter_bytes(self, rank: int, targets: Iterable[str]) -> int | None:
-        """Bytes of a LoRA adapter's fp32 tensors, None where a target is no module of this model."""
+    def adapter_bytes(self, rank: int, targets: Iterable[str], rows: int = 0) -> int | None:
+        """Bytes of a LoRA adapter's fp32 tensors, None where a target is no module of this model.
+
+        Args:
+            rows: tokens whose rows are trained, of the embedding and of the head where that is another.
+        """
         chosen = self.chosen(targets)
         if chosen is None:
             return None
-        return self.layers * rank * sum(sum(self.linear[module]) for module in chosen) * FP32_BYTES
+        modules = self.layers * rank * sum(sum(self.linear[module]) for module in chosen)
+        return (modules + rows * self.hidden * (1 if self.tied else 2)) * FP32_BYTES
 
 
 # Qwen/Qwen2.5-*-Instruct, config.json; the Coder models of a size have the same shape.

@@ -115,7 +115,8 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
     steps, steps_reason = most_steps(phase, examples - validation)
     hours = steps * seconds / 3600
     longest, _ = most_steps(phase, ceiling - validation_examples(phase.data, ceiling))
-    adapter = shape.adapter_bytes(phase.lora.r, phase.lora.targets) if shape else None
+    rows = len(phase.tokens.all)
+    adapter = shape.adapter_bytes(phase.lora.r, phase.lora.targets, rows) if shape else None
     weights = shape.parameters * HALF_BYTES if shape else None
     # The merged base is written as fp16, whatever precision trains.
     disk = weights if chain.merged(phase_name) else 0

@@ -101,10 +101,10 @@ def setting_of(phase: Phase, shape: Shape | None) -> Setting | None:
     """What decides the memory of a step; None where the shape is not known, or has no such targets."""
     if shape is None or shape.chosen(phase.lora.targets) is None:
         return None
-    return make_setting(shape, phase.precision, phase.lora, phase.training)
+    return make_setting(shape, phase.precision, phase.lora, phase.training, len(phase.tokens.all))
 
 
-def make_setting(shape: Shape, precision: str, lora: Lora, training: Settled) -> Setting:
+def make_setting(shape: Shape, precision: str, lora: Lora, training: Settled, rows: int) -> Setting:
     """A setting from the tables of a chain."""
     return Setting(
         shape=shape,
@@ -117,6 +117,7 @@ def make_setting(shape: Shape, precision: str, lora: Lora, training: Settled) ->
         targets=lora.targets,
         optimizer=training.optimizer,
         checkpointing=training.checkpointing,
+        rows=rows,
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from kchain.demo.tokenizer import QWEN
 from kchain.phases import Chain, Phase, Source
 from kchain.phases.plan import plan
 from kchain.rehearse.base import Base
+from kchain.rehearse.model import specials
 from kchain.rehearse.run import Outcome, Rehearsal
 from kchain.rehearse.settings import EPOCHS, Stand
 
@@ -48,7 +50,9 @@ def _rehearsed(done: Rehearsal, outcomes: Sequence[Outcome], phases: Sequence[Ph
     if done.base.tokenizer is not None:
         model = done.chain.model
         yield f"the tokenizer and chat template from {done.base.whence}: {model.eos_token} is {model.eos_id} there"
-    yield from _real_data(done.stands, {phase.name for phase in phases})
+    skipped = {(outcome.phase, name) for outcome in outcomes for name, _ in outcome.skipped}
+    read = [stand for stand in done.stands if (stand.phase, stand.source) not in skipped]
+    yield from _real_data(read, {phase.name for phase in phases})
 
 
 def _real_data(stands: Sequence[Stand], names: set[str]) -> Iterator[str]:
@@ -67,6 +71,8 @@ def _not_rehearsed(done: Rehearsal, phases: Sequence[Phase]) -> Iterator[str]:
     if done.base.tokenizer is None:
         yield _made_up(chain, done.base)
     yield from _other_data(chain, phases, done.stands)
+    for outcome in done.outcomes:
+        yield from (f"{outcome.phase}/{name}, which failed and is optional: {why}" for name, why in outcome.skipped)
     yield from _gates(phases)
     yield from _machines(chain, phases)
     yield from _processes(done.outcomes)
@@ -75,7 +81,8 @@ def _not_rehearsed(done: Rehearsal, phases: Sequence[Phase]) -> Iterator[str]:
 
 def _made_up(chain: Chain, base: Base) -> str:
     model = chain.model
-    with_ids = "Qwen's special tokens" if base.family.startswith("qwen") else f"{model.eos_token} as {model.eos_id}"
+    genuine = specials(base.family, model).ids == QWEN.ids
+    with_ids = "Qwen's special tokens" if genuine else f"{model.eos_token} as {model.eos_id}"
     return (
         f"its tokenizer and chat template: none was found on this machine, one with {with_ids} was made up "
         "(the real one: kchain rehearse --tokenizer DIR)"
@@ -106,6 +113,7 @@ def _gates(phases: Sequence[Phase]) -> Iterator[str]:
     asked = [key for key in keys if any(getattr(phase.gates, key) is not None for phase in phases)]
     if asked:
         yield f"the gates {', '.join(asked)}: they mean nothing on random weights"
+    yield "the thresholds of [data.quality]: they mean nothing on a few examples (what was found stands in the log)"
 
 
 def _machines(chain: Chain, phases: Sequence[Phase]) -> Iterator[str]:

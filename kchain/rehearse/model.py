@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +55,20 @@ ROWS = 64
 EDITION = 1
 
 
-def fingerprint(base: Base, model: Model) -> str:
+def fingerprint(base: Base, model: Model, trained: Sequence[str] = ()) -> str:
     """Hex digits that change when the stand-in would come out otherwise."""
     files = _tokenizer_files(base.tokenizer) if base.tokenizer is not None else []
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    told = [EDITION, base.config, hashes, model.eos_token, model.eos_id, model.source]
+    told = [EDITION, base.config, hashes, model.eos_token, model.eos_id, model.source, *trained]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def write_stand_in(folder: Path, base: Base, model: Model) -> None:
+def write_stand_in(folder: Path, base: Base, model: Model, trained: Sequence[str] = ()) -> None:
     """Write the stand-in for a base model: config, tokenizer, and about 40 MB of weights for 150,000 tokens.
 
     Args:
         folder: exists and is empty.
+        trained: tokens that its tokenizer must have, too, as phases train their rows.
 
     Raises:
         InputError: transformers has no model of that family, or not of these sizes.
@@ -75,19 +77,23 @@ def write_stand_in(folder: Path, base: Base, model: Model) -> None:
         for path in _tokenizer_files(base.tokenizer):
             shutil.copyfile(path, folder / path.name)
     else:
-        write_tokenizer(texts(), folder, specials(model))
+        write_tokenizer(texts(), folder, specials(base.family, model, trained))
     live, size = _entries(folder)
     rows = int(base.config.get("vocab_size") or 0) or size + ROWS  # with some to spare for tokens that are added
     rows = max(rows, size)
     _write_model(folder, base, rows + -rows % ROWS, live)
 
 
-def specials(model: Model) -> Specials:
-    """The special tokens of a tokenizer that is made up: Qwen's genuine ones, else the one that the chain names."""
-    if model.eos_token in QWEN.ids:
-        return QWEN
-    ids = {model.eos_token: model.eos_id}
-    return Specials(ids, model.eos_token, model.eos_token, opening="### ", kind="PreTrainedTokenizerFast")
+def specials(family: str, model: Model, trained: Sequence[str] = ()) -> Specials:
+    """The special tokens of a tokenizer that is made up: a Qwen's genuine ones, else those that the chain names."""
+    if family.startswith("qwen") and model.eos_token in QWEN.ids:
+        known, chosen = dict(QWEN.ids), QWEN
+    else:
+        known = {model.eos_token: model.eos_id}
+        chosen = Specials(known, model.eos_token, model.eos_token, opening="### ", kind="PreTrainedTokenizerFast")
+    new = [token for token in trained if token not in known]
+    after = max(known.values()) + 1
+    return replace(chosen, ids={**known, **{token: after + place for place, token in enumerate(new)}})
 
 
 def shrunk(config: dict[str, Any], rows: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kchain.demo.run import check_packages
 from kchain.errors import KchainError, PhaseFailed
 from kchain.orchestrator.actions import Wish
 from kchain.orchestrator.drive import Driver, driving
+from kchain.orchestrator.judge import read_result
 from kchain.orchestrator.lock import driver_lock
 from kchain.orchestrator.push import prepare
 from kchain.orchestrator.rehearsals import record, rehearsals
@@ -49,6 +50,7 @@ class Outcome:
         differences: parameters that are others than in the notebook that will be pushed.
         result: None where it failed, or was not reached.
         failure: why it failed.
+        skipped: optional sources that the run did without, each with the reason.
     """
 
     phase: str
@@ -57,6 +59,7 @@ class Outcome:
     differences: tuple[Difference, ...]
     result: Result | None = None
     failure: Failure | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,13 +156,14 @@ def _parameters(chain: Chain, phase: str) -> dict[str, Any]:
 
 def _work_folder(area: Path, chain: Chain, base: Base) -> Path:
     """The folder of the runs; a fresh one with a fresh model where the model would be another one than theirs."""
-    work, edition = area / "work", fingerprint(base, chain.model)
+    trained = sorted({token for phase in chain.phases for token in phase.tokens.trained})
+    work, edition = area / "work", fingerprint(base, chain.model, trained)
     if not _is_edition(work, edition):
         server_root = Target(LOCAL, chain.owner, work).local_root
         launch.stop(server_root)
         shutil.rmtree(work, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="kchain-rehearsal-") as folder:
-            write_stand_in(Path(folder), base, chain.model)
+            write_stand_in(Path(folder), base, chain.model, trained)
             publish_model(server_root, chain.model.source, Path(folder))
         (work / _EDITION).write_text(edition, encoding="utf-8")
     return work
@@ -199,7 +203,15 @@ def _phase(driver: Driver, outcome: Outcome, *, once_more: bool) -> Outcome:
             raise
     after = driver.states()[phase]
     fresh = after.result != before.result
-    return Outcome(phase, fresh, outcome.code_hash, outcome.differences, after.result, failure)
+    skipped = _skipped(driver.chain.root / after.result.folder) if after.result is not None else ()
+    return replace(outcome, fresh=fresh, result=after.result, failure=failure, skipped=skipped)
+
+
+def _skipped(adapter: Path) -> tuple[tuple[str, str], ...]:
+    """The sources that a run did without, as its result file beside the adapter tells."""
+    result = read_result(adapter.parent) or {}
+    sources = (result.get("examples") or {}).get("sources") or ()
+    return tuple((str(source["name"]), str(source["error"])) for source in sources if source.get("error"))
 
 
 def _as_error(phase: str, failure: Failure, work: Path) -> KchainError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kchain.phases import ACCELERATORS, Chain, Data, Gates, Phase, Settled, Source
+from kchain.phases import ACCELERATORS, Chain, Data, Gates, Phase, Quality, Settled, Source
 
 # Two passes over two batches: the halves of the run are the same examples, so their losses can be compared.
 EPOCHS, STEPS_PER_EPOCH = 2, 2
@@ -118,6 +118,7 @@ def _training(training: Settled) -> Settled:
         "precision": "fp32",
         "max_length": min(training.max_length, MOST_TOKENS),
         "logging_steps": STEPS_PER_EPOCH,
+        "max_sessions": 1,
         "step_seconds": max(training.step_seconds, STEP_SECONDS),
     }
     return training.model_copy(update=changes)
@@ -127,12 +128,14 @@ def _data(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Data:
     share = share_of(phase)
     sources = tuple(_source(source, places[phase.name, source.name], share) for source in phase.data.sources)
     examples = min(phase.data.max_examples, examples_of(phase))
-    return phase.data.model_copy(update={"max_examples": examples, "sources": sources})
+    # A few examples, invented ones at that, say nothing about the faults of the real ones.
+    quality = Quality(**dict.fromkeys(Quality.model_fields, 1.0))
+    return phase.data.model_copy(update={"max_examples": examples, "sources": sources, "quality": quality})
 
 
 def _source(source: Source, stand: Stand, share: int) -> Source:
     limit = min(source.limit or share, share)
     if stand.kind == "project":
         return source.model_copy(update={"limit": limit})
-    place = {"dataset": stand.ref, "huggingface": None, "file": stand.file}
+    place = {"dataset": stand.ref, "huggingface": None, "file": stand.file, "split": None}
     return source.model_copy(update={"limit": limit, **place})

@@ -51,7 +51,7 @@ class Board(TrainerCallback):  # type: ignore[misc,unused-ignore]
 
 
 def _writer(folder: Path) -> Any:
-    """tensorboardX where it is installed, else torch's writer over the tensorboard package, which Kaggle's image has."""
+    """tensorboardX where it is installed, else torch's writer over tensorboard, which Kaggle's image has."""
     if find_spec("tensorboardX"):
         from tensorboardX import SummaryWriter
     elif find_spec("tensorboard"):

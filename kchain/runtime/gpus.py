@@ -1,4 +1,4 @@
-"""The GPUs of the machine, looked at by a process of its own: looking takes memory of a GPU, and it is free again after.
+"""The GPUs of the machine, looked at by a process of its own: looking takes memory of a GPU until the process ends.
 
 `python -m kchain_runtime.gpus` prints one JSON list.
 """

@@ -32,7 +32,7 @@ class Order:
     """The batch sampler of one process.
 
     The examples of a step are dealt out so that all batches, and so all processes, have nearly the same number of
-    tokens: processes wait for the slowest of them at the end of a step. Padded batches are made of like lengths instead.
+    tokens: processes wait for the slowest of them at the end of a step. Padded batches are of like lengths instead.
 
     Args:
         lengths: tokens of each example.

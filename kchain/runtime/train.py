@@ -37,8 +37,9 @@ class Steady(Trainer):  # type: ignore[misc,unused-ignore]
 
     def get_train_dataloader(self) -> Any:
         """One process's batches; nothing shards them again."""
+        examples: Any = self.train_dataset
         return DataLoader(
-            self.train_dataset,
+            examples,
             batch_sampler=self.order,
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
@@ -92,7 +93,8 @@ def try_heaviest(trainer: Steady, steps: int) -> None:
     """One forward and backward pass over the heaviest batch of the run; gradients and generators are as before."""
     batch = trainer.order.heaviest(steps)
     model = trainer.model_wrapped
-    inputs = trainer.data_collator([trainer.train_dataset[index] for index in batch])
+    examples: Any = trainer.train_dataset
+    inputs = trainer.data_collator([examples[index] for index in batch])
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     # Each process by itself: one that fails must not leave another waiting.
     with torch.random.fork_rng(devices), trainer.accelerator.no_sync(model=model):

@@ -1,4 +1,4 @@
-"""What watches a training: it tells how it goes, saves what would be lost, and ends it in time or when it goes wrong."""
+"""What watches a training: tells how it goes, saves what would be lost, ends it in time or when it goes wrong."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _be_quiet() -> None:
 
 
 def _end_with_the_notebook() -> None:
-    """The notebook holds the other end of this pipe, and says nothing: it is closed when the notebook dies or ends us."""
+    """The notebook holds the other end of this pipe and says nothing: it is closed when that dies or ends us."""
     with contextlib.suppress(OSError):
         while os.read(0, 1024):
             continue

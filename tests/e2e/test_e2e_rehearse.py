@@ -70,6 +70,9 @@ def warned_of_a_push_to_kaggle(project: Path, **options: Any) -> bool:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("rehearse") / "project"
     make_project(folder, "qwen-t4", "someone")
+    (folder / "broken.json").write_text('[{"instruction": "list', encoding="utf-8")
+    phase = folder / "phases" / "phase2.toml"  # its last source is the optional one
+    phase.write_text(phase.read_text(encoding="utf-8") + 'rehearsal = "broken.json"\n', encoding="utf-8")
     local = folder / ".kchain" / "local"
     launch.ensure_running(local, profile="like-kaggle", switches={"queue_seconds": 1e6})
     yield folder
@@ -107,7 +110,9 @@ def test_the_results_lie_in_a_place_of_their_own(project: Path, told: dict[str, 
 
 def test_it_says_what_stood_in(told: dict[str, Any]) -> None:
     assert told["tokenizer"] is None and told["family"] == "qwen2"
-    assert {source["kind"] for source in told["sources"]} == {"invented"}
+    assert [source["kind"] for source in told["sources"]] == ["invented"] * 4 + ["yours"]
+    assert any(sentence.startswith("phase2/terminal-commands, which failed") for sentence in told["not_rehearsed"])
+    assert not any("broken.json" in sentence for sentence in told["rehearsed"])
     assert any("INVENTED" in sentence for sentence in told["not_rehearsed"])
 
 

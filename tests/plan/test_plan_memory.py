@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kchain.errors import InputError
 from kchain.phases import GIB
-from kchain.phases.losses import CHUNK, STOCK, notebook
+from kchain.phases.losses import CHUNK, STOCK
 from kchain.phases.memory import POOL, Memory, layer_bytes, memory
 from kchain.phases.model_config import shape_of
 from kchain.phases.models import QWEN25, Shape
@@ -83,11 +83,18 @@ def test_a_stock_loss_holds_three_fp32_copies_of_every_position() -> None:
     assert of(batch=2, length=2048, loss=STOCK).logits == 3 * 2 * 2048 * 152064 * 4
 
 
-def test_capped_scores_are_all_kept_and_a_trained_head_costs_copies_of_it() -> None:
+def test_capped_scores_are_all_kept() -> None:
     capped = of(shape=dataclasses.replace(LLAMA3_8B, softcap=True))
     assert capped.logits > 2048 * 128256 * 3 * 2
-    shape = QWEN25["7b"]
-    assert notebook(shape, 2, trained_head=True).bytes(shape, 2048, 2) > 2 * 152064 * 3584 * 2
+
+
+def test_trained_rows_of_the_embedding_cost_a_copy_of_it_while_nothing_else_is_kept() -> None:
+    """The adapter has them in fp32, of the embedding and of a head that is another."""
+    assert of(rows=2).adapter - of().adapter == 2 * 2 * 3584 * 4
+    short, whole = of(rows=2, batch=1, length=64), of(batch=1, length=64)
+    assert short.activations + short.logits == 152064 * 3584 * 2
+    assert whole.activations + whole.logits < 152064 * 3584 * 2
+    assert of(rows=2, checkpointing=False).activations == pytest.approx(of(checkpointing=False).activations, rel=1e-3)
 
 
 def test_a_layer_works_in_the_room_that_the_logits_leave() -> None:
@@ -167,7 +174,8 @@ SETTINGS = st.fixed_dictionaries(
         "quantization": st.sampled_from(["none", "nf4"]),
         "batch": st.integers(1, 64),
         "length": st.integers(8, 8192),
-        "rank": st.integers(1, 256),
+        # Far above it autocast's copies of the adapter outweigh what half precision saves.
+        "rank": st.integers(1, 64),
         "targets": st.sets(st.sampled_from(ALL), min_size=1),
         "optimizer": st.sampled_from(["paged_adamw_8bit", "adamw_8bit", "adamw_torch"]),
         "checkpointing": st.booleans(),

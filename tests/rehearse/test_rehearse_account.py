@@ -47,6 +47,14 @@ def test_a_sample_of_the_users_is_called_theirs(done: Rehearsal) -> None:
     assert "for phase2/bash-commands (" in text and "sahil2801/CodeAlpaca-20k" in text
 
 
+def test_an_optional_source_that_failed_is_told_and_not_claimed(done: Rehearsal) -> None:
+    yours = replace(INVENTED, kind="yours", words="samples/a.jsonl")
+    skipping = replace(done.outcomes[0], skipped=(("codealpaca", "no row has the column input"),))
+    told = replace(done, stands=(yours, SECOND), outcomes=(skipping, done.outcomes[1]))
+    assert "samples/a.jsonl" not in "\n".join(rehearsed(told))
+    assert "phase1/codealpaca, which failed and is optional: no row has the column input" in not_rehearsed(told)
+
+
 def test_a_made_up_tokenizer_is_not_rehearsed_and_a_real_one_is(done: Rehearsal) -> None:
     assert "its tokenizer and chat template: none was found" in "\n".join(not_rehearsed(done))
     assert "tokenizer" not in "\n".join(rehearsed(done))

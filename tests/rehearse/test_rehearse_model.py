@@ -91,6 +91,19 @@ def test_a_qwen_keeps_its_special_ids_whatever_the_chain_says(tmp_path: Path) ->
     assert json.loads((folder / "config.json").read_text())["vocab_size"] == 151936
 
 
+def test_another_familys_end_of_turn_keeps_the_id_that_the_chain_says(tmp_path: Path) -> None:
+    chatml = Model(source="a/b/transformers/c/1", eos_token="<|im_end|>", eos_id=32000)
+    folder = made(tmp_path / "model", {"model_type": "mistral"}, chatml)
+    assert AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("<|im_end|>") == 32000
+
+
+def test_tokens_whose_rows_are_trained_are_in_a_made_up_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    write_stand_in(tmp_path / "model", Base({"model_type": "llama"}, None, ""), OTHER, ["<TERSE>", "<eot>"])
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert tokenizer.encode("<TERSE>", add_special_tokens=False) == [3001]
+
+
 def test_a_real_tokenizer_is_taken_as_it_is(tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.mkdir()

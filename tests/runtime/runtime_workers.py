@@ -95,8 +95,8 @@ def apart(one: dict[int, float], other: dict[int, float]) -> float:
     return max(abs(one[step] - other[step]) for step in one)
 
 
-# The launcher, called from a process of its own, as a notebook calls it: with a copy of the package whose modules a test
-# may change, since a module of a process that is still to be started cannot be reached from here.
+# The launcher, called from a process of its own, as a notebook calls it: with a copy of the package, whose modules a
+# test may change, since a module of a process that is still to be started cannot be reached from here.
 DRIVER = """
 import json, sys
 from pathlib import Path

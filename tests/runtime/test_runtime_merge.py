@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from runtime_tiny import build_model, build_tokenizer, parameters
+from runtime_tiny import build_model, build_tokenizer, make_root, mount, parameters, read_result, second_phase
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from kchain.runtime import session
 from kchain.runtime.adapters import WEIGHTS, Adapter
 from kchain.runtime.failure import Stop
 from kchain.runtime.merge import merge
@@ -162,6 +164,20 @@ def test_an_adapter_of_another_width_is_refused(base: Path, tmp_path: Path) -> N
     change(adapter, lora_A=torch.ones(LORA["r"], 32))
     with pytest.raises(Stop, match="has not the weight's shape"):
         merge(base, [adapter], LORA, tmp_path / "merged")
+
+
+def test_an_adapter_of_another_base_ends_the_session_in_its_first_minute(
+    two_phases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = build_model(tmp_path / "other")
+    weights = {name: value for name, value in weights_of(other).items() if "layers.1." not in name}
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    root = make_root(tmp_path / "kaggle", other)
+    mount(root, "notebooks/me/one", two_phases[0])
+    os.environ["KCHAIN_KAGGLE_ROOT"] = str(root)
+    with pytest.raises(Stop, match=r"phase1: the base model has no weight model\.layers\.1"):
+        session.start(second_phase(), "b" * 64).preflight()
+    assert read_result(root)["reason"].startswith("preflight: phase1")
 
 
 def test_a_base_quantized_on_disk_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which examples make a step: the same ones, whatever the batch, the number of processes and the place they begin at."""
+"""Which examples make a step: the same ones, whatever the batch and the number of processes."""
 
 from __future__ import annotations
 

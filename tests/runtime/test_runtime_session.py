@@ -258,7 +258,7 @@ def test_a_failure_after_the_training_fails_the_session_but_loses_no_adapter(
 def test_running_out_of_gpu_memory_is_explained_with_what_really_helps() -> None:
     reason, cure = failure.explain(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.32 GiB"))
     assert "2.32 GiB" in reason
-    assert "halve training.batch, double training.accumulation" in cure
+    assert "halve training.batch and double training.accumulation" in cure
     assert "checkpointing" in cure
     assert "fewer examples do not help" in cure
 

@@ -164,7 +164,7 @@ def test_merged_rows_are_those_of_an_fp64_merge_rounded_once(kind: str, tmp_path
         else:  # fp32 sums of the factors, one rounding: half a unit in the last place more than fp64's
             assert torch.allclose(found[name].float(), value.float(), rtol=1e-3, atol=1e-7), name
     model, told = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert (model.lm_head.weight is model.model.embed_tokens.weight) is tied
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight) is tied
     assert not told["missing_keys"]
     assert not told["unexpected_keys"]
 
