@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from kchain.evaluation.questions import Questions
     from kchain.export.subject import Subject
 
+# Columns that the table needs.
+_WIDTH = 96
+
 
 @click.command()
 @click.argument("phase", required=False)
@@ -132,7 +135,7 @@ def _print(report: Mapping[str, Any]) -> None:
         soft_wrap=True,
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in ("success", "95 %", "mean", "p95", "tokens/s", "ended", "peak memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, side in report["sides"].items():
@@ -147,7 +150,8 @@ def _print(report: Mapping[str, Any]) -> None:
             f"{side['ended_rate']:.0%}",
             "unknown" if side["peak_bytes"] is None else size(side["peak_bytes"]),
         )
-    console.print(table)
+    # Whole lines, also where the terminal is narrow: it may wrap them, a cut figure helps nobody.
+    console.print(table, width=max(console.width, _WIDTH), crop=False)
     console.print(report["verdict"]["words"], markup=False, soft_wrap=True)
     if report["probe"] is not None and not report["probe"]["agrees"]:
         console.print(

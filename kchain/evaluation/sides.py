@@ -14,6 +14,8 @@ from kchain.evaluation.questions import Question
 from kchain.inference.settings import Settings
 from kchain.inference.speaker import Answer, Speaker
 
+# Drawing fewer pairs anew gives intervals that are far too narrow.
+_FEWEST = 10
 # The first answer of a process pays for everything that is set up once; it is not counted.
 _WARM_UP = Settings(max_tokens=2)
 
@@ -114,5 +116,5 @@ def compare(base: Side, chain: Side, seed: int) -> Verdict:
     better = "" if p >= LEVEL else "chain" if chain_only > base_only else "base"
     seconds = [[answer.seconds for answer in side.answers] for side in (base, chain)]
     mean, low, high = mean_difference(seconds[0], seconds[1], seed)
-    faster = "chain" if high < 0 else "base" if low > 0 else ""
+    faster = "" if len(pairs) < _FEWEST else "chain" if high < 0 else "base" if low > 0 else ""
     return Verdict(better, faster, base_only, chain_only, p, (mean, low, high))

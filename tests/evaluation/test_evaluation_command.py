@@ -70,10 +70,10 @@ def test_without_a_file_the_questions_are_those_the_session_kept_aside(project: 
     kept = project / "runs/local/phase2/v1/validation.jsonl"
     turns = [{"role": "user", "content": "List"}, {"role": "assistant", "content": "ls"}]
     kept.write_text(json.dumps({"messages": turns}) + "\n")
-    done = kchain(project, "evaluate", "--check", "shell", "--max-tokens", "3")
+    done = kchain(project, "evaluate", "--check", "json", "--max-tokens", "3")
     assert done.returncode == 0, done.stderr
     assert "1 of 1 questions of validation.jsonl" in done.stdout
-    for word in ("base", "chain", "0/1 = 0.0%", "o difference in success shown"):
+    for word in ("base", "chain", "0/1 = 0.0%", "o difference in success shown", "no difference in time shown"):
         assert word in done.stdout, done.stdout
 
 
