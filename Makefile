@@ -37,7 +37,7 @@ docs: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==$$(sed -n 's/^torch==//p' constraints.txt)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,export,test]"
 	touch $(INSTALLED)
 
 # Beside the newest versions, not in a second environment: torch alone would take a gigabyte more.

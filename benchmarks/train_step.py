@@ -2,12 +2,14 @@
 
 Same model, same examples of lognormal length in the same order, same adapter, 2 x 8 examples a step; each side in a
 process of its own, so that its peak memory is its own. The losses must agree to 1e-5, or the comparison says so and
-fails. `python benchmarks/train_step.py [--json]`
+fails. TRL's SFTTrainer is a third side where it is installed. A last, profiled run says what kchain's time goes into.
+`python benchmarks/train_step.py [--json]`
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -20,7 +22,15 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 BATCH, ACCUMULATION = 2, 8
-SIDES = ("padded", "kchain")
+# "roomy" is kchain without checkpointing, which its plan turns off where the memory that the loss saves makes room.
+SIDES = ("padded", "trl", "kchain", "roomy")
+PROFILED = 48  # examples of the profiled run; profiling slows a step and keeps every operation in memory
+# What an operation of torch is counted as, by what its name contains; the first that fits.
+KINDS = {
+    "matrix products": ("mm", "attention"),
+    "softmax, loss": ("softmax", "log_softmax", "logsumexp", "nll", "exp", "gather", "max"),
+    "optimizer": ("Optimizer", "adam", "foreach"),
+}
 # Lengths as in shared measurements of instruction data: median 119 tokens, mean 179, none above 2048.
 MEDIAN, SPREAD, LONGEST, SHORTEST = 119, 0.9, 2048, 8
 TOLERANCE = 1e-5  # of the losses, relative
@@ -59,9 +69,11 @@ def main() -> int:
 
 def compare(name: str, examples: int) -> dict[str, Any]:
     """Both sides of a case, one after the other, and their ratios."""
-    sides = {side: _in_own_process(name, side, examples) for side in SIDES}
-    padded, ours = sides["padded"], sides["kchain"]
-    apart = max(abs(a - b) / a for a, b in zip(padded["losses"], ours["losses"], strict=True))
+    have_trl = importlib.util.find_spec("trl") is not None
+    sides = {side: _in_own_process(name, side, examples) for side in SIDES if side != "trl" or have_trl}
+    padded, ours, roomy, trl = sides["padded"], sides["kchain"], sides["roomy"], sides.get("trl")
+    pairs = [pair for side in (ours, roomy) for pair in zip(padded["losses"], side["losses"], strict=True)]
+    apart = max(abs(a - b) / a for a, b in pairs)
     return {
         "title": CASES[name].title,
         "tokens_per_second_ratio": ours["tokens_per_second"] / padded["tokens_per_second"],
@@ -70,8 +82,13 @@ def compare(name: str, examples: int) -> dict[str, Any]:
         "training_memory_ratio": ours["training_bytes"] / padded["training_bytes"],
         "loss_difference": apart,
         "same_losses": apart <= TOLERANCE,
+        "roomy_tokens_per_second_ratio": roomy["tokens_per_second"] / padded["tokens_per_second"],
+        "roomy_peak_memory_ratio": roomy["peak_bytes"] / padded["peak_bytes"],
+        "trl_tokens_per_second_ratio": ours["tokens_per_second"] / trl["tokens_per_second"] if trl else None,
+        "trl_peak_memory_ratio": ours["peak_bytes"] / trl["peak_bytes"] if trl else None,
         "examples": examples,
         "sides": sides,
+        "shares": _in_own_process(name, "profile", min(examples, PROFILED)),
     }
 
 
@@ -83,7 +100,7 @@ def run_side(case: Case, side: str, count: int) -> dict[str, Any]:
         the training, loss of every step, seconds.
     """
     sys.path.insert(0, str(ROOT))
-    from transformers import PrinterCallback, Trainer
+    from transformers import PrinterCallback, Trainer, TrainingArguments
     from transformers.utils import logging
 
     from kchain.runtime.events import peak_memory
@@ -93,8 +110,14 @@ def run_side(case: Case, side: str, count: int) -> dict[str, Any]:
     model, collate = make_side(case, side)
     before = peak_memory()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(model=model, args=arguments(folder), train_dataset=examples, data_collator=collate)
+        if side == "trl":
+            trainer = make_trl(model, examples, folder)
+        else:
+            settings = TrainingArguments(output_dir=folder, **arguments(checkpointing=side != "roomy"))
+            trainer = Trainer(model=model, args=settings, train_dataset=examples, data_collator=collate)
         trainer.remove_callback(PrinterCallback)
+        if side == "profile":
+            return profile(trainer)
         begin, begin_cpu = time.perf_counter(), time.process_time()
         trainer.train()
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - begin_cpu
@@ -125,7 +148,7 @@ def make_side(case: Case, side: str) -> tuple[Any, Any]:
     base = Qwen2ForCausalLM(Qwen2Config(vocab_size=case.vocabulary, tie_word_embeddings=True, **shape, **heads))
     base.to("cuda" if torch.cuda.is_available() else "cpu")
     base.config.use_cache = False
-    collate = Collator(0, keep=False) if side == "padded" else train.prepare(base, 0)
+    collate = train.prepare(base, 0) if side in ("kchain", "roomy", "profile") else Collator(0, keep=False)
     lora = {"r": 16, "alpha": 32, "dropout": 0.0, "bias": "none", "targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}
     return models.add_lora(base, lora, seed=0), collate
 
@@ -146,35 +169,77 @@ def make_examples(case: Case, count: int) -> list[Any]:
     return made
 
 
-def arguments(folder: str) -> Any:
-    """The Trainer's settings, the same on both sides."""
+def arguments(checkpointing: bool = True) -> dict[str, Any]:
+    """The Trainer's settings, the same on all sides but for checkpointing."""
     import torch
-    from transformers import TrainingArguments
 
     on_gpu = torch.cuda.is_available()
-    return TrainingArguments(
-        output_dir=folder,
-        per_device_train_batch_size=BATCH,
-        gradient_accumulation_steps=ACCUMULATION,
-        num_train_epochs=1,
-        learning_rate=2e-4,
-        logging_steps=1,
-        gradient_checkpointing=True,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        use_cpu=not on_gpu,
-        dataloader_pin_memory=on_gpu,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=0,
+    return {
+        "per_device_train_batch_size": BATCH,
+        "gradient_accumulation_steps": ACCUMULATION,
+        "num_train_epochs": 1,
+        "learning_rate": 2e-4,
+        "logging_steps": 1,
+        "gradient_checkpointing": checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if checkpointing else None,
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": 0,
+    }
+
+
+def make_trl(model: Any, examples: list[Any], folder: str) -> Any:
+    """TRL's SFTTrainer as it comes (its own collator and its own loss), on examples that are encoded already."""
+    from datasets import Dataset
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+    from trl import SFTConfig, SFTTrainer
+
+    words = Tokenizer(models.WordLevel({"<pad>": 0}, unk_token="<pad>"))
+    rows = {"input_ids": [e.ids.tolist() for e in examples], "labels": [e.labels.tolist() for e in examples]}
+    config = SFTConfig(
+        folder,
+        max_length=LONGEST,
+        packing=False,
+        bf16=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        **arguments(),
     )
+    return SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<pad>"),
+    )
+
+
+def profile(trainer: Any) -> dict[str, float]:
+    """The share of each kind of operation in the time that torch spends in its operations, largest first."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as recording
+
+    with recording(activities=[ProfilerActivity.CPU]) as recorded:
+        trainer.train()
+    spent: dict[str, float] = {}
+    for event in recorded.key_averages():
+        name = event.key
+        if not name.startswith("aten::") and "Optimizer" not in name:
+            continue
+        kind = next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), name)
+        spent[kind] = spent.get(kind, 0.0) + event.self_cpu_time_total
+    total = sum(spent.values())
+    return {kind: time / total for kind, time in sorted(spent.items(), key=lambda item: -item[1])}
 
 
 def print_table(found: dict[str, dict[str, Any]]) -> None:
     """For people: both sides of each case, and the ratios."""
-    print("TRL's trainer is not among the sides: it is no dependency of kchain.")
+    if not all("trl" in result["sides"] for result in found.values()):
+        print("TRL is not installed, and so not among the sides; it is no dependency of kchain.")
     for result in found.values():
         print(f"\n{result['title']}; {result['examples']} examples")
         print(f"{'':10}{'tokens/s':>10}{'peak':>10}{'training':>10}{'seconds':>10}{'CPU s':>8}", end="")
@@ -193,11 +258,18 @@ def print_table(found: dict[str, dict[str, Any]]) -> None:
             f"    CPU time {result['cpu_time_ratio']:.2f}x, losses differ by {result['loss_difference']:.1e}"
             + ("" if result["same_losses"] else ": TOO MUCH")
         )
+        print(
+            "without checkpointing {:.2f}x, {:.1%} of the peak".format(
+                result["roomy_tokens_per_second_ratio"], result["roomy_peak_memory_ratio"]
+            )
+        )
+        largest = list(result["shares"].items())[:6]
+        print("kchain's time: " + ", ".join(f"{kind} {share:.0%}" for kind, share in largest))
 
 
 def _in_own_process(name: str, side: str, examples: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--side", side, "--cases", name, "--examples", str(examples)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -208,7 +280,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--examples", type=int, default=400)
     parser.add_argument("--json", action="store_true", help="one object with the ratios, on the last line")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=[*SIDES, "profile"], help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -31,6 +31,7 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "`[data]` in a phase": ("The mix a phase learns from.", schema.Data),
     "`[[data.sources]]` in a phase": ("One source of examples.", schema.Source),
     "`where = [{…}]` in a source": ("One condition on an example: a column and exactly one test.", schema.Condition),
+    "`[data.quality]` in a phase": ("The share of examples with a fault up to which a phase trains.", schema.Quality),
     "`[tokens]` in a phase": ("Tokens whose rows are trained; how styles are used: how-it-works.md.", schema.Tokens),
     "`[lora]` in kchain.toml": ("One configuration for the whole chain.", schema.Lora),
     "`[training]` in kchain.toml or a phase": ("A phase changes only the keys it names.", schema.Training),
@@ -39,14 +40,22 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
 
 
 def command_page(name: str) -> str:
-    """The page of one command: its help as the terminal shows it."""
-    command = group.get_command(click.Context(group, info_name="kchain"), name)
+    """The page of one command: its help, and that of the commands below it, as the terminal shows it."""
+    top = click.Context(group, info_name="kchain")
+    command = group.get_command(top, name)
     assert command is not None
-    context = click.Context(
-        command, info_name=name, parent=click.Context(group, info_name="kchain"), max_content_width=100
-    )
+    context = _context(command, name, top)
+    helps = [command.get_help(context)]
+    if isinstance(command, click.Group):
+        helps += [below.get_help(_context(below, word, context)) for word, below in command.commands.items()]
+    blocks = "\n\n".join(f"```text\n{text}\n```" for text in helps)
+    return f"{NOTE}# kchain {name}\n\n{COMMANDS[name][1]}\n\n{blocks}\n"
+
+
+def _context(command: click.Command, name: str, parent: click.Context) -> click.Context:
+    context = click.Context(command, info_name=name, parent=parent, max_content_width=100)
     context.terminal_width = 100
-    return f"{NOTE}# kchain {name}\n\n{COMMANDS[name][1]}\n\n```text\n{command.get_help(context)}\n```\n"
+    return context
 
 
 def index_page() -> str:

@@ -18,8 +18,10 @@ ORDER: list[set[str]] = [
     {"kernel_metadata"},
     {"templates"},
     {"bundle", "server"},
-    {"orchestrator"},
+    {"orchestrator", "data"},
+    {"export"},
     {"demo"},
+    {"rehearse"},
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

@@ -1,25 +1,33 @@
 """The reviewable folder of a phase: build, write, read, hash, compare. Linting is in `kchain.bundle.lint`."""
 
 from kchain.bundle.build import Bundle, build
+from kchain.bundle.continuation import continuation_of, continued, parameters_of, parse, same_training
 from kchain.bundle.diff import diff
-from kchain.bundle.folder import bundle_folder, metadata_text, read, source_bytes, write
+from kchain.bundle.folder import bundle_folder, metadata_text, notebook_text, read, source_bytes, write
 from kchain.bundle.hash import canonical_hash, canonical_hash_of_source, code_hash, find_hash, same_cells
-from kchain.kernel_metadata import AdapterSource, adapter_sources
+from kchain.kernel_metadata import AdapterSource, Continuation, adapter_sources
 
 __all__ = [
     "AdapterSource",
     "Bundle",
+    "Continuation",
     "adapter_sources",
     "build",
     "bundle_folder",
     "canonical_hash",
     "canonical_hash_of_source",
     "code_hash",
+    "continuation_of",
+    "continued",
     "diff",
     "find_hash",
     "metadata_text",
+    "notebook_text",
+    "parameters_of",
+    "parse",
     "read",
     "same_cells",
+    "same_training",
     "source_bytes",
     "write",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import tempfile
@@ -13,10 +12,10 @@ from typing import Any
 from slugify import slugify
 
 from kchain.bundle.build import Bundle
-from kchain.bundle.hash import canonical_hash, cells_of, code_hash, find_hash, text
+from kchain.bundle.continuation import parse
+from kchain.bundle.hash import find_hash, text
 from kchain.errors import InputError
 from kchain.kernel_metadata import METADATA_FILE, NOTEBOOK_FILE
-from kchain.templates import node
 
 BUILD = "build"
 
@@ -36,7 +35,7 @@ def write(bundle: Bundle, root: Path) -> Path:
         InputError: the folder cannot be written.
     """
     folder = bundle_folder(root, bundle.target, bundle.phase)
-    files = {NOTEBOOK_FILE: _notebook_text(bundle), METADATA_FILE: metadata_text(bundle.metadata)}
+    files = {NOTEBOOK_FILE: notebook_text(bundle), METADATA_FILE: metadata_text(bundle.metadata)}
     try:
         if not _holds(folder, files):
             _replace(folder, files)
@@ -53,10 +52,7 @@ def read(folder: Path) -> Bundle:
     """
     try:
         source = (folder / NOTEBOOK_FILE).read_text(encoding="utf-8")
-        notebook = cells_of(source)
-        metadata = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
-        told = _parameters(notebook)
-        bundle = _bundle(notebook, metadata, told)
+        bundle = parse(source, (folder / METADATA_FILE).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror or error}", "kchain render") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -85,32 +81,8 @@ def _as_sent(cell: Mapping[str, Any]) -> dict[str, Any]:
     return {**sent, "outputs": []} if cell["cell_type"] == "code" and "outputs" in cell else sent
 
 
-def _bundle(notebook: dict[str, Any], metadata: dict[str, Any], told: dict[str, Any]) -> Bundle:
-    timeout = int(told["session_timeout"])
-    return Bundle(
-        target=told["target"],
-        phase=told["phase"],
-        kernel=metadata["id"],
-        title=metadata["title"],
-        notebook=node({**notebook, "cells": [{**cell, "source": text(cell)} for cell in notebook["cells"]]}),
-        metadata=metadata,
-        timeout=timeout,
-        hash=canonical_hash(notebook, metadata, timeout),
-        code_hash=code_hash(notebook),
-    )
-
-
-def _parameters(notebook: Mapping[str, Any]) -> dict[str, Any]:
-    """The PARAMETERS literal, read without running anything."""
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code" and text(cell).startswith("BUNDLE = "):
-            for node in ast.parse(text(cell)).body:
-                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PARAMETERS":
-                    return dict(ast.literal_eval(node.value))
-    raise ValueError("its notebook has no PARAMETERS")
-
-
-def _notebook_text(bundle: Bundle) -> str:
+def notebook_text(bundle: Bundle) -> str:
+    """The notebook as it is written."""
     import nbformat
 
     text_of: Callable[[Any], str] = nbformat.writes

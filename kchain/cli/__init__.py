@@ -17,16 +17,19 @@ from kchain.errors import InputError, KchainError
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("kchain.cli.init:init", "Make a project: kchain.toml and one file per phase."),
     "adopt": ("kchain.cli.adopt:adopt", "Take over an adapter that was trained elsewhere."),
+    "data": ("kchain.cli.data:data", "Look at examples, and make examples of collected interactions."),
     "plan": ("kchain.cli.plan:plan", "Say what each phase will do, on what, built on whom."),
     "render": ("kchain.cli.render:render", "Write the notebooks and their metadata into build/."),
     "review": ("kchain.cli.review:review", "Show what would be pushed, and remember that you saw it."),
     "lint": ("kchain.cli.lint:lint", "Check any notebook folder for what goes wrong on Kaggle."),
+    "rehearse": ("kchain.cli.rehearse:rehearse", "Run phases here in minutes, before quota is spent."),
     "push": ("kchain.cli.push:push", "Push one reviewed phase."),
     "watch": ("kchain.cli.watch:watch", "Drive the chain on: wait, pull, verify, push the next phase."),
     "run": ("kchain.cli.watch:run", "watch, approving what is rendered now."),
     "status": ("kchain.cli.status:status", "Where every phase stands, from the journal alone."),
     "logs": ("kchain.cli.logs:logs", "Show a phase's log, live with -f."),
     "pull": ("kchain.cli.pull:pull", "Fetch a phase's outputs again."),
+    "export": ("kchain.cli.export:export", "Make a model, one adapter or a GGUF file of a finished phase."),
     "doctor": ("kchain.cli.doctor:doctor", "Check credentials, client, clock, disk, target and quota."),
     "serve": ("kchain.cli.serve:serve", "Run the Kaggle-compatible server."),
     "demo": ("kchain.cli.demo:demo", "Run a four-phase chain on this machine, start to end."),
@@ -71,6 +74,7 @@ def group(folder: str) -> None:
     First steps:
       kchain init my-chain && cd my-chain
       kchain plan                what will happen
+      kchain rehearse            try it here, in minutes
       kchain review              read it
       kchain watch               push it, phase by phase
     """

@@ -20,8 +20,9 @@ console = Console(highlight=False, soft_wrap=False)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# Commands that a hint names and that take --target, with their phase.
-_NAMED = re.compile(r"\bkchain ((?:adopt|review|render|push|logs|pull)(?: \w[\w-]*)?|watch|run|status|doctor)\b")
+# Commands that a hint names, with their phase; the second kind takes no --target.
+_NAMED = re.compile(r"\bkchain ((?:adopt|review|render|push|logs|pull|export)(?: \w[\w-]*)?|watch|run|status|doctor)\b")
+_WITHOUT_TARGET = re.compile(r"\bkchain (rehearse)\b")
 # What was typed in front of and behind this command's name; a hint repeats it, so that it can be pasted.
 _typed = {"folder": "", "target": ""}
 
@@ -34,8 +35,9 @@ def change_folder(folder: str) -> None:
 
 
 def as_typed(text: str) -> str:
-    """A hint with the -C and --target of this command added to the commands that it names."""
-    return _NAMED.sub(lambda found: f"kchain {_typed['folder']}{found[1]}{_typed['target']}", text)
+    """A hint with the -C and --target of this command added to the commands that it names and that take them."""
+    text = _NAMED.sub(lambda found: f"kchain {_typed['folder']}{found[1]}{_typed['target']}", text)
+    return _WITHOUT_TARGET.sub(lambda found: f"kchain {_typed['folder']}{found[1]}", text)
 
 
 def load_project() -> Chain:

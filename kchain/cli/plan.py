@@ -99,7 +99,7 @@ def rows(one: Plan) -> list[tuple[str, str]]:
         *[("data" if number == 0 else "", source) for number, source in enumerate(one.sources)],
         (
             "examples",
-            f"{one.examples:,} at most: {one.examples_reason}; {one.validation:,} of them kept aside to measure by",
+            f"{one.examples:,} at most: {one.examples_reason}; about {one.validation:,} of them to measure by",
         ),
         ("steps", f"{one.steps:,} at most: {one.steps_reason}"),
         ("recipe", one.recipe),

@@ -77,8 +77,10 @@ class Terminal:
                     self._tell_step(phase)
                 case "warning":
                     self._line(phase, f"warning: {event.get('message')}")
-                case "source" if event.get("skipped"):
+                case "source" if event.get("error"):
                     self._line(phase, f"source {event.get('name')} skipped: {event.get('error')}")
+                case "source" if event.get("broken"):
+                    self._line(phase, f"source {event.get('name')}: {event.get('broken')} rows could not be used")
                 case "failed":
                     self._line(phase, f"failed in {event.get('stage')}: {event.get('reason')}")
             self._show(phase)

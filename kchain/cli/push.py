@@ -56,5 +56,6 @@ def _show(rehearsed: object) -> None:
     console.print(f"bundle   {rehearsed.hash}", soft_wrap=True)
     console.print(f"timeout  {duration(rehearsed.session_timeout / 3600)}")
     console.print(json.dumps(rehearsed.metadata, indent=2), markup=False, soft_wrap=True)
-    console.print(f"by hand  {rehearsed.command}", markup=False, soft_wrap=True)
+    if rehearsed.command:
+        console.print(f"by hand  {rehearsed.command}", markup=False, soft_wrap=True)
     console.print(rehearsed.verdict, markup=False, soft_wrap=True)

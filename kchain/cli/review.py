@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,9 @@ def _print(shown: Review, seen: dict[str, str]) -> None:
     console.rule(f"{shown.phase}: {shown.kernel}", align="left")
     table = plan_table(shown.plan)
     table.add_row("bundle", shown.hash + ("  (reviewed before)" if shown.known else ""))
+    if shown.goes_on:
+        table.add_row("goes on", shown.goes_on)
+    table.add_row("rehearsed", _rehearsed(shown))
     table.add_row("read it", Text(os.path.relpath(shown.folder / "notebook.ipynb")))
     console.print(table)
     console.print("\nmetadata", style="bold")
@@ -65,6 +69,12 @@ def _print(shown: Review, seen: dict[str, str]) -> None:
         console.print(Text(line, style=_COLOURS.get(line[:1], "")), soft_wrap=True)
     if not shown.changes:
         console.print("none")
+
+
+def _rehearsed(shown: Review) -> str:
+    if shown.rehearsed is None:
+        return as_typed(f"never (kchain rehearse {shown.phase})")
+    return f"yes ({time.strftime('%Y-%m-%d %H:%M', time.localtime(shown.rehearsed))})"
 
 
 def _unseen(shown: Review, seen: dict[str, str]) -> Iterator[str]:

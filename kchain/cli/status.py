@@ -15,8 +15,8 @@ from kchain.cli.common import as_typed, console, json_option, load_project, prin
 def status(target: str | None, as_json: bool) -> None:
     """Where every phase stands, from the journal alone: nothing is asked and nothing changes.
 
-    States: new, reviewed, pushing, queued, running, ended, done, adopted, failed, stale (trained on an adapter that has
-    been replaced since).
+    States: new, reviewed, pushing, queued, running, ended, paused (between two sessions), done, adopted, failed, stale
+    (trained on an adapter that has been replaced since).
     """
     chain = load_project()
     from kchain.cli.tables import print_status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,20 +17,23 @@ from kchain.orchestrator.state import PhaseState
 
 if TYPE_CHECKING:
     from kchain.phases import Chain
+    from kchain.rehearse.run import Outcome
 
 _COLOURS = {"done": "green", "adopted": "green", "failed": "red", "stale": "yellow"}
 _NOTHING = "-"
 # Columns that the widest table of a chain needs.
-_WIDTH = 110
+_WIDTH = 150
 
 
 def print_status(console: Console, rows: list[Row]) -> None:
     """Where every phase stands, and what to do next."""
-    shown = _table("phase", "state", ">version", ">loss", ">accuracy", ">adapter", "hash", "when", "next")
+    several = ["sessions"] if any(row.progress for row in rows) else []
+    shown = _table("phase", "state", *several, ">version", ">loss", ">accuracy", ">adapter", "hash", "when", "next")
     for row in rows:
         shown.add_row(
             row.phase,
             _state(row),
+            *([row.progress or _NOTHING] if several else []),
             _text(row.version),
             _number(row.loss_last, "{:.3f}"),
             _number(row.token_accuracy, "{:.1%}"),
@@ -51,7 +54,7 @@ def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseSta
             row.phase,
             _text(row.version),
             _text(row.steps),
-            _fall(row),
+            _loss(row.loss_first, row.loss_last),
             _number(row.token_accuracy, "{:.1%}"),
             _text(row.pad_id),
             _bytes(row.adapter_bytes),
@@ -62,6 +65,25 @@ def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseSta
     _print(console, shown)
     if saved := savings(rows):
         console.print(saved, soft_wrap=True)
+
+
+def print_rehearsed(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """What a rehearsal came to, phase by phase."""
+    shown = _table("phase", "state", ">steps", "loss", ">time", ">adapter", "code")
+    for outcome in outcomes:
+        result = outcome.result
+        metrics = result.metrics if result is not None else {}
+        word = "failed" if outcome.failure is not None else "rehearsed" if outcome.fresh else "unchanged"
+        shown.add_row(
+            outcome.phase,
+            f"[{'red' if word == 'failed' else 'green'}]{word}[/]",
+            _text(metrics.get("steps")),
+            _loss(metrics.get("loss_first"), metrics.get("loss_last")),
+            _NOTHING if result is None or result.seconds is None else duration(result.seconds),
+            _bytes(result.bytes if result is not None else None),
+            outcome.code_hash[:10],
+        )
+    _print(console, shown)
 
 
 def savings(rows: list[Row]) -> str:
@@ -96,10 +118,10 @@ def _state(row: Row) -> str:
     return f"[{colour}]{row.state}[/]" if colour else row.state
 
 
-def _fall(row: Row) -> str:
-    if row.loss_first is None and row.loss_last is None:
+def _loss(first: float | None, last: float | None) -> str:
+    if first is None and last is None:
         return _NOTHING
-    return f"{_number(row.loss_first, '{:.3f}')} -> {_number(row.loss_last, '{:.3f}')}"
+    return f"{_number(first, '{:.3f}')} -> {_number(last, '{:.3f}')}"
 
 
 def _text(value: object) -> str:

@@ -43,9 +43,7 @@ def check_packages() -> None:
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise InputError(
-            f"the demo trains on this machine and needs {', '.join(missing)}", 'pip install "kchain[train]"'
-        )
+        raise InputError(f"this trains on this machine and needs {', '.join(missing)}", 'pip install "kchain[train]"')
 
 
 def publish(server_root: Path) -> None:

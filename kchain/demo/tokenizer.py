@@ -1,14 +1,16 @@
-"""A small tokenizer with Qwen's genuine special ids.
+"""A small tokenizer with genuine special ids.
 
 Byte-level BPE trained on the sample data, then filled up with entries that no text can produce, so that the special
-tokens land on the ids they have in every Qwen2.5 model. The filler costs 5 MB on disk and is worth it: leaving a gap
+tokens land on the ids they have in the real model. The filler (5 MB on disk for Qwen2.5) is worth it: leaving a gap
 instead makes the library renumber tokens that are added later.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 # Ids 151643 and up, in order, as Qwen2.5's published tokenizer_config.json has them. The chain depends on four:
@@ -42,32 +44,79 @@ WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# ChatML; the generation markers let the library say which tokens the assistant wrote.
-CHAT_TEMPLATE = (
+# What an entry that no text can produce is called.
+FILLER = "<|unused_"
+
+# A turn ends with the EOS token; the generation markers let the library say which tokens the assistant wrote.
+_CHAT_TEMPLATE = (
     "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message['role'] + '\\n' }}"
+    "{{- '[OPEN]' + message['role'] + '\\n' }}"
     "{%- if message['role'] == 'assistant' %}"
-    "{% generation %}{{- message['content'] + '<|im_end|>' }}{% endgeneration %}"
-    "{%- else %}{{- message['content'] + '<|im_end|>' }}{%- endif %}"
+    "{% generation %}{{- message['content'] + '[EOS]' }}{% endgeneration %}"
+    "{%- else %}{{- message['content'] + '[EOS]' }}{%- endif %}"
     "{{- '\\n' }}"
     "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+    "{%- if add_generation_prompt %}{{- '[OPEN]assistant\\n' }}{%- endif %}"
 )
 
 
-def write_tokenizer(texts: Iterable[str], folder: Path) -> int:
+@dataclass(frozen=True)
+class Specials:
+    """The special tokens of a tokenizer.
+
+    Attributes:
+        ids: of each token.
+        eos, pad: what it calls its EOS and its pad token.
+        opening: text in front of the role of a turn.
+        kind: the class that transformers reads it with.
+    """
+
+    ids: Mapping[str, int]
+    eos: str
+    pad: str
+    opening: str
+    kind: str
+
+    @property
+    def chat_template(self) -> str:
+        """Every turn ended by the EOS token; ChatML for Qwen."""
+        return _CHAT_TEMPLATE.replace("[OPEN]", self.opening).replace("'[EOS]'", json.dumps(self.eos))
+
+
+QWEN = Specials(
+    ids={text: FIRST_SPECIAL + place for place, text in enumerate(SPECIALS)},
+    eos=EOS,
+    pad=PAD,
+    opening="<|im_start|>",
+    kind="Qwen2Tokenizer",
+)
+
+
+def write_tokenizer(texts: Iterable[str], folder: Path, specials: Specials = QWEN) -> int:
     """Train on `texts` and write tokenizer.json and tokenizer_config.json into `folder`.
 
     Returns:
-        How many entries text can produce: ids 0 to that number are used, the rest up to 151642 is filler.
+        How many entries text can produce. They have the first ids that no special token has; filler has the others.
     """
-    vocabulary, merges = _train(texts)
-    used = len(vocabulary)
-    for number in range(used, FIRST_SPECIAL):
-        vocabulary[f"<|unused_{number}|>"] = number
-    _write_json(folder / "tokenizer.json", _tokenizer(vocabulary, merges))
-    _write_json(folder / "tokenizer_config.json", _configuration())
-    return used
+    trained, merges = _train(texts)
+    vocabulary = _numbered(trained, specials.ids)
+    _write_json(folder / "tokenizer.json", _tokenizer(vocabulary, merges, specials))
+    _write_json(folder / "tokenizer_config.json", _configuration(specials))
+    return len(trained)
+
+
+def _numbered(trained: Mapping[str, int], specials: Mapping[str, int]) -> dict[str, int]:
+    """Every entry with its id: what was trained around the special tokens, which keep theirs, then filler."""
+    taken = set(specials.values())
+    free = _free(taken)
+    vocabulary = {text: next(free) for text in sorted(trained, key=trained.__getitem__)}
+    while (number := next(free)) < max(taken):
+        vocabulary[f"{FILLER}{number}|>"] = number
+    return {**vocabulary, **specials}
+
+
+def _free(taken: set[int]) -> Iterator[int]:
+    return (number for number in count() if number not in taken)
 
 
 def _train(texts: Iterable[str]) -> tuple[dict[str, int], list[list[str]]]:
@@ -91,7 +140,7 @@ def _train(texts: Iterable[str]) -> tuple[dict[str, int], list[list[str]]]:
     return model["vocab"], merges
 
 
-def _tokenizer(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str, object]:
+def _tokenizer(vocabulary: dict[str, int], merges: list[list[str]], specials: Specials) -> dict[str, object]:
     """The content of tokenizer.json: what `tokenizers` itself would write for this model."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
@@ -99,7 +148,7 @@ def _tokenizer(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str,
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": FIRST_SPECIAL + place, **_special(text)} for place, text in enumerate(SPECIALS)],
+        "added_tokens": [{"id": number, **_special(text)} for text, number in _by_id(specials)],
         "normalizer": {"type": "NFC"},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": byte_level,
@@ -119,22 +168,26 @@ def _tokenizer(vocabulary: dict[str, int], merges: list[list[str]]) -> dict[str,
     }
 
 
-def _configuration() -> dict[str, object]:
+def _configuration(specials: Specials) -> dict[str, object]:
     return {
         "add_prefix_space": False,
-        "added_tokens_decoder": {str(FIRST_SPECIAL + place): _special(text) for place, text in enumerate(SPECIALS)},
-        "additional_special_tokens": [text for text in SPECIALS if text != "<|endoftext|>"],
+        "added_tokens_decoder": {str(number): _special(text) for text, number in _by_id(specials)},
+        "additional_special_tokens": [text for text, _ in _by_id(specials) if text != "<|endoftext|>"],
         "bos_token": None,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": specials.chat_template,
         "clean_up_tokenization_spaces": False,
-        "eos_token": EOS,
+        "eos_token": specials.eos,
         "errors": "replace",
         "model_max_length": 32768,
-        "pad_token": PAD,
+        "pad_token": specials.pad,
         "split_special_tokens": False,
-        "tokenizer_class": "Qwen2Tokenizer",
+        "tokenizer_class": specials.kind,
         "unk_token": None,
     }
+
+
+def _by_id(specials: Specials) -> list[tuple[str, int]]:
+    return sorted(specials.ids.items(), key=lambda token: token[1])
 
 
 def _special(text: str) -> dict[str, object]:

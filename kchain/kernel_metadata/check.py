@@ -111,4 +111,4 @@ def _sources(metadata: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(rules.SOURCE, key, f"{source!r:.80} is no {words}")
     kernels = metadata.get("kernel_sources", [])
     if isinstance(kernels, list) and metadata.get("id") in kernels:
-        yield Problem(rules.SOURCE, "kernel_sources", "the kernel is its own source")
+        yield Problem(rules.OWN_SOURCE, "kernel_sources", "the kernel is its own source")

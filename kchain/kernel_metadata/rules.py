@@ -79,3 +79,9 @@ PUBLIC = Rule(
     "Anyone can read a public kernel and its output.",
     'Write "is_private": true, unless that is what you want.',
 )
+OWN_SOURCE = Rule(
+    "KC112",
+    "warning",
+    "Nobody has shown that Kaggle mounts the last output of the kernel that runs.",
+    "Attach a data set made of that output; kchain tries both for a phase of several sessions.",
+)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kchain.errors import KchainError
+from kchain.kernel_metadata import Continuation
 
 
 class Wish(Enum):
@@ -52,12 +53,16 @@ class Seen:
         disk: hash of the bundle folder as it lies on the disk.
         lint: errors that linting found.
         kernel: the kernel's current version; None: the target knows no such kernel.
-        current_hash: hash of the bundle that the current version was pushed from.
+        current_hash: hash of the bundle that the current version, or the first session of its run, was pushed from.
         ours: version newer than the open intent's that carries the intent's bundle.
         word: the target's status word, upper case; empty: not read.
         failure: the target's failure message.
         stale: the phase's result was trained on adapters that are no longer current.
         parents: its ancestors, root first.
+        max_sessions: sessions that the bundle of now may take.
+        continuation: how the next session would go on from the run's checkpoint; None: there is none.
+        same_training: the bundle of now can go on from it: its parameters train the same.
+        dataset: state of the data set that `continuation` names; None: the target knows none.
     """
 
     time: float
@@ -74,6 +79,10 @@ class Seen:
     failure: str = ""
     stale: bool = False
     parents: tuple[Parent, ...] = ()
+    max_sessions: int = 1
+    continuation: Continuation | None = None
+    same_training: bool = False
+    dataset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,10 +128,32 @@ class Found:
 
 @dataclass(frozen=True)
 class Push:
-    """Send the bundle; `before` is the version that is there now."""
+    """Send the bundle; `before` is the version that is there now.
+
+    Attributes:
+        continuation: what the session goes on from; None: it begins a run.
+        base: the reviewed bundle whose run goes on; empty: the one that renders now.
+    """
 
     before: int | None
     resend: bool = False
+    continuation: Continuation | None = None
+    base: str = ""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Make a private data set of the run's checkpoint."""
+
+    ref: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The checkpoint that a version was to go on from was not mounted."""
+
+    version: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -166,4 +197,4 @@ class Done:
     """Nothing is left to do."""
 
 
-Action = Wait | Look | Release | Found | Push | End | Pull | Judge | Fail | Stop | Done
+Action = Wait | Look | Release | Found | Push | Upload | Lost | End | Pull | Judge | Fail | Stop | Done

@@ -12,17 +12,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
-
-from slugify import slugify
+from typing import TYPE_CHECKING
 
 from kchain.errors import AdapterRefused, InputError, NotNow, PhaseFailed
-from kchain.orchestrator.decide import LIVE
+from kchain.orchestrator.continuation import content_slug
 from kchain.orchestrator.drive import Driver, Ports, driving
-from kchain.orchestrator.journal import KeptBundle
-from kchain.orchestrator.judge import RESULT, read_result, result_event
+from kchain.orchestrator.judge import RESULT, result_event
+from kchain.orchestrator.rebuild import rebuild, unfinished
 from kchain.orchestrator.report import Reporter, readable_bytes
-from kchain.orchestrator.state import Result, expected_lineage, lineage, rows
+from kchain.orchestrator.state import Result, expected_lineage, lineage
 from kchain.orchestrator.target import Target
 from kchain.orchestrator.verify import UNKNOWN_PAD, Adapter, Expected, verify
 from kchain.phases import Chain
@@ -75,6 +73,7 @@ def adopt(
         InputError: there is no adapter there.
         AdapterRefused: it is not one this chain can go on from.
         PhaseFailed: the phase's own kernel failed, or its data set could not be processed.
+        NotNow: the phase's own kernel has not finished; what it has reached is known now.
         Unreachable, DriverLocked: see `kchain.errors`.
     """
     chain.phase(phase)
@@ -86,16 +85,17 @@ def adopt(
     with driving(chain, target, reporter, ports) as driver:
         adoption = _Adoption(driver, phase, reporter, pad_id)
         if origin.kernel is not None and origin.kernel == chain.kernel(phase):
-            adoption.rebuild()
+            rebuild(driver, phase)
         elif origin.kernel is not None:
             adoption.from_kernel(origin.kernel, origin.inside)
         elif origin.dataset is not None:
             adoption.from_dataset(origin.dataset, origin.inside)
         elif origin.folder is not None:
             adoption.from_folder(origin.folder, origin.inside)
-        result = driver.states()[phase].result
-        assert result is not None, "an adoption without error leaves a result"
-        return result
+        state = driver.states()[phase]
+        if state.result is None:
+            raise unfinished(phase, state)
+        return state.result
 
 
 class _Adoption:
@@ -163,9 +163,7 @@ class _Adoption:
         self.from_dataset(ref, None, adapter.sha256)
 
     def _dataset_slug(self, adapter: Adapter) -> str:
-        # Kaggle takes 6 to 50 characters. With the hash, another adapter never meets the data set of an earlier one.
-        name = slugify(f"{self._chain.name}-{self._phase}-adapter")[:41].strip("-")
-        return f"{name}-{adapter.sha256[:8]}"
+        return content_slug(f"{self._chain.name}-{self._phase}-adapter", adapter.sha256)
 
     def _upload(self, client: Client, folder: Path, ref: str) -> None:
         with tempfile.TemporaryDirectory(prefix="kchain-adopt-") as name:
@@ -187,34 +185,6 @@ class _Adoption:
             self._reporter.waiting(self._phase, f"data set {ref} is being processed ({status})")
             self._driver.sleep()
         raise NotNow(f"data set {ref} is still being processed", "try the same command again later")
-
-    def rebuild(self) -> None:
-        """The phase's own kernel: record its current version as if it had been pushed and followed from here."""
-        from kchain.bundle import find_hash
-
-        ref = self._chain.kernel(self._phase)
-        client = self._driver.client()
-        kernel = client.kernel(ref)
-        bundle_hash = find_hash(kernel.source) if kernel is not None else None
-        if kernel is None or bundle_hash is None:
-            raise InputError(f"kernel {ref} is not one that kchain pushed", f"kchain push {self._phase}")
-        status = client.status(ref, kernel.version)
-        if status.word in LIVE:
-            raise NotNow(f"{ref} version {kernel.version} is {status.word.lower()}", "adopt it when it has ended")
-        folder = self._runs / f"v{kernel.version}"
-        self._driver.fetch(ref, kernel.version, self._chain.root / folder)
-        result = read_result(self._chain.root / folder) or {}
-        ancestors = rows(lineage(result.get("lineage") or []))
-        journal = self._driver.journal
-        # The metadata that was pushed is not what the target gives back; the notebook is.
-        kept = KeptBundle(bundle_hash, "{}", kernel.source)
-        tells: dict[str, Any] = {"hash": bundle_hash, "lineage": ancestors, "resend": False}
-        journal.append(
-            self._phase, "pushed", kept=kept, version=kernel.version, url="", invalid=[], found=True, **tells
-        )
-        journal.append(self._phase, "ended", word=status.word, failure=status.failure or "")
-        journal.append(self._phase, "pulled", folder=folder.as_posix())
-        self._driver.judge(self._phase)
 
     def _verify(self, folder: Path, sha256: str | None, place: str = "adapter") -> Adapter:
         expected = Expected(

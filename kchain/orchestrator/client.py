@@ -198,10 +198,10 @@ class Client:
         return dataset_download(self.transport, ref, name, to)
 
     def dataset_create(self, folder: Path, ref: str, title: str) -> None:
-        """Make a private data set of the files in `folder` and wait until it is READY."""
+        """Make a private data set of the files in `folder`; it is READY some time later."""
         from kchain.orchestrator.datasets import dataset_create
 
-        dataset_create(self.transport, folder, ref, title, min(3.0, self.target.poll_seconds))
+        dataset_create(self.transport, folder, ref, title)
 
     def _kernels(self, doing: str, method: str, ref: str, version: int | None, **fields: Any) -> dict[str, Any]:
         owner, slug = split_ref(ref)

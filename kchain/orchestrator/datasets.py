@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from kchain.errors import InputError, NotNow, PhaseFailed, Unreachable
+from kchain.errors import InputError, Unreachable
 from kchain.orchestrator.answers import DatasetFile
 from kchain.orchestrator.client import items_of, split_ref
 from kchain.orchestrator.fetch import download
@@ -18,11 +16,6 @@ from kchain.orchestrator.pages import all_pages
 from kchain.orchestrator.refusals import refusal
 from kchain.orchestrator.target import is_loopback
 from kchain.orchestrator.transport import Transport
-
-READY = "READY"
-_BROKEN = ("FAILED", "DELETED")
-# Kaggle takes seconds to minutes for some files; after this something is wrong.
-_LONGEST_WAIT_SECONDS = 1800.0
 
 
 def dataset_status(transport: Transport, ref: str) -> str | None:
@@ -83,29 +76,18 @@ def dataset_download(transport: Transport, ref: str, name: str, to: Path) -> Pat
     return download(url, to, sizes[name] or None, transport.patience)
 
 
-def dataset_create(
-    transport: Transport,
-    folder: Path,
-    ref: str,
-    title: str,
-    poll: float,
-    longest: float = _LONGEST_WAIT_SECONDS,
-) -> None:
-    """Make a private data set of the files that lie directly in `folder`, and wait until it is READY.
+def dataset_create(transport: Transport, folder: Path, ref: str, title: str) -> None:
+    """Make a private data set of the files that lie directly in `folder`. It is READY some time later.
 
     Args:
         transport: the target.
-        folder: an adapter folder; folders inside it are not taken along.
+        folder: an adapter's or a checkpoint's; folders inside it are not taken along.
         ref: owner/slug, the slug with 6 to 50 letters.
         title: 6 to 50 letters.
-        poll: seconds between two looks at its state.
-        longest: seconds until the wait is given up.
 
     Raises:
         InputError: the folder is empty, the names do not fit, or the data set exists.
         Ambiguous: it may have been made.
-        NotNow: it is made, but still not READY.
-        PhaseFailed: the target could not process it.
     """
     owner, slug = split_ref(ref)
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
@@ -125,7 +107,6 @@ def dataset_create(
     )
     if answer.get("error"):
         raise refusal(str(answer["error"]), doing)
-    _wait(transport, ref, poll, longest)
 
 
 def _check_new(transport: Transport, folder: Path, files: list[Path], ref: str, slug: str, title: str) -> None:
@@ -175,22 +156,6 @@ def _new_file(token: str) -> Any:
     file = ApiDatasetNewFile()
     file.token = token
     return file
-
-
-def _wait(transport: Transport, ref: str, poll: float, longest: float) -> None:
-    for status in _states(transport, ref, poll, longest):
-        if status == READY:
-            return
-        if status in _BROKEN:
-            raise PhaseFailed(f"data set {ref}: the target could not process it ({status})", "look at its page")
-    raise NotNow(f"data set {ref} is not ready after {longest / 60:.0f} minutes", f"later: --dataset {ref}")
-
-
-def _states(transport: Transport, ref: str, poll: float, longest: float) -> Iterator[str | None]:
-    deadline = time.monotonic() + longest
-    while time.monotonic() < deadline:
-        yield dataset_status(transport, ref)
-        time.sleep(poll)
 
 
 def _ask(transport: Transport, doing: str, method: str, ref: str, **fields: Any) -> dict[str, Any]:

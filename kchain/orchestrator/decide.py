@@ -32,6 +32,7 @@ from kchain.orchestrator.actions import (
     Found,
     Judge,
     Look,
+    Lost,
     Pull,
     Push,
     Release,
@@ -39,6 +40,16 @@ from kchain.orchestrator.actions import (
     Stop,
     Wait,
     Wish,
+)
+from kchain.orchestrator.continuation import (
+    NEW_THING,
+    Plan,
+    data_set,
+    goes_on,
+    never_mounted,
+    repeats,
+    way_on,
+    what_to_push,
 )
 from kchain.orchestrator.state import Intent, PhaseState, Version
 
@@ -50,8 +61,6 @@ IDLE = frozenset({"NEVER_RUN", "NEW_SCRIPT"})
 
 # Seconds between two tries of a refused push, at most.
 LONGEST_PAUSE = 600.0
-# Settling times that an open push of a kernel nobody sees is given.
-_NEW_KERNEL = 3
 
 
 class Need(Enum):
@@ -93,7 +102,8 @@ def decide(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Action:
 
 
 def _unjudged(state: PhaseState) -> bool:
-    return state.version is not None and state.failure is None and state.result is None
+    open_ = state.version is not None and state.failure is None and state.result is None
+    return open_ and not goes_on(state)
 
 
 def _open_intent(phase: str, intent: Intent, seen: Seen, wish: Wish) -> Action:
@@ -107,7 +117,7 @@ def _open_intent(phase: str, intent: Intent, seen: Seen, wish: Wish) -> Action:
     if intent.looked is None:
         return Look(seen.kernel)
     # After its first push a kernel may stay invisible for longer than an edit of one that is there.
-    patience = seen.settle * (_NEW_KERNEL if seen.kernel is None else 1)
+    patience = seen.settle * (NEW_THING if seen.kernel is None else 1)
     left = intent.looked + patience - seen.time
     if left > 0:
         reason = f"the last push of {phase} has no known outcome; looking again for {left:.0f} s before it is repeated"
@@ -138,6 +148,10 @@ def _running(reason: str, word: str) -> Wait:
 
 
 def _ended(phase: str, state: PhaseState, version: Version, seen: Seen, wish: Wish) -> Action:
+    if version.lost:
+        return Fail(never_mounted(phase, version))
+    if version.continues is not None and version.continues.source in version.invalid:
+        return Lost(version.number, "the target did not take it as a source")
     if not version.invalid:
         return Judge(version.number) if version.folder else Pull(version.number)
     missing = ", ".join(version.invalid)
@@ -149,7 +163,7 @@ def _ended(phase: str, state: PhaseState, version: Version, seen: Seen, wish: Wi
             )
         )
     # The first push may have come before a new source was ready; one more try costs a minute.
-    known = replace(state, reviewed=state.reviewed | {version.hash})
+    known = replace(state, reviewed=state.reviewed | {version.approved})
     return _to_push(phase, known, seen, wish, resend=True)
 
 
@@ -165,12 +179,16 @@ def _standing(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Action |
             # Gates are no part of the bundle: changed ones are asked again of the result that is there.
             assert failure.version is not None
             return Judge(failure.version)
+        if failure.again:
+            return None
         hint = failure.hint or f"read its log: kchain logs {phase}"
-        hint += f"\nafter a change: kchain review {phase}; to run the same again: kchain push {phase} --again"
-        return Stop(failure_error(failure.error, failure.reason, hint))
+        ways = way_on(phase, state) or f"to run the same again: kchain push {phase} --again"
+        return Stop(
+            failure_error(failure.error, failure.reason, f"{hint}\nafter a change: kchain review {phase}; {ways}")
+        )
     if state.result is None or seen.stale:
         return None
-    changed = state.version is not None and seen.bundle not in ("", state.version.hash)
+    changed = state.version is not None and seen.bundle not in ("", state.version.approved)
     return None if wish is Wish.PUSH and changed else Done()
 
 
@@ -181,14 +199,26 @@ def _to_push(phase: str, state: PhaseState, seen: Seen, wish: Wish, *, resend: b
     if new_to_journal and seen.kernel is not None and seen.current_hash == seen.bundle:
         # Pushed by hand, by another checkout, or before the journal was lost: the very same bundle is there already.
         return Found(seen.kernel, seen.bundle)
-    if (blocked := _blocked(phase, state, seen)) is not None:
+    plan = what_to_push(phase, state, seen, wish)
+    if isinstance(plan, Stop):
+        return plan
+    if (blocked := _blocked(phase, state, seen, plan)) is not None:
         return blocked
     if seen.word and seen.word not in OVER | IDLE:
         return _other_running(phase, seen)
     ours = state.version.number if state.version is not None else None
     if ours is not None and seen.kernel is not None and seen.kernel > ours and wish is not Wish.AGAIN:
         return Stop(_edited(phase, seen.kernel, ours))
-    return Push(seen.kernel, resend)
+    return _send(phase, state, seen, plan, resend)
+
+
+def _send(phase: str, state: PhaseState, seen: Seen, plan: Plan, resend: bool) -> Action:
+    going_on = plan.continuation
+    if going_on is None:
+        return Push(seen.kernel, resend)
+    if going_on.kind == "dataset" and (first := data_set(phase, state, going_on, seen)) is not None:
+        return first
+    return Push(seen.kernel, resend or repeats(state.version, going_on), going_on, plan.base)
 
 
 def _other_running(phase: str, seen: Seen) -> Wait:
@@ -196,8 +226,10 @@ def _other_running(phase: str, seen: Seen) -> Wait:
     return Wait(reason, StillRunning(reason, "leave out --no-wait, or try again later"))
 
 
-def _blocked(phase: str, state: PhaseState, seen: Seen) -> Stop | None:
-    """Why the bundle may not be sent."""
+def _blocked(phase: str, state: PhaseState, seen: Seen, plan: Plan) -> Stop | None:
+    """Why the bundle may not be sent. A run that goes on sends what its review allowed, whatever renders by now."""
+    if plan.base and plan.base in state.reviewed:
+        return None
     if seen.lint:
         return Stop(
             InputError(f"the bundle of {phase} does not lint:\n" + "\n".join(seen.lint), f"kchain review {phase}")

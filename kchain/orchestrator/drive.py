@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kchain.errors import KchainError, RateLimited, Unreachable
-from kchain.orchestrator.act import Actor, Judging, Puller, pull_outputs
-from kchain.orchestrator.actions import Action, Done, Found, Judge, Push, Seen, Stop, Wait, Wish
+from kchain.orchestrator.act import Actor
+from kchain.orchestrator.actions import Action, Done, Found, Push, Seen, Stop, Wait, Wish
 from kchain.orchestrator.adopted import adopted_sources
+from kchain.orchestrator.continuation import goes_on
 from kchain.orchestrator.decide import decide, failure_error
 from kchain.orchestrator.folders import BundleFolders
 from kchain.orchestrator.follow import Follower
@@ -21,6 +22,7 @@ from kchain.orchestrator.journal import Journal, Key
 from kchain.orchestrator.judge import judge
 from kchain.orchestrator.lock import driver_lock
 from kchain.orchestrator.observe import Observer
+from kchain.orchestrator.outcome import Judging, Outcomes, Puller, pull_outputs
 from kchain.orchestrator.report import Reporter
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
@@ -82,7 +84,8 @@ class Driver:
         self._ports = ports
         self._clock = ports.clock
         self._observer = Observer(chain, journal, self.folders, target.settle_seconds)
-        self._actor = Actor(chain, target, journal, self.folders, reporter, ports.pull, ports.judge)
+        self._outcomes = Outcomes(chain, target, journal, reporter, ports.pull, ports.judge)
+        self._actor = Actor(chain, target, journal, self.folders, reporter, self._outcomes)
         self._client: Client | None = None
         self._reached = False
         self._failed_reads = 0
@@ -138,11 +141,12 @@ class Driver:
         Raises:
             PhaseFailed: they do not count; the journal says why.
         """
-        states = self.states()
-        version = states[phase].version
-        assert version is not None, "only a known version can be judged"
-        seen = Seen(time=self._clock.now(), settle=self.target.settle_seconds)
-        self._actor.act(self.client, phase, states, seen, Judge(version.number))
+        state = self.states()[phase]
+        self._outcomes.judge(phase, state)
+        state = self.states()[phase]
+        if state.checkpoint is not None and state.failure is None and not goes_on(state):
+            # The last session that there may be: what it reached is the result.
+            self._outcomes.judge(phase, state)
         failure = self.states()[phase].failure
         if failure is not None:
             raise failure_error(failure.error, failure.reason, failure.hint)

@@ -6,6 +6,7 @@ Rendering imports nbformat and jinja2, so it happens only when a bundle is asked
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kchain.errors import InputError
-from kchain.kernel_metadata import METADATA_FILE, NOTEBOOK_FILE
+from kchain.kernel_metadata import METADATA_FILE, NOTEBOOK_FILE, Continuation
 from kchain.orchestrator.journal import KeptBundle
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
@@ -25,10 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A private copy of a bundle folder, and its texts with the hash they really have."""
+    """A private copy of a bundle folder, and its texts with the hash they really have.
+
+    Attributes:
+        timeout: seconds after which the target is to end the session.
+        max_sessions: sessions that the phase may take.
+    """
 
     folder: Path
     kept: KeptBundle
+    timeout: int
+    max_sessions: int
 
 
 class BundleFolders:
@@ -96,7 +104,47 @@ class BundleFolders:
                     raise InputError(f"{self.folder(phase) / file}: {error}", f"kchain review {phase}") from None
                 (copy / file).write_bytes(content)
             kept = KeptBundle(self._hash(phase, copy), texts[METADATA_FILE], texts[NOTEBOOK_FILE])
-            yield Snapshot(copy, kept)
+            configured = self._chain.phase(phase)
+            yield Snapshot(copy, kept, configured.session_timeout, configured.training.max_sessions)
+
+    @contextmanager
+    def continued(self, kept: KeptBundle, continuation: Continuation) -> Iterator[Snapshot]:
+        """As `snapshot`, of another session of a bundle that was pushed or reviewed.
+
+        Raises:
+            InputError: it does not lint.
+        """
+        from kchain.bundle import parameters_of, write
+
+        bundle = session_of(kept, continuation)
+        with tempfile.TemporaryDirectory(prefix="kchain-push-") as name:
+            folder = write(bundle, Path(name))
+            if errors := _errors(folder):
+                raise InputError(f"session {continuation.session} does not lint:\n" + "\n".join(errors))
+            max_sessions = int(parameters_of(bundle.notebook)["training"]["max_sessions"])
+            yield Snapshot(folder, keep(bundle), bundle.timeout, max_sessions)
+
+    def same_training(self, phase: str, kept: KeptBundle | None) -> bool:
+        """Whether the bundle of now can go on from a checkpoint of that one."""
+        from kchain.bundle import same_training
+
+        return kept is not None and same_training(self.rendered(phase).notebook, json.loads(kept.notebook))
+
+    def recognised(self, phase: str, source: str) -> tuple[KeptBundle, Continuation | None] | None:
+        """The bundle of now, or a later session of it, where a kernel's source is that; else None.
+
+        Outputs, ids and notebook metadata do not count: the client and the target rewrite them.
+        """
+        from kchain.bundle import continuation_of, continued, same_cells
+
+        try:
+            found = json.loads(source)
+            continuation = continuation_of(found)
+            bundle = continued(self.rendered(phase), continuation)
+            same = same_cells(found, bundle.notebook)
+        except (ValueError, KeyError, TypeError):
+            return None
+        return (keep(bundle), continuation) if same else None
 
     def _hash(self, phase: str, folder: Path) -> str:
         from kchain.bundle import read
@@ -106,6 +154,20 @@ class BundleFolders:
         except InputError:
             return ""
         return bundle.hash if bundle.phase == phase else ""
+
+
+def keep(bundle: Bundle) -> KeptBundle:
+    """A bundle as the journal keeps it."""
+    from kchain.bundle import metadata_text, notebook_text
+
+    return KeptBundle(bundle.hash, metadata_text(bundle.metadata), notebook_text(bundle))
+
+
+def session_of(kept: KeptBundle, continuation: Continuation | None) -> Bundle:
+    """Another session of a kept bundle; None: its first."""
+    from kchain.bundle import continued, parse
+
+    return continued(parse(kept.notebook, kept.metadata), continuation)
 
 
 def _errors(folder: Path) -> tuple[str, ...]:

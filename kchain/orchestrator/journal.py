@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from kchain.errors import InputError
-from kchain.orchestrator.state import Entry, PhaseState, fold
+from kchain.orchestrator.fold import fold
+from kchain.orchestrator.state import Entry, PhaseState
 
 # The disk is full, read-only or broken: the journal itself is sound.
 _DISK = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN}
 
 JOURNAL = Path(".kchain") / "journal.db"
-# Raised when the meaning of an event changes; an older kchain refuses a newer journal.
-FORMAT = 1
+# Raised when there are new events or one changes its meaning; an older kchain refuses a newer journal. 2 added those of
+# phases that take several sessions; a journal of format 1 is read as it is.
+FORMAT = 2
 
 _SCHEMA = """
 CREATE TABLE event (
@@ -140,6 +142,7 @@ def _prepare(db: sqlite3.Connection) -> None:
         if version == 0:
             for statement in _statements(_SCHEMA):
                 db.execute(statement)
+        if version < FORMAT:
             db.execute(f"PRAGMA user_version = {FORMAT}")
     if version > FORMAT:
         raise InputError(f"the journal has format {version}, this kchain knows {FORMAT}", "install the newer kchain")

@@ -11,6 +11,7 @@ from typing import Any
 from kchain.errors import AdapterRefused, EditedOutside, GateMissed, KchainError, PhaseFailed
 from kchain.orchestrator import gates
 from kchain.orchestrator.advice import advise, failing_cell
+from kchain.orchestrator.checkpoint import Missing, Paused, missing, paused
 from kchain.orchestrator.gates import GateResult
 from kchain.orchestrator.state import Ancestor, Version, rows
 from kchain.orchestrator.verify import Adapter, Expected, verify
@@ -28,8 +29,13 @@ class Verdict:
     gates: tuple[GateResult, ...]
 
 
-def judge(chain: Chain, phase: str, version: Version, folder: Path) -> Verdict:
+def judge(
+    chain: Chain, phase: str, version: Version, folder: Path, *, final: bool = False
+) -> Verdict | Paused | Missing:
     """Decide about the outputs in `folder`. The result file outranks the target's status word.
+
+    Args:
+        final: what a session that its time limit ended has reached is the result: there is no other session.
 
     Raises:
         GateMissed: the result is not what the gates ask for.
@@ -45,7 +51,11 @@ def judge(chain: Chain, phase: str, version: Version, folder: Path) -> Verdict:
             f"the outputs of {phase} version {version.number} were made by another bundle than the one pushed",
             f"look at the kernel on the target; to run it again: kchain push {phase} --again",
         )
+    if not final and (stopped := paused(result, version, folder)) is not None:
+        return stopped
     if result.get("status") == "failed":
+        if (absent := missing(result, version)) is not None:
+            return absent
         reason = str(result.get("reason") or "no reason given")
         raise with_advice(f"{phase} version {version.number} failed: {reason}", reason, folder)
     missed = [gate for gate in _gates(chain, phase, result) if not gate.passed]
@@ -53,6 +63,8 @@ def judge(chain: Chain, phase: str, version: Version, folder: Path) -> Verdict:
         lines = "\n".join(f"  {gate.name}: wanted {gate.wanted}, got {gate.got}" for gate in missed)
         advice = advise(lines)
         hint = f"{advice.change}\n" if advice is not None else ""
+        if final and version.session == version.max_sessions:
+            hint = f"it has used its {version.max_sessions} session{'s' * (version.max_sessions > 1)}\n"
         raise GateMissed(
             f"{phase} version {version.number} missed its gates:\n{lines}",
             f"{hint}a gate changed in the phase file is asked again of this same run: kchain watch",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kchain.errors import Unreachable
 from kchain.orchestrator.actions import Parent, Seen, Wish
+from kchain.orchestrator.continuation import next_session
 from kchain.orchestrator.decide import Need, need
 from kchain.orchestrator.folders import BundleFolders
 from kchain.orchestrator.journal import Journal
@@ -36,12 +37,22 @@ class Observer:
         """What is known without asking the target."""
         state = states.get(phase, PhaseState())
         renders = wish is not Wish.FINISH or state.result is None or is_stale(self._chain, states, phase)
-        return Seen(
+        seen = Seen(
             time=now,
             settle=self._settle,
             bundle=self._folders.rendered(phase).hash if renders else "",
             gates=self._chain.phase(phase).gates.model_dump_json(),
             stale=is_stale(self._chain, states, phase),
+            max_sessions=self._chain.phase(phase).training.max_sessions,
+        )
+        if state.checkpoint is None or state.version is None:
+            return seen
+        kernel = self._chain.kernel(phase)
+        dataset = f"{self._chain.owner}/{self._chain.name}-{phase}-checkpoint"
+        return replace(
+            seen,
+            continuation=next_session(states, phase, kernel, dataset),
+            same_training=self._folders.same_training(phase, self._journal.kept(state.version.hash)),
         )
 
     def look(
@@ -90,15 +101,16 @@ class Observer:
             lint=self._folders.lint(phase),
             parents=tuple(self._parent(client, parent.name, states) for parent in self._chain.lineage(phase)),
         )
+        if seen.continuation is not None and seen.continuation.kind == "dataset":
+            seen = replace(seen, dataset=client.dataset_status(seen.continuation.ref))
         if current is None:
             return seen
         status = client.status(ref)
-        rendered = self._folders.rendered(phase)
-        same = is_notebook(current.source, rendered.notebook)
+        same = self._folders.recognised(phase, current.source) is not None
         return replace(
             seen,
             kernel=current.version,
-            current_hash=rendered.hash if same else None,
+            current_hash=seen.bundle if same else None,
             word=status.word,
             failure=status.failure or "",
         )

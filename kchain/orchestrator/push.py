@@ -6,19 +6,24 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kchain.orchestrator.actions import Action, Done, Found, Push, Stop, Wait, Wish
+from kchain.kernel_metadata import Continuation
+from kchain.orchestrator.actions import Action, Done, Found, Push, Stop, Upload, Wait, Wish
 from kchain.orchestrator.adopted import adopted_sources
 from kchain.orchestrator.decide import decide
 from kchain.orchestrator.drive import Driver, Ports, driving
-from kchain.orchestrator.folders import BundleFolders
+from kchain.orchestrator.folders import BundleFolders, keep, session_of
 from kchain.orchestrator.journal import JOURNAL, Journal, Key
 from kchain.orchestrator.observe import Observer
+from kchain.orchestrator.rehearsals import tell_unrehearsed
 from kchain.orchestrator.report import Reporter
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
+
+if TYPE_CHECKING:
+    from kchain.bundle import Bundle
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Rehearsed:
 
     Attributes:
         verdict: in words.
-        command: Kaggle's own command for the same push.
+        command: Kaggle's own command for the same push; empty for a later session, which is no folder.
     """
 
     kernel: str
@@ -79,11 +84,20 @@ def push(
     chain.phase(phase)
     with driving(chain, target, reporter, ports) as driver:
         prepare(driver, phase, approve=yes)
+        if again or _is_news(driver, phase):
+            tell_unrehearsed(chain, target, driver.folders, reporter, [phase])
         action = driver.drive(phase, Wish.AGAIN if again else Wish.PUSH, until_pushed=True, wait=wait)
         if isinstance(action, Wait):
             raise action.error
         version = driver.states().get(phase, PhaseState()).version
         return PushReport(isinstance(action, Push), version.number if version else None, version.url if version else "")
+
+
+def _is_news(driver: Driver, phase: str) -> bool:
+    """Whether what renders now has no result yet."""
+    state = driver.states().get(phase, PhaseState())
+    changed = state.version is not None and state.version.hash != driver.folders.rendered(phase).hash
+    return changed or state.result is None
 
 
 def prepare(driver: Driver, phase: str, *, approve: bool) -> None:
@@ -109,7 +123,6 @@ def rehearse_push(
         Unreachable, CredentialsError: the target cannot be asked.
     """
     ports = ports or Ports()
-    timeout = chain.phase(phase).session_timeout
     with tempfile.TemporaryDirectory() as empty:
         key = Key(target.name, chain.owner, chain.name)
         place = chain.root if (chain.root / JOURNAL).exists() else Path(empty)
@@ -125,16 +138,32 @@ def rehearse_push(
             if yes or not folders.folder(phase).is_dir():
                 # `push` would write the folder first.
                 seen = replace(seen, disk=folders.rendered(phase).hash, lint=folders.lint_rendered(phase))
-            verdict = _verdict(decide(phase, state, seen, wish))
+            action = decide(phase, state, seen, wish)
+            bundle = _to_send(journal, folders, phase, state, action)
     folder = folders.folder(phase)
-    bundle = folders.rendered(phase)
     shown = folder.relative_to(chain.root).as_posix()
-    command = f"kaggle kernels push -p {shown} -t {timeout}"
-    return Rehearsed(chain.kernel(phase), folder, bundle.hash, bundle.metadata, timeout, verdict, command)
+    first = bundle is folders.rendered(phase)
+    command = f"kaggle kernels push -p {shown} -t {bundle.timeout}" if first else ""
+    verdict = _verdict(action, state)
+    return Rehearsed(chain.kernel(phase), folder, bundle.hash, bundle.metadata, bundle.timeout, verdict, command)
 
 
-def _verdict(action: Action) -> str:
+def _to_send(journal: Journal, folders: BundleFolders, phase: str, state: PhaseState, action: Action) -> Bundle:
+    """The bundle that a push would send: what renders now, or a later session of a run."""
+    rendered = folders.rendered(phase)
+    if not isinstance(action, Push) or action.continuation is None:
+        return rendered
+    kept = journal.kept(state.version.hash) if action.base and state.version is not None else keep(rendered)
+    assert kept is not None, "every bundle that is pushed or found is kept"
+    return session_of(kept, action.continuation)
+
+
+def _verdict(action: Action, state: PhaseState) -> str:
     match action:
+        case Push(continuation=Continuation(session, source=source)) if state.checkpoint is not None:
+            return f"would push session {session}, from {state.checkpoint.words} in {source}"
+        case Upload(ref):
+            return f"would upload the checkpoint as the private data set {ref}"
         case Push(before):
             return "would push" + ("; there is no such kernel yet" if before is None else f" over version {before}")
         case Found(version):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kchain.orchestrator.continuation import goes_on
 from kchain.orchestrator.state import PhaseState, is_stale
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ class Row:
     """One phase in the table of a chain; figures are None where there are none.
 
     Attributes:
-        state: one word or two: new, reviewed, pushing, queued, running, ended, done, adopted, failed, stale.
+        state: one word: new, reviewed, pushing, queued, running, ended, paused, done, adopted, failed, stale.
+        session, max_sessions: which session of how many the last version is.
+        step, of_steps: optimizer steps that its checkpoint holds, and those of the whole training.
         version: kernel version of the result, or of the last push.
         adapter_bytes, sha256, pad_id: of the verified adapter.
-        seconds: run time of the session that made it.
+        seconds: run time of the sessions that made it.
         moved: bytes that travelled for it: what was downloaded.
         whole: bytes that moving whole models would have cost: the merged model down, and up again for every phase
             that builds on another one.
@@ -48,6 +51,10 @@ class Row:
     phase: str
     title: str
     state: str
+    session: int | None
+    max_sessions: int | None
+    step: int | None
+    of_steps: int | None
     version: int | None
     url: str
     steps: int | None
@@ -62,6 +69,14 @@ class Row:
     whole: int | None
     when: float | None
     next: str
+
+    @property
+    def progress(self) -> str:
+        """`session 2 of 3, step 600 of 4,700`; empty for a phase of one session that has no checkpoint."""
+        if self.max_sessions is None or (self.session == 1 and self.step is None):
+            return ""
+        reached = "" if self.step is None else f", step {self.step:,} of {self.of_steps:,}"
+        return f"session {self.session} of {self.max_sessions}{reached}"
 
 
 def table(chain: Chain, states: Mapping[str, PhaseState]) -> list[Row]:
@@ -78,6 +93,8 @@ def state_word(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> st
         return "failed"
     if state.result is not None:
         return "stale" if is_stale(chain, states, phase) else "adopted" if state.result.adopted else "done"
+    if goes_on(state):
+        return "stale" if is_stale(chain, states, phase) else "paused"
     if state.version is not None:
         return "ended" if state.version.ended else (state.version.word or "pushed").lower()
     return "reviewed" if state.reviewed else "new"
@@ -85,13 +102,17 @@ def state_word(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> st
 
 def _row(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> Row:
     state = states.get(phase, PhaseState())
-    result, version = state.result, state.version
+    result, version, checkpoint = state.result, state.version, state.checkpoint
     metrics = result.metrics if result is not None else {}
     word = state_word(chain, states, phase)
     return Row(
         phase=phase,
         title=chain.phase(phase).title,
         state=word,
+        session=version.session if version is not None else None,
+        max_sessions=version.max_sessions if version is not None else None,
+        step=checkpoint.step if checkpoint is not None else None,
+        of_steps=checkpoint.steps if checkpoint is not None else None,
         version=result.version if result is not None else version.number if version is not None else None,
         url=version.url if version is not None else "",
         steps=metrics.get("steps"),
@@ -121,7 +142,7 @@ def _next(chain: Chain, states: Mapping[str, PhaseState], phase: str, word: str)
     if word in FINISHED:
         return ""
     if word == "failed":
-        return f"kchain logs {phase}; change what is wrong; kchain review {phase}"
+        return "kchain watch" if _again(state) else f"kchain logs {phase}; change what is wrong; kchain review {phase}"
     if word not in ("new", "reviewed", "stale"):
         return "kchain watch"
     waits_for = [
@@ -134,6 +155,10 @@ def _next(chain: Chain, states: Mapping[str, PhaseState], phase: str, word: str)
         if state.refused
         else (f"kchain review {phase}" if word == "new" else "kchain watch")
     )
+
+
+def _again(state: PhaseState) -> bool:
+    return state.failure is not None and state.failure.again
 
 
 def is_finished(chain: Chain, states: Mapping[str, PhaseState]) -> bool:

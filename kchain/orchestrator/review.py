@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from kchain.kernel_metadata import METADATA_FILE
 from kchain.orchestrator.adopted import adopted_sources
-from kchain.orchestrator.folders import BundleFolders
+from kchain.orchestrator.folders import BundleFolders, keep, session_of
 from kchain.orchestrator.journal import Journal, KeptBundle, Key
+from kchain.orchestrator.rehearsals import rehearsals
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
@@ -30,7 +31,9 @@ class Review:
         plan: what the phase will do.
         pushed: version that was pushed last; None: none was.
         changes: diff of notebook and metadata against that version; against nothing for a first push.
-        known: this very bundle was reviewed before.
+        known: this very bundle was reviewed before, and nothing waits for another look at it.
+        goes_on: the session that this bundle goes on with; empty: it begins a training.
+        rehearsed: seconds since the epoch at which this code came to its end in a rehearsal; None: it never did.
     """
 
     phase: str
@@ -43,6 +46,8 @@ class Review:
     changes: tuple[str, ...]
     findings: tuple[Finding, ...]
     known: bool
+    goes_on: str = ""
+    rehearsed: float | None = None
 
 
 def review(chain: Chain, target: Target, phases: list[str]) -> list[Review]:
@@ -54,7 +59,8 @@ def review(chain: Chain, target: Target, phases: list[str]) -> list[Review]:
     with Journal(chain.root, Key(target.name, chain.owner, chain.name)) as journal:
         states = journal.states()
         folders = BundleFolders(chain, target, adopted_sources(chain, states))
-        return [_review(chain, folders, journal, states.get(phase, PhaseState()), phase) for phase in phases]
+        times = rehearsals(chain)
+        return [_review(chain, folders, journal, states.get(phase, PhaseState()), phase, times) for phase in phases]
 
 
 def record(chain: Chain, target: Target, reviews: list[Review]) -> None:
@@ -65,12 +71,21 @@ def record(chain: Chain, target: Target, reviews: list[Review]) -> None:
                 journal.append(shown.phase, "reviewed", hash=shown.hash)
 
 
-def _review(chain: Chain, folders: BundleFolders, journal: Journal, state: PhaseState, phase: str) -> Review:
+def _review(
+    chain: Chain,
+    folders: BundleFolders,
+    journal: Journal,
+    state: PhaseState,
+    phase: str,
+    rehearsed: Mapping[tuple[str, str], float],
+) -> Review:
     from kchain.bundle.lint import lint
 
     folder = folders.write(phase)
     bundle = folders.rendered(phase)
     last = journal.kept(state.version.hash) if state.version is not None else None
+    goes_on = _goes_on(chain, folders, state, phase, last)
+    waits = state.failure is not None and state.failure.hash == bundle.hash and not state.failure.again
     return Review(
         phase=phase,
         kernel=chain.kernel(phase),
@@ -81,14 +96,37 @@ def _review(chain: Chain, folders: BundleFolders, journal: Journal, state: Phase
         pushed=state.version.number if state.version is not None else None,
         changes=tuple(_changes(folders, phase, last)),
         findings=tuple(lint(folder)),
-        known=bundle.hash in state.reviewed,
+        known=bundle.hash in state.reviewed and not (waits and goes_on),
+        goes_on=goes_on,
+        rehearsed=rehearsed.get((phase, bundle.code_hash)),
     )
+
+
+def _goes_on(chain: Chain, folders: BundleFolders, state: PhaseState, phase: str, last: KeptBundle | None) -> str:
+    version, checkpoint = state.version, state.checkpoint
+    if version is None or checkpoint is None:
+        return ""
+    same = folders.rendered(phase).hash == version.approved
+    most = version.max_sessions if same else chain.phase(phase).training.max_sessions
+    if checkpoint.session >= most or not (same or folders.same_training(phase, last)):
+        return ""
+    return f"session {checkpoint.session + 1} of {most}, from {checkpoint.words}"
+
+
+def _first_session(kept: KeptBundle) -> KeptBundle:
+    """The bundle that a person would have been shown: a later session's is made from it."""
+    try:
+        return keep(session_of(kept, None))
+    except (ValueError, KeyError, TypeError):
+        # Taken over from the target without its metadata, or of a kchain that knew no sessions.
+        return kept
 
 
 def _changes(folders: BundleFolders, phase: str, last: KeptBundle | None) -> list[str]:
     from kchain.bundle import diff
 
     bundle = folders.rendered(phase)
+    last = None if last is None else _first_session(last)
     old = None if last is None else json.loads(last.notebook)
     before = [] if last is None else json.dumps(json.loads(last.metadata), indent=1, sort_keys=True).splitlines()
     after = json.dumps(bundle.metadata, indent=1, sort_keys=True).splitlines()

@@ -1,26 +1,12 @@
-"""What is known about each phase: the journal's events, folded. Pure.
-
-Kinds of events and what they carry:
-
-reviewed   hash                                        this bundle was shown to a person
-intent     hash, before, lineage, resend               a push is about to be sent; `before` is the version seen before
-looked     version                                     after an open intent: the kernel is unchanged so far
-released   reason                                      the intent came to nothing
-refused    error, reason                               the target refused the push; nothing was made
-pushed     version, url, invalid, hash, lineage, resend, found    the target has this version (`found`: seen afterwards)
-status     word                                        the target's word for the version changed
-ended      word, failure                               the session is over
-pulled     folder                                      its outputs lie here
-verified   the fields of `Result`                      the adapter counts
-failed     hash, version, error, reason, hint, gates   the phase failed, or missed a gate of these
-adopted    the fields of `Result`                      an adapter trained elsewhere is this phase's result
-"""
+"""What is known about each phase: plain values, and what follows from them. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from kchain.kernel_metadata import Continuation
 
 if TYPE_CHECKING:
     from kchain.phases import Chain
@@ -53,6 +39,7 @@ class Intent:
         before: the kernel's version at that time; None: there was no kernel.
         resend: it repeats a version whose sources were not mounted.
         looked: when the kernel was first seen unchanged after the attempt was over.
+        base, max_sessions, continues: as of `Version`.
     """
 
     hash: str
@@ -61,6 +48,9 @@ class Intent:
     resend: bool
     time: float
     looked: float | None = None
+    base: str = ""
+    max_sessions: int = 1
+    continues: Continuation | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +63,10 @@ class Version:
         resend: it repeats a version whose sources were not mounted.
         ended: its session is over.
         folder: where its outputs lie, relative to the project; empty before they are pulled.
+        base: the reviewed bundle that this one is a later session of; empty: it is the reviewed one itself.
+        max_sessions: sessions that were approved with that bundle.
+        continues: what it goes on from; None for a first session.
+        lost: that was not mounted, so it did nothing.
     """
 
     number: int
@@ -86,6 +80,69 @@ class Version:
     ended: bool = False
     failure: str = ""
     folder: str = ""
+    base: str = ""
+    max_sessions: int = 1
+    continues: Continuation | None = None
+    lost: bool = False
+
+    @property
+    def approved(self) -> str:
+        """The bundle whose review allowed this version."""
+        return self.base or self.hash
+
+    @property
+    def session(self) -> int:
+        """Which session of its run this is, from 1."""
+        return 1 if self.continues is None else self.continues.session
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a session stopped before the training was done; its files were verified.
+
+    Attributes:
+        stopped: why: "time" (its time limit) or "slow" (steps took much longer than planned).
+        version: the kernel version that left it.
+        session: which session of the run that was, from 1.
+        sha256: of its manifest.json, which names every other file's.
+        step, steps: optimizer steps that are done, and those of the whole training.
+        folder: where its files lie, relative to the project.
+        lineage: the adapters that it is trained on.
+        seconds, pulled_bytes: of all sessions so far.
+    """
+
+    version: int
+    session: int
+    stopped: str
+    sha256: str
+    bytes: int
+    step: int
+    steps: int
+    folder: str
+    lineage: tuple[Ancestor, ...]
+    seconds: float
+    pulled_bytes: int
+
+    @property
+    def words(self) -> str:
+        """`step 600 of 4,700`."""
+        return f"step {self.step:,} of {self.steps:,}"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A private data set made, or about to be made, of a checkpoint.
+
+    Attributes:
+        answered: the target said that it took it.
+        looked: when it was first seen missing although it may have been made.
+        time: of the attempt, or of the answer.
+    """
+
+    ref: str
+    time: float
+    answered: bool = False
+    looked: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +183,7 @@ class Failure:
         hash: the bundle that did.
         error: name of the error class.
         gates: the gates that were asked, as JSON.
+        again: a person has reviewed the same bundle since: the run goes on from its checkpoint.
     """
 
     hash: str
@@ -135,11 +193,18 @@ class Failure:
     hint: str
     gates: str
     time: float
+    again: bool = False
 
 
 @dataclass(frozen=True)
 class PhaseState:
-    """Everything the journal knows about one phase."""
+    """Everything the journal knows about one phase.
+
+    Attributes:
+        checkpoint: the newest of the run that is not finished.
+        upload: the data set made of it.
+        unmounted: this target once did not mount the phase's own last output.
+    """
 
     reviewed: frozenset[str] = frozenset()
     intent: Intent | None = None
@@ -148,19 +213,9 @@ class PhaseState:
     result: Result | None = None
     refused: str = ""
     time: float | None = None
-
-
-def fold(entries: Iterable[Entry]) -> dict[str, PhaseState]:
-    """The states after these events, by phase.
-
-    Raises:
-        KeyError: an event of an unknown kind, or one that lacks a part: the journal is damaged.
-    """
-    states: dict[str, PhaseState] = {}
-    for entry in entries:
-        before = states.get(entry.phase, PhaseState())
-        states[entry.phase] = replace(_STEPS[entry.kind](before, entry), time=entry.time)
-    return states
+    checkpoint: Checkpoint | None = None
+    upload: Upload | None = None
+    unmounted: bool = False
 
 
 def lineage(rows: Iterable[Mapping[str, Any]]) -> tuple[Ancestor, ...]:
@@ -171,6 +226,17 @@ def lineage(rows: Iterable[Mapping[str, Any]]) -> tuple[Ancestor, ...]:
 def rows(ancestors: Iterable[Ancestor]) -> list[dict[str, str]]:
     """A lineage as JSON; the inverse of `lineage`."""
     return [{"phase": ancestor.phase, "sha256": ancestor.sha256} for ancestor in ancestors]
+
+
+def run_event(continues: Continuation | None, base: str, max_sessions: int) -> dict[str, Any]:
+    """What `intent` and `pushed` tell about the run that a version belongs to.
+
+    Args:
+        base: the reviewed bundle of the run.
+    """
+    if continues is None:
+        return {"base": "", "max_sessions": max_sessions, "continues": None}
+    return {"base": base, "max_sessions": max_sessions, "continues": asdict(continues)}
 
 
 def expected_lineage(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> tuple[Ancestor, ...] | None:
@@ -185,116 +251,9 @@ def expected_lineage(chain: Chain, states: Mapping[str, PhaseState], phase: str)
 
 
 def is_stale(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> bool:
-    """Whether a finished phase was trained on adapters that are no longer those of its ancestors."""
-    result = states.get(phase, PhaseState()).result
-    if result is None or result.lineage is None:
+    """Whether a phase was trained, to its end or to a checkpoint, on adapters that are no longer its ancestors'."""
+    state = states.get(phase, PhaseState())
+    trained = state.result or state.checkpoint
+    if trained is None or trained.lineage is None:
         return False
-    return result.lineage != expected_lineage(chain, states, phase)
-
-
-def _reviewed(state: PhaseState, entry: Entry) -> PhaseState:
-    return replace(state, reviewed=state.reviewed | {str(entry.detail["hash"])})
-
-
-def _intent(state: PhaseState, entry: Entry) -> PhaseState:
-    detail = entry.detail
-    intent = Intent(detail["hash"], detail["before"], lineage(detail["lineage"]), detail["resend"], entry.time)
-    return replace(state, intent=intent, refused="")
-
-
-def _looked(state: PhaseState, entry: Entry) -> PhaseState:
-    if state.intent is None:
-        return state
-    return replace(state, intent=replace(state.intent, looked=entry.time))
-
-
-def _released(state: PhaseState, entry: Entry) -> PhaseState:
-    return replace(state, intent=None)
-
-
-def _refused(state: PhaseState, entry: Entry) -> PhaseState:
-    return replace(state, intent=None, refused=str(entry.detail["reason"]))
-
-
-def _pushed(state: PhaseState, entry: Entry) -> PhaseState:
-    detail = entry.detail
-    version = Version(
-        number=int(detail["version"]),
-        url=detail["url"],
-        hash=detail["hash"],
-        lineage=lineage(detail["lineage"]),
-        invalid=tuple(detail["invalid"]),
-        resend=detail["resend"],
-        time=entry.time,
-    )
-    # A new version takes the place of the old one's output: the old result can no longer be mounted.
-    return replace(state, intent=None, version=version, failure=None, result=None, refused="")
-
-
-def _status(state: PhaseState, entry: Entry) -> PhaseState:
-    return _on_version(state, word=str(entry.detail["word"]))
-
-
-def _ended(state: PhaseState, entry: Entry) -> PhaseState:
-    detail = entry.detail
-    return _on_version(state, word=str(detail["word"]), failure=str(detail["failure"]), ended=True)
-
-
-def _pulled(state: PhaseState, entry: Entry) -> PhaseState:
-    return _on_version(state, folder=str(entry.detail["folder"]))
-
-
-def _on_version(state: PhaseState, **changes: Any) -> PhaseState:
-    return state if state.version is None else replace(state, version=replace(state.version, **changes))
-
-
-def _failed(state: PhaseState, entry: Entry) -> PhaseState:
-    detail = entry.detail
-    told = {key: detail[key] for key in ("hash", "version", "error", "reason", "hint", "gates")}
-    failure = Failure(**told, time=entry.time)
-    return replace(state, failure=failure, result=None)
-
-
-def _verified(state: PhaseState, entry: Entry) -> PhaseState:
-    return replace(state, failure=None, result=_result(entry, adopted=False))
-
-
-def _adopted(state: PhaseState, entry: Entry) -> PhaseState:
-    # What was pushed before no longer matters: the result is another one.
-    return replace(state, intent=None, version=None, failure=None, result=_result(entry, adopted=True))
-
-
-def _result(entry: Entry, *, adopted: bool) -> Result:
-    detail = entry.detail
-    return Result(
-        version=detail["version"],
-        kind=detail["kind"],
-        ref=detail["ref"],
-        source_folder=detail["source_folder"],
-        adopted=adopted,
-        sha256=detail["sha256"],
-        bytes=int(detail["bytes"]),
-        lineage=None if detail["lineage"] is None else lineage(detail["lineage"]),
-        pad_id=detail["pad_id"],
-        metrics=detail["metrics"],
-        moved=detail["moved"],
-        seconds=detail["seconds"],
-        folder=detail["folder"],
-        time=entry.time,
-    )
-
-
-_STEPS = {
-    "reviewed": _reviewed,
-    "intent": _intent,
-    "looked": _looked,
-    "released": _released,
-    "refused": _refused,
-    "pushed": _pushed,
-    "status": _status,
-    "ended": _ended,
-    "pulled": _pulled,
-    "verified": _verified,
-    "failed": _failed,
-    "adopted": _adopted,
-}
+    return trained.lineage != expected_lineage(chain, states, phase)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from kchain.orchestrator.actions import Wait, Wish
 from kchain.orchestrator.drive import Driver, Ports, driving
 from kchain.orchestrator.push import prepare
+from kchain.orchestrator.rehearsals import tell_unrehearsed
 from kchain.orchestrator.report import FINISHED, Reporter, state_word
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
@@ -37,6 +38,7 @@ def watch(
     with driving(chain, target, reporter, ports) as driver:
         if not yes:
             _tell_unreviewed(driver, reporter)
+        tell_unrehearsed(chain, target, driver.folders, reporter, _to_push(driver))
         for phase in chain.phases:
             _have_ready(driver, phase.name, yes=yes)
             action = driver.drive(phase.name, Wish.FINISH, wait=not once)
@@ -49,14 +51,17 @@ def watch(
 def _tell_unreviewed(driver: Driver, reporter: Reporter) -> None:
     """Say now where the chain is going to stop, not hours later."""
     states = driver.states()
-    for phase in driver.chain.phases:
-        state = states.get(phase.name, PhaseState())
-        waits = state_word(driver.chain, states, phase.name) in ("new", "reviewed", "stale")
-        if waits and driver.folders.rendered(phase.name).hash not in state.reviewed:
-            reporter.note(
-                phase.name, f"not reviewed as it is now: the chain stops before it (kchain review {phase.name})"
-            )
+    for phase in _to_push(driver):
+        if driver.folders.rendered(phase).hash not in states.get(phase, PhaseState()).reviewed:
+            reporter.note(phase, f"not reviewed as it is now: the chain stops before it (kchain review {phase})")
             return
+
+
+def _to_push(driver: Driver) -> list[str]:
+    """The phases that are still to be pushed."""
+    states = driver.states()
+    words = {phase.name: state_word(driver.chain, states, phase.name) for phase in driver.chain.phases}
+    return [phase for phase, word in words.items() if word in ("new", "reviewed", "stale")]
 
 
 def _have_ready(driver: Driver, phase: str, *, yes: bool) -> None:

@@ -3,7 +3,7 @@
 from kchain.phases.accelerators import ACCELERATORS, GIB, RETIRED, TPUS, Accelerator
 from kchain.phases.chain import Chain, Phase
 from kchain.phases.load import CHAIN_FILE, PHASE_FOLDER, find_root, load_chain
-from kchain.phases.schema import Condition, Data, Gates, Lora, Model, Source, Tokens, Training
+from kchain.phases.schema import Condition, Data, Gates, Lora, Model, Quality, Settled, Source, Tokens, Training
 
 __all__ = [
     "ACCELERATORS",
@@ -20,6 +20,8 @@ __all__ = [
     "Lora",
     "Model",
     "Phase",
+    "Quality",
+    "Settled",
     "Source",
     "Tokens",
     "Training",

@@ -67,7 +67,7 @@ class Chain:
 
     Attributes:
         root: folder of the project.
-        files: text of every JSONL file of the project that a phase names, by its path as written there.
+        files: JSON lines of every file of the project that a phase names, by its path as written there.
     """
 
     root: Path

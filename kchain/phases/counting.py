@@ -36,7 +36,7 @@ def _most(chain: Chain, source: Source) -> int | None:
 
 
 def validation_examples(data: Data, examples: int) -> int:
-    """Examples kept aside, counted as the runtime counts them."""
+    """Examples kept aside, on average: each one's own content decides."""
     share = min(data.max_validation, int(examples * data.validation))
     return 1 if data.validation and not share and examples > 1 else share
 

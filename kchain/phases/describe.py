@@ -28,6 +28,8 @@ _PATTERNS = {
 }
 # pydantic adds the name of each alternative of `str | int | float | bool` to the place of the error.
 _ALTERNATIVES = frozenset({"str", "constrained-str", "int", "float", "bool"})
+# The same, of `column | list of columns`.
+_COLUMN, _COLUMNS = "constrained-str", "tuple["
 
 
 def describe(error: ValidationError, table: type[BaseModel]) -> list[str]:
@@ -39,6 +41,7 @@ def describe(error: ValidationError, table: type[BaseModel]) -> list[str]:
         for problem in problems
         # A list whose items are wrong counts as too short besides.
         if problem["type"] != "too_short" or not any(_is_below(place, problem["loc"]) for place in places)
+        if not _is_other_way(problem)
     ]
     return list(dict.fromkeys(texts))
 
@@ -47,8 +50,17 @@ def _is_below(place: tuple[int | str, ...], above: tuple[int | str, ...]) -> boo
     return len(place) > len(above) and place[: len(above)] == above
 
 
+def _is_other_way(problem: Mapping[str, Any]) -> bool:
+    """Whether the error is of the alternative that nobody meant: of one column where a list stands, or the reverse."""
+    last, is_list = str(problem["loc"][-1]) if problem["loc"] else "", isinstance(problem["input"], tuple)
+    return (last == _COLUMN and is_list) or (last.startswith(_COLUMNS) and not is_list)
+
+
 def _describe(problem: Mapping[str, Any], table: type[BaseModel]) -> str:
     path = [str(part) for part in problem["loc"]]
+    for end, part in enumerate(path):
+        if part.startswith((_COLUMN, _COLUMNS)) and (path[end - 1] == "column" or path[end - 2] == "fields"):
+            return f"{'.'.join(path[:end])}: a column, or a list of columns; found {problem['input']!r:.80}"
     if path and path[-1] in _ALTERNATIVES:
         return f"{'.'.join(path[:-1])}: a text, a number, true or false; found {problem['input']!r:.80}"
     key = ".".join(path) or "the file"

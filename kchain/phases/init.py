@@ -31,6 +31,8 @@ IGNORED = """\
 build/
 # adapters and results that were fetched
 runs/
+# models made of them: kchain export makes them again
+exports/
 """
 
 

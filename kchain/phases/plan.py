@@ -187,7 +187,9 @@ def describe_source(source: Source) -> str:
     """Where a source comes from, in a few words."""
     if source.kind == "huggingface":
         subset = f", {source.subset}" if source.subset else ""
-        return f"{source.huggingface} on Hugging Face ({source.split}{subset})"
+        return f"{source.huggingface} on Hugging Face ({source.split or 'train'}{subset})"
+    if source.dataset and source.split and not source.file:
+        return f"the {source.split} files of {source.dataset}"
     if source.dataset:
         return f"{source.file or 'the only file'} of {source.dataset}"
     return f"{source.file} of this project"

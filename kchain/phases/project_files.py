@@ -1,4 +1,7 @@
-"""The project's own JSONL files, checked line by line: they travel inside the notebook."""
+"""The project's own files of examples, checked row by row: they travel inside the notebook, one JSON object a line.
+
+Whatever the format: a reviewer reads all of them alike, and a cell holds text only.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kchain.phases.chain import Phase
+from kchain.runtime.failure import Stop
+from kchain.runtime.readers import READERS, Broken, kind, rows
 
 # Kaggle caps the source of a notebook at 1 MiB.
 PROJECT_FILE_LIMIT = 256 * 1024
+LINES = ".jsonl"
+
+
+def travels_as(name: str) -> str:
+    """The name of a project's file inside the notebook, where it is JSON lines."""
+    return name if name.endswith(LINES) else f"{name}{LINES}"
 
 
 def project_files(root: Path, phases: Iterable[Phase], problems: list[str]) -> dict[str, str]:
-    """Text of every JSONL file that a phase names, by its path as written there; what is wrong goes into `problems`."""
+    """JSON lines of every file that a phase names, by its path as written there; what is wrong goes into `problems`."""
     found: dict[str, str] = {}
     for phase in phases:
         for index, source in enumerate(phase.data.sources):
@@ -37,13 +48,40 @@ def _read_project_file(root: Path, name: str) -> str:
         raise ValueError(f"{name!r} is outside the project")
     if {"", ".", ".."} & set(name.split("/")):
         raise ValueError(f"{name!r}: write the path from the project's folder, without '.', '..' or a leading '/'")
-    if path.suffix != ".jsonl":
-        raise ValueError(f"{name!r} is no .jsonl file; attach other formats as a Kaggle data set")
-    text = _read_text(path, name)
-    rows = [_row(name, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not rows:
+    if kind(path) not in READERS:
+        raise ValueError(f"{name!r} is none of {', '.join(READERS)}; write the examples as one of them")
+    lines = _json_lines(path, name) if path.suffix == LINES else _other_rows(path, name)
+    if not lines:
         raise ValueError(f"{name!r} holds no example")
-    return "".join(f"{row}\n" for row in rows)
+    text = "".join(f"{line}\n" for line in lines)
+    _refuse_large(name, len(text.encode()))
+    return text
+
+
+def _json_lines(path: Path, name: str) -> list[str]:
+    text = _read_text(path, name)
+    return [_row(name, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _other_rows(path: Path, name: str) -> list[str]:
+    """Rows of JSON, CSV and Parquet files, as the notebook would read them."""
+    found: list[str] = []
+    try:
+        # No format is so wordy that a smaller file could come of a larger one than this.
+        _refuse_large(name, path.stat().st_size // 4)
+        for number, row in rows(path):
+            if isinstance(row, Broken):
+                raise ValueError(f"{name!r} line {number}: {row.reason}")
+            found.append(_row(name, number, json.dumps(row, default=str)))
+    except OSError as error:
+        raise ValueError(f"{name!r} cannot be read: {error.strerror or error}") from None
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f'{name!r} needs {error.name}: pip install "kchain[train]", or write it as CSV or JSON'
+        ) from None
+    except Stop as stop:
+        raise ValueError(f"{name!r}: {stop.reason}") from None
+    return found
 
 
 def _read_text(path: Path, name: str) -> str:
@@ -53,12 +91,16 @@ def _read_text(path: Path, name: str) -> str:
         raise ValueError(f"{name!r} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{name!r} is not UTF-8 text") from None
-    if len(text.encode()) > PROJECT_FILE_LIMIT:
+    _refuse_large(name, len(text.encode()))
+    return text
+
+
+def _refuse_large(name: str, size: int) -> None:
+    if size > PROJECT_FILE_LIMIT:
         raise ValueError(
             f"{name!r} is over {PROJECT_FILE_LIMIT // 1024} KiB, too large to travel in the notebook; "
             "attach it as a Kaggle data set"
         )
-    return text
 
 
 def _row(name: str, number: int, line: str) -> str:

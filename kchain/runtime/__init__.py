@@ -10,6 +10,7 @@ where a phase asks for them, bitsandbytes and datasets. The driver cells of a no
     run.preflight()    # the right GPU, disk, inputs and precision, or a stop with the reason
     run.merge()        # earlier adapters into the base, as fp16 on scratch; nothing for a first phase
     run.load_data()    # sources -> examples -> token ids and labels
+    run.check_data()   # what is wrong with the examples, or a stop where too much is
     run.train()        # transformers.Trainer over LoRA weights in fp32; adapter/
     run.evaluate()     # loss and token accuracy on the validation split
     run.save()         # validation.jsonl, kchain-result.json

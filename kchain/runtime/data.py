@@ -1,42 +1,79 @@
-"""The mix a phase learns from: sources read, filtered, sampled, shuffled, capped and split."""
+"""The mix a phase learns from: sources read, filtered, de-duplicated, drawn, shuffled, capped and split.
+
+Every row of a source is accounted for: read = kept + filtered + broken + duplicates + capped. What is drawn and what is
+kept aside is decided by the content of each example and the seed, never by its place: see `lots`.
+"""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from .conditions import alternatives, condition, pick
 from .events import emit
-from .examples import MISSING, Example, Row, Unusable, condition, lookup, make_example
+from .examples import MISSING, Example, Row, Unusable, make_example, text
 from .failure import Stop, explain
+from .files import write_text
+from .locate import source_files
+from .lots import LOTS, Draw, Entry, Lottery, fingerprint, said
 from .paths import Paths
-from .readers import find_file, huggingface, rows
+from .readers import Broken, huggingface, rows
 
-SHOWN = 3  # unusable rows of a source that are shown
+SHOWN = 3  # broken rows of a source that are shown
+REJECTED = "rejected.jsonl"
+ASIDE = 1000  # broken rows of a source that are kept aside ...
+ASIDE_CHARACTERS = 2000  # ... and how much of each
+MANY = 0.2  # of max_validation: more examples on neither side are worth a word
+COUNTS = ("read", "kept", "filtered", "broken", "duplicates", "capped")
+Tell = Callable[..., None]
 
 
 @dataclass
 class Report:
-    """What became of a source: rows read, kept (in the mix), skipped (unusable), and why it failed as a whole."""
+    """What became of the rows of a source.
+
+    Attributes:
+        read: all of them: the sum of the others.
+        kept: in the mix, to learn from or to judge by.
+        filtered: did not meet a condition.
+        broken: could not be read, or gave no example.
+        duplicates: say the same as one that is kept.
+        capped: usable, but not drawn: limit, max_examples or max_validation.
+        error: why the source failed as a whole; then all that was read counts as broken.
+        rejected: the broken rows, with place and reason; the first ASIDE of them.
+    """
 
     name: str
     read: int = 0
     kept: int = 0
-    skipped: int = 0
+    filtered: int = 0
+    broken: int = 0
+    duplicates: int = 0
+    capped: int = 0
     error: str | None = None
-    shown: list[str] = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
 
-    def skip(self, why: str) -> None:
-        """Counts an unusable row, and keeps the first few reasons."""
-        self.skipped += 1
-        if len(self.shown) < SHOWN:
-            self.shown.append(why[:200])
+    def add(self, count: str, number: int = 1) -> None:
+        """Raises one of COUNTS."""
+        setattr(self, count, getattr(self, count) + number)
+
+    def reject(self, file: str, line: int, reason: str, raw: str) -> None:
+        """Counts a broken row and keeps it aside."""
+        self.broken += 1
+        if len(self.rejected) < ASIDE:
+            row = text(raw[:ASIDE_CHARACTERS].rstrip("\r\n"))
+            self.rejected.append({"source": self.name, "file": file, "line": line, "reason": reason, "row": row})
+
+    def fail(self, reason: str) -> None:
+        """The source is of no use: nothing of it is in the mix."""
+        self.error = reason
+        self.broken, self.kept, self.filtered, self.duplicates, self.capped = self.read, 0, 0, 0, 0
 
     def counts(self) -> dict[str, Any]:
-        """The figures, without the examples of unusable rows."""
-        return {name: getattr(self, name) for name in ("name", "read", "kept", "skipped", "error")}
+        """The figures and the error."""
+        return {name: getattr(self, name) for name in ("name", *COUNTS, "error")}
 
 
 @dataclass(frozen=True)
@@ -48,101 +85,146 @@ class Mix:
     reports: list[Report]
 
 
-def load(paths: Paths, data: dict[str, Any], seed: int) -> Mix:
-    """Reads every source and mixes what is kept; the same seed gives the same mix.
+def load(paths: Paths, data: dict[str, Any], seed: int, tell: Tell = emit) -> Mix:
+    """Reads every source and mixes what is kept; the same seed gives the same mix. Broken rows go to `rejected.jsonl`.
 
     Raises:
         Stop: a source that is not optional failed, or nothing is left.
     """
-    reports: list[Report] = []
-    examples: list[Example] = []
-    for source in data["sources"]:
-        report = Report(source["name"])
-        reports.append(report)
-        examples += _load_source(paths, source, data, seed, report)
-    random.Random(seed).shuffle(examples)
-    del examples[data["max_examples"] :]
-    kept_aside = min(data["max_validation"], int(len(examples) * data["validation"]))
-    if data["validation"] and not kept_aside and len(examples) > 1:
-        kept_aside = 1
-    if len(examples) <= kept_aside:
-        raise Stop("no source gave an example to train on", "correct the sources' fields and conditions")
-    return Mix(examples[kept_aside:], examples[:kept_aside], reports)
-
-
-def source_file(paths: Paths, source: dict[str, Any]) -> Path:
-    """The file of a source that is a Kaggle data set or lies in the project.
-
-    Raises:
-        Stop: the data set is not mounted, or the file is not to be found.
-    """
-    folder = paths.mount("dataset", source["dataset"]) if source["kind"] == "dataset" else paths.scratch / "project"
-    return find_file(folder, source["file"])
-
-
-def _load_source(
-    paths: Paths, source: dict[str, Any], data: dict[str, Any], seed: int, report: Report
-) -> list[Example]:
-    """The examples of one source; none from an optional one that failed."""
-    examples: list[Example] = []
+    reports = [Report(source["name"]) for source in data["sources"]]
     try:
-        examples = _sample(_examples(paths, source, data, report), source.get("limit"), f"{seed}/{source['name']}")
-        if not examples:
-            raise Stop(f"none of {report.read} rows could be used", "correct the source's fields and conditions")
+        drawn = [_load_source(paths, data, number, seed, report) for number, report in enumerate(reports)]
+        train, validation = _mix(drawn, data, seed, reports, tell)
+    finally:
+        _tell(reports, tell)
+        lines = [json.dumps(row, ensure_ascii=False) for report in reports for row in report.rejected]
+        if lines:
+            write_text(paths.working / REJECTED, "\n".join(lines) + "\n")
+    if not train:
+        raise Stop("no source gave an example to train on", "correct the sources' fields and conditions")
+    return Mix(train, validation, reports)
+
+
+def _tell(reports: list[Report], tell: Tell) -> None:
+    for report in reports:
+        tell("source", **report.counts())
+        for row in report.rejected[:SHOWN]:
+            place = f"{row['file']} line {row['line']}"
+            tell("warning", message=f"source {report.name}, {place} left out: {row['reason'][:200]}")
+
+
+def _load_source(paths: Paths, data: dict[str, Any], number: int, seed: int, report: Report) -> Draw:
+    """What is drawn from one source; nothing from an optional one that failed."""
+    source = data["sources"][number]
+    try:
+        drawn = _draw(paths, data, number, seed, report)
+        if not drawn.drawn():
+            left = f"{report.filtered} met not every condition, {report.broken} gave no example"
+            reason = f"none of {report.read} rows could be used: {left}"
+            raise Stop(reason, "correct the source's fields and conditions")
     except Exception as error:  # whatever a reader raises is this source's failure, and is reported
         reason, cure = explain(error)
-        report.error, examples = reason, []
+        report.fail(reason)
         if not source.get("optional"):
             raise Stop(f"source {source['name']}: {reason}", f"{cure}; or mark the source optional = true") from error
-    finally:
-        report.kept = len(examples)
-        emit("source", **report.counts())
-        for why in report.shown:
-            emit("warning", message=f"source {report.name}, row left out: {why}")
-    return examples
+        return Draw(0)
+    return drawn
+
+
+def _draw(paths: Paths, data: dict[str, Any], number: int, seed: int, report: Report) -> Draw:
+    """At most `limit` of a source's examples, each equally likely; without a limit those the mix would draw."""
+    source = data["sources"][number]
+    own = seed if source.get("seed") is None else source["seed"]
+    limit = source.get("limit")
+    lottery = Lottery(f"mix/{seed}" if limit is None else f"source/{source['name']}/{own}")
+    drawn = Draw(data["max_examples"] if limit is None else limit)
+    how = data["deduplicate"]
+    for example in _examples(paths, source, data, report):
+        key = fingerprint(example, exact=how == "exact")
+        if how == "none":  # a key of its own for every row: then no two are duplicates
+            key += f"{number}/{report.read}".encode()
+        lost = drawn.offer(lottery.lot(key), key, Entry(example, number))
+        report.add(lost or "kept")
+    return drawn
+
+
+def _mix(
+    drawn: list[Draw], data: dict[str, Any], seed: int, reports: list[Report], tell: Tell
+) -> tuple[list[Example], list[Example]]:
+    """Examples to train on, in the order of their lots, and to judge by."""
+    mixed, everything = Draw(data["max_examples"]), Lottery(f"mix/{seed}")
+    offered = [(key, entry) for one in drawn for key, entry in one.drawn()]
+    for key, entry in offered:
+        if mixed.offer(everything.lot(key), key, entry) == "duplicates":
+            reports[entry.source].duplicates += 1
+    entries = [entry for _, entry in mixed.drawn()]
+    train, validation = split(entries, data["validation"], data["max_validation"], seed)
+    held = len(entries) - len(train) - len(validation)
+    if held > MANY * data["max_validation"]:
+        tell("warning", message=f"{held} examples are neither learned nor judged by: lower data.validation")
+    _count(reports, offered, train + validation)
+    return [entry.example for entry in train], [entry.example for entry in validation]
+
+
+def _count(reports: list[Report], offered: list[tuple[bytes, Entry]], used: list[Entry]) -> None:
+    """What each source lost after it was drawn."""
+    for number, report in enumerate(reports):
+        report.kept = sum(entry.source == number for entry in used)
+        if report.error is None:
+            report.capped = report.read - report.kept - report.filtered - report.broken - report.duplicates
+
+
+def split(entries: list[Entry], share: float, most: int, seed: int) -> tuple[list[Entry], list[Entry]]:
+    """Entries to train on and to judge by, as their content says: who is on one side stays there when others come.
+
+    With more than `most` on the side to judge by, the rest of them is on neither side, since it may be judged by when
+    others go. One exception: when no lot falls on that side, one entry is put there, and one always stays to train on.
+    """
+    lottery = Lottery(f"split/{seed}")
+    lots = {id(entry): lottery.lot(said(entry.example)) for entry in entries}
+    by_lot = sorted(entries, key=lambda entry: lots[id(entry)])
+    aside = sum(lots[id(entry)] < share * LOTS for entry in entries)
+    if share and len(entries) > 1:
+        aside = min(max(aside, 1), len(entries) - 1)
+    apart = {id(entry) for entry in by_lot[:aside]}
+    return [entry for entry in entries if id(entry) not in apart], by_lot[: min(aside, most)]
 
 
 def _examples(paths: Paths, source: dict[str, Any], data: dict[str, Any], report: Report) -> Iterator[Example]:
     """Rows that meet every condition, as examples. A column that no row has is an error: it is a slip of the pen."""
-    conditions = [(spec["column"], condition(spec)) for spec in source.get("where") or ()]
-    unseen = {column for column, _ in conditions} | set(source["fields"].values())
-    columns: list[str] = []
-    for row in _rows(paths, source, report):
+    tests = [condition(spec) for spec in source.get("where") or ()]
+    fields = {name: alternatives(column) for name, column in source["fields"].items()}
+    unseen = {alternatives(spec["column"]) for spec in source.get("where") or ()} | set(fields.values())
+    names: list[str] = []
+    for file, number, row in _rows(paths, source):
         report.read += 1
-        columns = columns or list(row)
-        if unseen:
-            unseen = {column for column in unseen if lookup(row, column) is MISSING}
-        if not all(holds(row) for _, holds in conditions):
+        if isinstance(row, Broken):
+            report.reject(file, number, row.reason, row.raw)
             continue
-        values = {"style": source.get("style")}
-        values |= {name: lookup(row, column) for name, column in source["fields"].items()}
+        names = names or list(row)
+        if unseen:
+            unseen = {columns for columns in unseen if pick(row, columns) is MISSING}
+        if not all(holds(row) for holds in tests):
+            report.filtered += 1
+            continue
         try:
+            values = {"style": source.get("style")}
+            values |= {name: pick(row, columns) for name, columns in fields.items()}
             yield make_example(values, data["recipe"], data["system_prompt"])
         except Unusable as error:
-            report.skip(f"row {report.read}: {error}")
-    if unseen and columns:
-        raise Stop(f"no row has the column {', '.join(sorted(unseen))}", f"it has {', '.join(columns)}")
+            report.reject(file, number, str(error), json.dumps(row, ensure_ascii=False, default=str))
+    if unseen and names:
+        missing = ", ".join(sorted(" or ".join(columns) for columns in unseen))
+        raise Stop(f"no row has the column {missing}", f"it has {', '.join(names)}")
 
 
-def _rows(paths: Paths, source: dict[str, Any], report: Report) -> Iterator[Row]:
-    def broken(why: str) -> None:
-        report.read += 1
-        report.skip(why)
-
+def _rows(paths: Paths, source: dict[str, Any]) -> Iterator[tuple[str, int, Row | Broken]]:
+    """File, line and row."""
     if source["kind"] == "huggingface":
-        return huggingface(source["huggingface"], source.get("subset"), source.get("split") or "train")
-    return rows(source_file(paths, source), broken)
-
-
-def _sample(examples: Iterator[Example], limit: int | None, seed: str) -> list[Example]:
-    """At most `limit` of the examples, each equally likely; holds no more than that in memory (reservoir sampling)."""
-    if limit is None:
-        return list(examples)
-    chance = random.Random(seed)
-    kept: list[Example] = []
-    for number, example in enumerate(examples):
-        if number < limit:
-            kept.append(example)
-        elif (place := chance.randrange(number + 1)) < limit:
-            kept[place] = example
-    return kept
+        name = source["huggingface"]
+        for number, row in huggingface(name, source.get("subset"), source.get("split") or "train"):
+            yield name, number, row
+        return
+    for path in source_files(paths, source):
+        for number, row in rows(path):
+            yield path.name, number, row

@@ -6,8 +6,7 @@ An example with a style has it in its text already, and once more as `"style"`, 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
@@ -25,7 +24,7 @@ def text(value: Any) -> str:
     if value is None or value is MISSING:
         return ""
     told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return told.encode("utf-8", "replace").decode("utf-8")
+    return told if told.isascii() else told.encode("utf-8", "replace").decode("utf-8")
 
 
 def lookup(row: Row, column: str) -> Any:
@@ -38,27 +37,6 @@ def lookup(row: Row, column: str) -> Any:
             return MISSING
         value = value[part]
     return value
-
-
-def condition(spec: dict[str, Any]) -> Callable[[Row], bool]:
-    """The test that one `where` entry describes: {column, equals | any_of | contains | matches, negate}."""
-    column, negate = spec["column"], bool(spec.get("negate"))
-    wanted = [spec["equals"]] if spec.get("equals") is not None else list(spec.get("any_of") or ())
-    words = [word.casefold() for word in spec.get("contains") or ()]
-    pattern = re.compile(spec["matches"]) if spec.get("matches") is not None else None
-    texts = {text(value) for value in wanted}  # a CSV has "1" where JSON has 1
-
-    def holds(row: Row) -> bool:
-        value = text(lookup(row, column))
-        if pattern is not None:
-            found = pattern.search(value) is not None
-        elif words:
-            found = any(word in value.casefold() for word in words)
-        else:
-            found = value in texts
-        return found is not negate
-
-    return holds
 
 
 def make_example(values: dict[str, Any], recipe: str, system_prompt: str) -> Example:

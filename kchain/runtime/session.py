@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
-from . import checkpoint, data, gpus, handover, install, launch, preflight
+from . import checkpoint, data, gpus, handover, install, launch, locate, preflight
 from .adapters import RESULT, find
 from .events import emit, peak_memory
 from .failure import Stop, explain
@@ -76,6 +76,7 @@ class Session:
             "adapter": None,
             "metrics": {**dict.fromkeys(METRICS), "all_epochs": False},
             "examples": {},
+            "quality": {},
             "moved": {},
             "versions": {},
             "probe": None,
@@ -101,7 +102,7 @@ class Session:
             preflight.check_model(self.base)
             for source in self.parameters["data"]["sources"]:
                 if source["kind"] != "huggingface" and not source.get("optional"):
-                    data.source_file(self.paths, source)
+                    locate.source_files(self.paths, source)
             self.adapters = find(self.paths, self.parameters)
             if self.adapters:
                 from .changes import find_changes
@@ -155,6 +156,20 @@ class Session:
             self.prints["data"] = checkpoint.data_print(self.examples)
             if self.earlier:
                 checkpoint.check_data(self.earlier[1], self.prints["data"])
+
+    def check_data(self) -> None:
+        """Looks at the examples before hours are spent on them; stops where more are bad than the phase allows."""
+        with self._stage("quality"):
+            from . import quality
+
+            lengths = [len(example) for example in self.examples]
+            cap, cut = self.parameters["training"]["max_length"], self.result["examples"]["truncated"]
+            found = quality.examine(self.mix, quality.Tokens(lengths, cap, cut))
+            self.result["quality"] = found
+            emit("quality", **found)
+            bad = quality.problems(found, self.parameters["data"]["quality"])
+            if bad:
+                raise Stop("; ".join(bad), quality.advice(found, self.parameters["data"]["quality"]))
 
     def train(self) -> None:
         """Trains the adapter and saves it at once: hours of work are on the disk before anything else can fail."""

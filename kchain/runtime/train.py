@@ -22,7 +22,7 @@ from .handover import CHECKPOINTS, Job, Outcome, nothing
 from .loss import spare_logits
 from .order import Order, Share
 from .trial import can_pack
-from .watch import Watch, losses
+from .watch import Watch, losses, mind_hanging, step_limit
 
 
 class Steady(Trainer):  # type: ignore[misc,unused-ignore]
@@ -123,6 +123,7 @@ def train(model: Any, examples: list[Encoded], collate: Collator, job: Job, fold
     boards: Sequence[Any] = [Board(Path(job.logs))] if rank == 0 else []
     for callback in (Steps(trainer, seed), watch, *boards):
         trainer.add_callback(callback)
+    mind_hanging(folder, rank, step_limit(job.step_seconds))
     try:
         trainer.train(resume_from_checkpoint=job.checkpoint)
     except Exception as error:

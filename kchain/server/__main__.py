@@ -18,16 +18,23 @@ def main() -> int:
     parser.add_argument("--key-file", type=Path, help="default: key in the root")
     parser.add_argument("--profile", choices=("machine", "like-kaggle"))
     parser.add_argument("--idle-seconds", type=float, help="leave after so long without a request or a session")
+    parser.add_argument("--until-eof", action="store_true", help="leave when stdin ends: when the starter is gone")
     options = parser.parse_args()
     try:
         from kchain.server.serve import serve
 
         key_file = options.key_file or options.root / launch.KEY
-        serve(options.root, options.port, key_file, options.profile, options.idle_seconds)
+        leave = await_eof if options.until_eof else None
+        serve(options.root, options.port, key_file, options.profile, options.idle_seconds, leave=leave)
     except KchainError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def await_eof() -> None:
+    """Return at the end of stdin."""
+    sys.stdin.buffer.read()
 
 
 if __name__ == "__main__":

@@ -72,8 +72,7 @@ def ensure_running(
         InputError: the server cannot run here, or the profile is none.
         Unreachable: it did not come up.
     """
-    root = root.resolve()
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root = _made(root)
     with locked(root / START_LOCK):
         endpoint = find(root)
         if endpoint is not None:
@@ -81,15 +80,55 @@ def ensure_running(
         if switches is not None:
             write_profile(root, profile or "machine", switches)
         _check_packages()
-        process = _spawn(root, profile, idle_seconds)
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            endpoint = find(root)
-            if endpoint is not None:
-                return endpoint
-            if process.poll() is not None:
-                break
-            time.sleep(_LOOK_SECONDS)
+        return _await(root, _spawn(root, profile, "--idle-seconds", str(idle_seconds)))
+
+
+@contextlib.contextmanager
+def held(root: Path, profile: str, environment: dict[str, str]) -> Iterator[Endpoint]:
+    """A server of `root` that lives no longer than this context, nor than this process, however that ends.
+
+    One that runs there already is ended first, its sessions with it.
+
+    Args:
+        root: its folder; made when missing.
+        profile: "machine" or "like-kaggle".
+        environment: variables that it and its sessions get beside those of this process.
+
+    Raises:
+        InputError: the server cannot run here, or the profile is none.
+        Unreachable: it did not come up, or the earlier one did not end.
+    """
+    root = _made(root)
+    stop(root)
+    with locked(root / START_LOCK):
+        _check_packages()
+        # Its stdin is a pipe that only this process holds: it reads the end of it when this process is gone.
+        process = _spawn(root, profile, "--until-eof", stdin=subprocess.PIPE, env=os.environ | environment)
+        endpoint = _await(root, process)
+    try:
+        yield endpoint
+    finally:
+        stop(root)
+        with process:  # closes the pipe
+            pass
+
+
+def _made(root: Path) -> Path:
+    root = root.resolve()
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return root
+
+
+def _await(root: Path, process: subprocess.Popen[bytes]) -> Endpoint:
+    """The server that was just started, once it answers."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        endpoint = find(root)
+        if endpoint is not None:
+            return endpoint
+        if process.poll() is not None:
+            break
+        time.sleep(_LOOK_SECONDS)
     raise Unreachable("the local server did not start", _last_words(root))
 
 
@@ -236,12 +275,18 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
         yield
 
 
-def _spawn(root: Path, profile: str | None, idle_seconds: float) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "kchain.server", "--root", str(root), "--idle-seconds", str(idle_seconds)]
+def _spawn(
+    root: Path,
+    profile: str | None,
+    *options: str,
+    stdin: int = subprocess.DEVNULL,
+    env: dict[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "kchain.server", "--root", str(root), *options]
     if profile is not None:
         command += ["--profile", profile]
     with (root / LOG).open("wb") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, stdin=stdin, stdout=log, stderr=log, start_new_session=True, env=env)
 
 
 def _last_words(root: Path) -> str:

@@ -43,6 +43,8 @@ class Profile:
         unready_dataset: what a push answers when a source's first version is still being processed.
         dataset_seconds: how long a new data set version is processed before it is READY.
         mounts: which layout below /kaggle/input a session finds.
+        own_output: what a kernel finds that names itself as a source: its last output, nothing, or it is no source.
+            Nobody has reported what Kaggle does; like-kaggle gives nothing, so that a client must do without.
         unknown_kernel: HTTP status for a kernel that does not exist or may not be read.
         log_cut_seconds: a live log stream without news is cut after this long.
         refuse_authorized_output: whether an Authorization header on a signed output URL is refused.
@@ -68,6 +70,7 @@ class Profile:
     unready_dataset: Literal["conflict", "invalid"] = "conflict"
     dataset_seconds: float = 0.0
     mounts: Literal["new", "old", "both"] = "both"
+    own_output: Literal["mounted", "empty", "invalid"] = "mounted"
     unknown_kernel: Literal[403, 404] = 403
     log_cut_seconds: float | None = None
     refuse_authorized_output: bool = False
@@ -89,6 +92,7 @@ LIKE_KAGGLE = Profile(
     source_bytes=2**20,
     dataset_seconds=2.0,
     mounts="new",
+    own_output="empty",
     log_cut_seconds=180.0,
     refuse_authorized_output=True,
     export_noise=True,
@@ -130,6 +134,7 @@ _WORDS: dict[str, tuple[Any, ...]] = {
     "on_running": ("parallel", "supersede", "conflict"),
     "unready_dataset": ("conflict", "invalid"),
     "mounts": ("new", "old", "both"),
+    "own_output": ("mounted", "empty", "invalid"),
     "unknown_kernel": (403, 404),
 }
 _FLAGS = ("outputs_after_run_limit", "title_rule", "refuse_authorized_output", "export_noise")

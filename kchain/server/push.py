@@ -36,7 +36,7 @@ def save_kernel(context: Context, user: str, body: Json) -> Json:
     try:
         with context.db.write() as db:
             kernel, owner, slug, title = _place(context, user, body)
-            found = sources.resolve(context, user, body)
+            found = sources.resolve(context, user, f"{owner}/{slug}", body)
             settings = _settings(body, found)
             if kind == "SAVE_AND_RUN_ALL":
                 superseded = _make_room(context, user, kernel, settings)

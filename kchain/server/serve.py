@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ def serve(
     profile_name: str | None,
     idle_seconds: float | None,
     announce: Callable[[Context], None] | None = None,
+    leave: Callable[[], None] | None = None,
 ) -> None:
     """Serve `root` until SIGINT, SIGTERM, a stop request, or `idle_seconds` without a request and without a session.
 
@@ -43,6 +45,7 @@ def serve(
         profile_name: overrides profile.json in the root.
         idle_seconds: None to stay.
         announce: called once the server is about to answer.
+        leave: waited for in a thread of its own; the server ends when it returns.
 
     Raises:
         NotNow: another server runs in this root.
@@ -54,7 +57,7 @@ def serve(
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with launch.owned(root):
-            _serve_locked(root, port, key_file, profile_name, idle_seconds, announce)
+            _serve_locked(root, port, key_file, profile_name, idle_seconds, announce, leave)
     except BlockingIOError as error:
         raise NotNow(f"a server is running in {root}", "end it with: kchain serve --stop") from error
 
@@ -66,6 +69,7 @@ def _serve_locked(
     profile_name: str | None,
     idle_seconds: float | None,
     announce: Callable[[Context], None] | None,
+    leave: Callable[[], None] | None,
 ) -> None:
     chosen = profile.load(root, profile_name)
     key = launch.ensure_key(key_file)
@@ -83,7 +87,7 @@ def _serve_locked(
         if announce is not None:
             announce(context)
         with contextlib.suppress(KeyboardInterrupt):
-            _answer(context, listener, idle_seconds)
+            _answer(context, listener, idle_seconds, leave)
     finally:
         (root / launch.ENDPOINT).unlink(missing_ok=True)
         sessions.stop()
@@ -109,7 +113,9 @@ def _bind(port: int) -> socket.socket:
     return listener
 
 
-def _answer(context: Context, listener: socket.socket, idle_seconds: float | None) -> None:
+def _answer(
+    context: Context, listener: socket.socket, idle_seconds: float | None, leave: Callable[[], None] | None
+) -> None:
     """Answer requests until the server is to end."""
     activity = Activity()
 
@@ -124,6 +130,13 @@ def _answer(context: Context, listener: socket.socket, idle_seconds: float | Non
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = uvicorn.Server(config)
+
+    def end_after(leave: Callable[[], None]) -> None:
+        leave()
+        end()
+
+    if leave is not None:
+        threading.Thread(target=end_after, args=(leave,), daemon=True).start()
 
     async def run() -> None:
         leaving = asyncio.create_task(_leave_when_idle(context, activity, idle_seconds, end))

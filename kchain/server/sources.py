@@ -36,8 +36,11 @@ class Sources:
         self.mounts.append({"source": str(source), "new": new, "old": old})
 
 
-def resolve(context: Context, user: str, body: Json) -> Sources:
+def resolve(context: Context, user: str, kernel: str, body: Json) -> Sources:
     """Find the sources of a SaveKernel request as they are at this moment.
+
+    Args:
+        kernel: `owner/slug` of the kernel that is pushed; what it finds of itself is a switch of the profile.
 
     Raises:
         ApiError: 409, when a data set's first version is still being processed (where the profile says so).
@@ -46,7 +49,10 @@ def resolve(context: Context, user: str, body: Json) -> Sources:
     for ref in strings(body, "datasetDataSources"):
         _dataset(context, user, ref, found)
     for ref in strings(body, "kernelDataSources"):
-        _kernel(context, user, ref, found)
+        if ref.lower() != kernel or context.profile.own_output == "mounted":
+            _kernel(context, user, ref, found)
+        elif context.profile.own_output == "invalid":
+            found.refuse("Kernel", ref)
     for ref in strings(body, "modelDataSources"):
         _model(context, user, ref, found)
     for ref in strings(body, "competitionDataSources"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from kchain.phases import Chain
+from kchain.phases.project_files import travels_as
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def runtime_files() -> tuple[File, ...]:
 
 
 def project_files(chain: Chain, phase_name: str) -> tuple[File, ...]:
-    """The JSONL files of the project that a phase names, each once, in the order of its sources."""
+    """The files of the project that a phase names, as JSON lines, each once, in the order of its sources."""
     sources = chain.phase(phase_name).data.sources
     names = dict.fromkeys(source.file for source in sources if source.kind == "project" and source.file)
-    return tuple(file(name, chain.files[name]) for name in names)
+    return tuple(file(travels_as(name), chain.files[name]) for name in names)

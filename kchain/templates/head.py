@@ -76,7 +76,7 @@ def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
         (
             "Examples",
             f"{planned.examples:,} at most ({planned.examples_reason}), "
-            f"{planned.validation:,} of them kept aside to measure by",
+            f"about {planned.validation:,} of them to measure by",
         ),
         (
             "Memory caps",

@@ -8,6 +8,7 @@ from typing import Any
 
 from kchain.kernel_metadata.sources import AdapterSource
 from kchain.phases import Accelerator, Chain, Phase, Source, Training
+from kchain.phases.project_files import travels_as
 
 # What Kaggle's image lacks and what in it must go (docker-python 78aaa43, August 2026: torch 2.10, peft 0.19.1,
 # torchao 0.10.0, no bitsandbytes). bitsandbytes asks for torch >= 2.4 and no more, so the image's torch stays.
@@ -37,21 +38,26 @@ def parameters(chain: Chain, phase_name: str, target: str, sources: Iterable[Ada
         "tokens": {"added": list(phase.tokens.added), "trained": list(phase.tokens.trained)},
         "lora": {**phase.lora.model_dump(), "targets": list(phase.lora.targets)},
         "training": {**phase.training.model_dump(), "precision": phase.precision, "processes": phase.processes},
-        "data": _data(phase),
+        "data": data_table(phase),
         "accelerator": _accelerator(phase.accelerator),
         "session_timeout": phase.session_timeout,
+        # Of a later session: kchain.bundle.continued fills it in when it pushes one.
         "continuation": None,
         "environment": _environment(phase.training, target),
     }
 
 
-def _data(phase: Phase) -> dict[str, Any]:
+def data_table(phase: Phase) -> dict[str, Any]:
+    """What the runtime is told of a phase's data."""
     data = phase.data.model_dump(exclude={"sources"})
     return {**data, "sources": [_source(source) for source in phase.data.sources]}
 
 
 def _source(source: Source) -> dict[str, Any]:
-    table = source.model_dump(mode="json")
+    # A rehearsal's sample is no part of what is pushed: another one makes nothing of it another bundle.
+    table = source.model_dump(mode="json", exclude={"rehearsal"})
+    if source.kind == "project" and source.file:
+        table["file"] = travels_as(source.file)
     return {"name": table.pop("name"), "kind": source.kind, **table}
 
 

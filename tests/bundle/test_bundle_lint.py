@@ -74,7 +74,7 @@ def test_a_plain_hand_written_notebook_is_clean(tmp_path: Path) -> None:
         ("KC109", {"dataset_sources": ["no-slash"]}),
         ("KC109", {"model_sources": ["a/b/c/d"]}),
         ("KC109", {"kernel_sources": "a/b"}),
-        ("KC109", {"kernel_sources": ["someone/my-training"]}),
+        ("KC112", {"kernel_sources": ["someone/my-training"]}),
         ("KC109", {"dataset_sources": [3]}),
         ("KC110", {"enable_internet": "yes"}),
         ("KC111", {"is_private": False}),

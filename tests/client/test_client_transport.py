@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from client_weather import MakeBundle, Weather, failing, html, reset
 
-from kchain.errors import Ambiguous, InputError, NotNow, PhaseFailed, PushRefused, Unreachable
+from kchain.errors import Ambiguous, InputError, PushRefused, Unreachable
 from kchain.orchestrator import messages
 from kchain.orchestrator.datasets import dataset_create
 from kchain.orchestrator.messages import build_request, has_version_label
@@ -124,7 +124,7 @@ def adapter(tmp_path: Path, weather: Weather) -> Path:
 
 
 def create(weather: Weather, tmp_path: Path, folder: Path) -> None:
-    dataset_create(weather.client(tmp_path).transport, folder, REF, "My adapter", 0.01, longest=0.3)
+    dataset_create(weather.client(tmp_path).transport, folder, REF, "My adapter")
 
 
 def test_a_private_data_set_is_made_of_a_folder(weather: Weather, tmp_path: Path, adapter: Path) -> None:
@@ -168,15 +168,6 @@ def test_a_data_set_that_may_have_been_made_is_ambiguous_and_not_made_twice(
 def test_a_refused_data_set_says_why(weather: Weather, tmp_path: Path, adapter: Path) -> None:
     weather.on("CreateDataset", {"status": "error", "error": "The requested title is already in use by a dataset."})
     with pytest.raises(PushRefused, match="already in use"):
-        create(weather, tmp_path, adapter)
-
-
-def test_a_data_set_that_fails_or_never_gets_ready(weather: Weather, tmp_path: Path, adapter: Path) -> None:
-    weather.on("GetDatasetStatus", failing(404, "no such"), {"status": "BLOBS_RECEIVED"}, {"status": "FAILED"})
-    with pytest.raises(PhaseFailed, match="FAILED"):
-        create(weather, tmp_path, adapter)
-    weather.on("GetDatasetStatus", failing(404, "no such"), {"status": "BLOBS_RECEIVED"})
-    with pytest.raises(NotNow, match="not ready"):
         create(weather, tmp_path, adapter)
 
 

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kchain.demo.model import HIDDEN, ROWS, write_model, write_safetensors
 from kchain.demo.samples import SAMPLES
-from kchain.demo.tokenizer import EOS_ID, FIRST_SPECIAL
+from kchain.demo.tokenizer import EOS_ID, FIRST_SPECIAL, SPECIALS
 
 # What the weights came to when the tiny chain's gates were measured on them.
 WEIGHTS = "1bca8a688f9a"
@@ -79,7 +79,7 @@ def test_making_it_imports_no_torch(tmp_path: Path) -> None:
 def test_rows_that_no_text_uses_are_zero_and_all_others_are_not(model: Any, folder: Path) -> None:
     rows = model.model.embed_tokens.weight.detach().norm(dim=1)
     vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    used = sum(not token.startswith("<|unused_") for token in vocabulary)
+    used = sum(not token.startswith("<|unused_") for token in vocabulary) - len(SPECIALS)
     assert rows[:used].min() > 1 and rows[EOS_ID] > 1
     assert rows[used:FIRST_SPECIAL].max() == 0
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from kchain.demo.samples import texts
-from kchain.demo.tokenizer import EOS_ID, FIRST_SPECIAL, SPECIALS, write_tokenizer
+from kchain.demo.tokenizer import EOS_ID, FIRST_SPECIAL, SPECIALS, Specials, write_tokenizer
 
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},
@@ -95,6 +95,20 @@ def test_an_added_token_keeps_its_id_when_saved_and_loaded(tokenizer: Any, folde
     assert AutoTokenizer.from_pretrained(tmp_path).convert_tokens_to_ids("<STYLE_TERSE>") == len(tokenizer)
 
 
+@pytest.mark.parametrize(
+    "eos, number", [("</s>", 2), ("<end_of_turn>", 107), ("<|eot_id|>", 128009), ('it\'s \\ "odd" é', 1600)]
+)
+def test_another_family_s_end_token_gets_the_id_that_it_has_there(tmp_path: Path, eos: str, number: int) -> None:
+    write_tokenizer(texts(), tmp_path, Specials({eos: number}, eos, eos, "### ", "PreTrainedTokenizerFast"))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == (eos, number)
+    assert tokenizer.encode(eos, add_special_tokens=False) == [number]
+    text = "def add(a, b): return a + b"
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+    shown = tokenizer.apply_chat_template(CONVERSATION[:2], tokenize=False, add_generation_prompt=True)
+    assert shown == f"### system\nBe brief.{eos}\n### user\nHi{eos}\n### assistant\n"
+
+
 def test_two_trainings_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     write_tokenizer(texts(), tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -106,4 +120,4 @@ def test_the_number_of_used_entries_is_where_the_filler_begins(folder: Path, tmp
     vocabulary = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     assert vocabulary[f"<|unused_{used}|>"] == used
     assert f"<|unused_{used - 1}|>" not in vocabulary
-    assert sorted(vocabulary.values()) == list(range(FIRST_SPECIAL))
+    assert sorted(vocabulary.values()) == list(range(FIRST_SPECIAL + len(SPECIALS)))

@@ -2,7 +2,8 @@
 
 Run as a program it is the `kchain` command line with such notebooks: `python drive_quick.py watch --yes`. The notebook
 says what the runtime says, checks that every adapter of its lineage is mounted, and saves a small sound adapter. The
-description of a phase tells it how to go wrong: "raises", "partial", "zero", "slow", "bad pad", "no result".
+description of a phase tells it how many sessions it takes ("3 sessions"), and how to go wrong: "raises", "partial",
+"zero", "slow", "bad pad", "no result", "breaks later" (in its second session).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from kchain.phases import Chain
 
 _real_build = kchain.bundle.build
 
-NOTEBOOK = """
-import hashlib, json, os, struct, time
+NOTEBOOK = r"""
+import hashlib, json, os, re, struct, time
 from pathlib import Path
 import numpy as np
 
@@ -41,13 +42,44 @@ def find(source):
             return hashlib.sha256(file.read_bytes()).hexdigest()
     raise FileNotFoundError(f"{source['ref']} is not mounted")
 
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+def write_result(**rest):
+    head = {"format": 1, "bundle": BUNDLE, "session": session, "stopped": None, "checkpoint": None}
+    (root / "working" / "kchain-result.json").write_text(json.dumps({**head, **rest}))
+
+continuation = PARAMETERS["continuation"]
+session = continuation["session"] if continuation else 1
+sessions = int((re.search(r"(\d) sessions", how) or ["", "1"])[1])
 tell("stage", stage="preflight", seconds_since_start=0.1)
+if continuation:
+    kind = "notebooks" if continuation["kind"] == "kernel" else "datasets"
+    place = root / "input" / kind / continuation["ref"] / continuation["folder"]
+    manifest = place / "manifest.json"
+    if not manifest.exists() or sha256(manifest.read_bytes()) != continuation["sha256"]:
+        write_result(status="failed", reason=f"preflight: continuation: the checkpoint is not in {place}")
+        raise FileNotFoundError(f"the checkpoint is not in {place}")
+    assert (place / "state.bin").read_text() == f"state after session {session - 1}"
 lineage = [{"phase": source["phase"], "kind": source["kind"], "ref": source["ref"], "sha256": find(source)}
            for source in PARAMETERS["lineage"]]
-if "raises" in how:
+if "raises" in how or (session > 1 and "breaks later" in how):
     raise RuntimeError("CUDA out of memory. Tried to allocate 3.24 GiB")
 tell("stage", stage="train", seconds_since_start=0.2)
-for step in range(1, 5):
+if session < sessions:
+    state = f"state after session {session}".encode()
+    place = root / "working" / "checkpoint"
+    place.mkdir()
+    (place / "state.bin").write_bytes(state)
+    manifest = json.dumps({"step": session, "steps": 4, "files": {"state.bin": sha256(state)}}).encode()
+    (place / "manifest.json").write_bytes(manifest)
+    time.sleep(1.0 if "slow" in how else 0.0)
+    write_result(status="partial", stopped="time", reason="its own time limit", lineage=lineage, seconds=1.0,
+                 checkpoint={"folder": "checkpoint", "sha256": sha256(manifest), "bytes": 1, "step": session,
+                             "steps": 4}, metrics={"steps": session, "all_epochs": False},
+                 pad_id=PARAMETERS["pad"]["id"])
+    raise SystemExit(0)
+for step in range(session, 5):
     tell("step", step=step, steps=4, epoch=1.0, loss=2.0 / step, learning_rate=1e-4, seconds=0.1, memory_bytes=0)
     time.sleep(1.5 if "slow" in how else 0.02)
 
@@ -73,7 +105,7 @@ config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": lora["r"], "lora_a
 weights = (adapter / "adapter_model.safetensors").read_bytes()
 partial = "partial" in how
 result = {
-    "format": 1, "bundle": BUNDLE, "chain": PARAMETERS["chain"], "phase": PARAMETERS["phase"],
+    "chain": PARAMETERS["chain"], "phase": PARAMETERS["phase"],
     "status": "partial" if partial else "complete", "reason": "its own time limit" if partial else None,
     "pad_token": PARAMETERS["pad"]["token"], "pad_id": 151654 if "bad pad" in how else PARAMETERS["pad"]["id"],
     "lora": lora, "base_model": PARAMETERS["model"]["source"], "lineage": lineage,
@@ -86,7 +118,7 @@ result = {
     "peak_memory_bytes": 0, "probe": {},
 }
 if "no result" not in how:
-    (root / "working" / "kchain-result.json").write_text(json.dumps(result))
+    write_result(**result)
 tell("result", status=result["status"], loss_first=2.0, loss_last=0.5, token_accuracy=0.8, steps=4, seconds=1.0)
 """
 

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kchain.errors import InputError
-from kchain.orchestrator.journal import JOURNAL, Journal, KeptBundle, Key, read_states
-from kchain.orchestrator.state import Entry, PhaseState, fold
+from kchain.orchestrator.fold import fold
+from kchain.orchestrator.journal import FORMAT, JOURNAL, Journal, KeptBundle, Key, read_states
+from kchain.orchestrator.state import Entry, PhaseState
 
 KEY = Key("local", "someone", "chain")
 RESULT = {
@@ -45,6 +46,13 @@ DETAILS: dict[str, dict[str, Any]] = {
     "status": {"word": "RUNNING"},
     "ended": {"word": "COMPLETE", "failure": ""},
     "pulled": {"folder": "runs/local/one/v1"},
+    "paused": {
+        "version": 1, "session": 1, "stopped": "time", "sha256": "c" * 64, "bytes": 9, "step": 6, "steps": 47,
+        "folder": "runs/local/one/v1",        "lineage": [], "seconds": 1.0, "pulled_bytes": 9,
+    },
+    "unmounted": {"version": 2, "kind": "kernel", "reason": "r"},
+    "uploading": {"ref": "someone/data"},
+    "uploaded": {"ref": "someone/data"},
     "verified": RESULT,
     "failed": {"hash": "h", "version": 1, "error": "PhaseFailed", "reason": "r", "hint": "", "gates": "{}"},
     "adopted": {**RESULT, "kind": "dataset", "version": None, "lineage": None},
@@ -170,6 +178,33 @@ def test_a_journal_of_a_later_kchain_is_left_alone(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(InputError, match="format 99"):
         read_states(tmp_path, KEY)
+
+
+def test_a_journal_from_before_there_were_several_sessions_is_read_and_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, "reviewed", "intent", "pushed", "ended")
+    db = sqlite3.connect(tmp_path / JOURNAL)
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    known = state(tmp_path).version
+    assert known is not None
+    assert (known.session, known.max_sessions, known.approved) == (1, 1, "h")
+    write(tmp_path, "pulled")
+    db = sqlite3.connect(tmp_path / JOURNAL)
+    assert db.execute("PRAGMA user_version").fetchone() == (FORMAT,), "an older kchain would not know the new events"
+
+
+def test_a_checkpoint_is_known_until_its_phase_is_done_or_begun_anew(tmp_path: Path) -> None:
+    write(tmp_path, "pushed", "ended", "pulled", "paused", "uploading", "uploaded", "unmounted")
+    paused = state(tmp_path)
+    assert paused.checkpoint is not None and paused.upload is not None
+    assert (paused.checkpoint.words, paused.upload.answered, paused.unmounted) == ("step 6 of 47", True, True)
+    write(tmp_path, "failed")
+    assert state(tmp_path).checkpoint == paused.checkpoint
+    write(tmp_path, "pushed")
+    assert (state(tmp_path).checkpoint, state(tmp_path).upload, state(tmp_path).unmounted) == (None, None, True)
+    write(tmp_path, "paused", "verified")
+    assert state(tmp_path).checkpoint is None
 
 
 def test_killed_while_it_writes_the_journal_keeps_every_event_it_confirmed(tmp_path: Path) -> None:

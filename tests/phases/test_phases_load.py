@@ -98,7 +98,7 @@ def test_all_mistakes_of_all_files_are_told_at_once_with_file_and_key(project: P
         ),
         (
             SOURCE.replace("} }", '}, where = [{ column = "x", equals = 1, contains = ["a"] }] }'),
-            "exactly one of any_of, contains, equals, matches; found contains, equals",
+            "exactly one of any_of, contains, equals, matches or a length; found contains, equals",
         ),
     ],
 )

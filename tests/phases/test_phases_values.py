@@ -56,6 +56,9 @@ def test_a_value_of_another_type_is_not_taken_for_the_right_one(tmp_path: Path) 
         ({"where": "{ column = 'a', equals = 2020-01-01 }"}, "where.0.equals: a text, a number, true or false; found"),
         ({"where": "{ column = 'a', equals = nan }"}, "where.0.equals: a text, a number, true or false; found nan"),
         ({"where": "{ column = 'a', any_of = [inf] }"}, "any_of.0: a text, a number, true or false; found inf"),
+        ({"where": "{ column = 3, equals = 1 }"}, "where.0.column: a column, or a list of columns; found 3"),
+        ({"where": "{ column = [], equals = 1 }"}, "where.0.column: a column, or a list of columns; found ()"),
+        ({"where": "{ column = ['a', 1], equals = 1 }"}, "where.0.column: a column, or a list of columns; found 1"),
         ({"place": 'dataset = "https://x/a/b", file = "c"'}, "dataset: owner/name; found 'https://x/a/b'"),
     ],
 )
@@ -66,7 +69,8 @@ def test_each_mistake_is_one_line_that_says_what_is_allowed(tmp_path: Path, valu
 
 def test_a_bad_item_of_a_list_is_not_also_called_a_short_list(tmp_path: Path) -> None:
     assert complaint(tmp_path, where="{ column = 'a' }") == [
-        "phases/one.toml: data.sources.0.where.0: give exactly one of any_of, contains, equals, matches; found none"
+        "phases/one.toml: data.sources.0.where.0: give exactly one of any_of, contains, equals, matches or a length; "
+        "found none"
     ]
 
 
@@ -140,7 +144,7 @@ def test_a_title_of_two_lines_is_refused(tmp_path: Path) -> None:
         ("/etc/own.jsonl", "outside the project"),
         ("data/../own.jsonl", "without '.', '..'"),
         ("./own.jsonl", "without '.', '..'"),
-        ("own.csv", "is no .jsonl file"),
+        ("own.xlsx", "is none of .jsonl, .ndjson, .json, .csv, .tsv, .parquet"),
         ("missing.jsonl", "cannot be read"),
         ("data.jsonl", "cannot be read"),
     ],

@@ -111,6 +111,8 @@ def parameters(**changes: Any) -> dict[str, Any]:
             "max_examples": 12,
             "validation": 0.2,
             "max_validation": 50,
+            "deduplicate": "normalized",
+            "quality": {},
             "sources": [source()],
         },
         "accelerator": {"name": "cpu", "gpus": 0, "memory": 0, "capability": [0, 0]},
@@ -137,11 +139,12 @@ def source(**changes: Any) -> dict[str, Any]:
         "huggingface": None,
         "file": "train.jsonl",
         "subset": None,
-        "split": "train",
+        "split": None,
         "fields": {"prompt": "ask", "completion": "answer"},
         "style": None,
         "where": [],
         "limit": None,
+        "seed": None,
         "optional": False,
         **changes,
     }
@@ -168,6 +171,7 @@ def run_session(values: dict[str, Any]) -> Any:
     run.preflight()
     run.merge()
     run.load_data()
+    run.check_data()
     run.train()
     run.evaluate()
     run.save()

@@ -16,7 +16,7 @@ import torch
 from runtime_tiny import EOS, SOURCE, Events, ancestor, mount, parameters, read_result, second_phase, source
 from safetensors.torch import load_file, save_file
 
-from kchain.runtime import adapters, install, preflight, session
+from kchain.runtime import adapters, gpus, install, preflight, session
 from kchain.runtime.failure import Stop
 from kchain.runtime.paths import session_paths
 
@@ -53,16 +53,18 @@ def test_an_input_that_kaggle_mounted_empty_is_no_input_and_the_cure_says_push_a
     assert "push again" in caught.value.cure
 
 
-def test_one_of_two_gpus_is_left_visible() -> None:
+@pytest.mark.parametrize(("processes", "visible"), [(1, "0"), (2, "0,1"), (4, "0,1,2,3")])
+def test_every_training_process_has_its_gpu_and_no_other_is_visible(processes: int, visible: str) -> None:
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    preflight.choose_device(2)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    preflight.choose_device(processes)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 
 
-def test_a_device_that_the_server_gave_is_kept() -> None:
+@pytest.mark.parametrize(("processes", "visible"), [(1, "3"), (2, "3,5"), (4, "3,5")])
+def test_the_devices_that_the_server_gave_are_kept(processes: int, visible: str) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = "3,5"
-    preflight.choose_device(1)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    preflight.choose_device(processes)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 
 
 def test_a_phase_for_the_cpu_sees_no_gpu() -> None:
@@ -71,46 +73,67 @@ def test_a_phase_for_the_cpu_sees_no_gpu() -> None:
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
-class Properties:
-    """What torch tells about a device."""
-
-    def __init__(self, name: str, memory: int, capability: tuple[int, int]) -> None:
-        self.name, self.total_memory, (self.major, self.minor) = name, memory, capability
+def gpu(name: str = "Tesla T4", total: int = 15_828_320_256, free: int | None = None, **changes: Any) -> gpus.Gpu:
+    """A T4 that nobody else uses, but for what is changed."""
+    return gpus.Gpu(name, changes.get("capability", (7, 5)), total, total - 3 * 10**8 if free is None else free)
 
 
-def with_gpu(monkeypatch: pytest.MonkeyPatch, properties: Properties | None) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: properties is not None)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-
-
-def test_a_missing_gpu_stops_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_gpu(monkeypatch, None)
+def test_a_missing_gpu_stops_the_session() -> None:
     with pytest.raises(Stop, match="NvidiaTeslaT4 was asked for, and torch sees no GPU") as caught:
-        preflight.check_gpu(T4)
+        preflight.check_gpus(T4, [], [])
     assert "accelerator" in caught.value.cure
 
 
-def test_an_older_gpu_than_asked_for_stops_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_gpu(monkeypatch, Properties("Tesla P100-PCIE-16GB", 17_000_000_000, (6, 0)))
+def test_a_machine_without_a_gpu_is_noticed_in_preflight(kaggle: Path) -> None:
+    """The real thing: torch is asked, in a process of its own."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    run = session.start(parameters(accelerator=T4, training__precision="fp16"), "b" * 64)
+    with pytest.raises(Stop, match="torch sees no GPU"):
+        run.preflight()
+    assert gpus.others() == []
+
+
+def test_an_older_gpu_than_asked_for_stops_the_session() -> None:
     with pytest.raises(Stop, match=r"P100.* has compute capability \(6, 0\)"):
-        preflight.check_gpu(T4)
+        preflight.check_gpus(T4, [gpu("Tesla P100-PCIE-16GB", 17_000_000_000, capability=(6, 0))], [])
 
 
-def test_a_smaller_gpu_than_planned_for_stops_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_gpu(monkeypatch, Properties("Quadro RTX 4000", 8_000_000_000, (7, 5)))
+def test_a_smaller_gpu_than_planned_for_stops_the_session_also_if_it_is_the_second() -> None:
     with pytest.raises(Stop, match="8000000000 bytes of memory; the plan needs"):
-        preflight.check_gpu(T4)
+        preflight.check_gpus(T4, [gpu(), gpu("Quadro RTX 4000", 8_000_000_000)], [])
 
 
-def test_the_gpu_asked_for_passes_and_a_newer_one_passes_with_a_warning(
-    monkeypatch: pytest.MonkeyPatch, events: Events
-) -> None:
-    with_gpu(monkeypatch, Properties("Tesla T4", 15_828_320_256, (7, 5)))
-    preflight.check_gpu(T4)
-    assert [event["event"] for event in events()] == ["gpu"]
-    with_gpu(monkeypatch, Properties("NVIDIA L4", 23_000_000_000, (8, 9)))
-    preflight.check_gpu(T4)
+def test_a_gpu_that_others_use_stops_the_session_and_says_who() -> None:
+    taken = gpu(free=9_000_000_000)
+    with pytest.raises(Stop, match=r"only 9000000000 of .* Tesla T4 are free: .* \(4711, python, 6000 MiB\)") as caught:
+        preflight.check_gpus(T4, [taken], ["4711, python, 6000 MiB"])
+    assert "end what else runs" in caught.value.cure
+
+
+def test_a_gpu_that_others_use_a_little_passes_with_a_warning(events: Events) -> None:
+    preflight.check_gpus(T4, [gpu()], ["4711, python, 100 MiB"])
+    assert "4711, python" in events()[-1]["message"]
+
+
+def test_the_gpu_asked_for_passes_and_a_newer_one_passes_with_a_warning(events: Events) -> None:
+    preflight.check_gpus(T4, [gpu(), gpu()], [])
+    assert [event["event"] for event in events()] == ["gpu", "gpu"]
+    preflight.check_gpus(T4, [gpu("NVIDIA L4", 23_000_000_000, capability=(8, 9))], [])
     assert [event["event"] for event in events()] == ["gpu", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "accumulation", "processes"),
+    [(2, 2, 8, 2), (1, 2, 7, 1), (2, 1, 8, 1), (4, 3, 8, 2), (3, 2, 9, 1), (2, 0, 8, 2)],
+)
+def test_fewer_gpus_than_planned_train_with_fewer_processes_and_a_warning(
+    wanted: int, found: int, accumulation: int, processes: int, events: Events
+) -> None:
+    assert preflight.processes(wanted, found, accumulation) == processes
+    warnings = [event["message"] for event in events()]
+    assert bool(warnings) == (0 < found < wanted)
+    assert all(f"{wanted} GPUs were planned and {found} found" in message for message in warnings)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from runtime_tiny import (
 )
 from safetensors.torch import load_file
 
-from kchain.runtime import evaluate, failure, session, train
+from kchain.runtime import evaluate, failure, session, watch
 from kchain.runtime.adapters import sha256
 from kchain.runtime.failure import Stop
 
@@ -44,7 +46,12 @@ def test_a_finished_session_leaves_adapter_validation_split_and_result(two_phase
     working, _ = two_phases
     result = result_in(working)
     assert (result["status"], result["reason"], result["bundle"]) == ("complete", None, "b" * 64)
-    assert sorted(path.name for path in working.iterdir()) == ["adapter", "kchain-result.json", "validation.jsonl"]
+    assert sorted(path.name for path in working.iterdir()) == [
+        "adapter",
+        "kchain-result.json",
+        *(["logs"] if find_spec("tensorboardX") or find_spec("tensorboard") else []),
+        "validation.jsonl",
+    ]
     weights = working / "adapter" / "adapter_model.safetensors"
     assert result["adapter"]["sha256"] == sha256(weights)
     assert result["adapter"]["bytes"] == weights.stat().st_size
@@ -53,6 +60,7 @@ def test_a_finished_session_leaves_adapter_validation_split_and_result(two_phase
     assert len(lines) == result["examples"]["validation"] == 2
     assert json.loads(lines[0])["messages"][-1]["role"] == "assistant"
     assert (result["metrics"]["steps"], result["metrics"]["all_epochs"]) == (5, True)
+    assert (result["session"], result["stopped"], result["checkpoint"], result["recovered"]) == (1, None, None, [])
     assert result["metrics"]["loss_last"] < result["metrics"]["loss_first"]
     assert 0.0 <= result["metrics"]["token_accuracy"] <= 1.0
     assert math.isfinite(result["metrics"]["eval_loss"])
@@ -114,7 +122,7 @@ def test_the_log_tells_every_stage_every_step_window_and_the_result(kaggle: Path
     run_session(parameters())
     found = events()
     stages = [event["stage"] for event in found if event["event"] == "stage"]
-    assert stages == ["install", "preflight", "merge", "data", "train", "evaluate", "save"]
+    assert stages == ["install", "preflight", "merge", "data", "quality", "train", "evaluate", "save"]
     steps = [event for event in found if event["event"] == "step"]
     assert [(event["step"], event["steps"]) for event in steps] == [(1, 5), (2, 5), (4, 5), (5, 5)]
     assert all(event["loss"] > 0 and event["memory_bytes"] > 0 for event in steps)
@@ -141,9 +149,11 @@ def test_the_same_seed_gives_the_same_adapter(kaggle: Path, two_phases: tuple[Pa
 
 
 def test_a_small_model_learns_to_answer_and_to_stop(kaggle: Path) -> None:
-    rows = [{"ask": "list", "answer": "ls -la"}, {"ask": "count", "answer": "wc -l"}] * 8
+    rows = [
+        {"ask": f"{ask} {n}", "answer": told} for n in range(8) for ask, told in (("list", "ls"), ("count", "wc -l"))
+    ]
     write_jsonl(kaggle / "temp" / "project" / "train.jsonl", rows)
-    values = parameters(training__epochs=12, training__learning_rate=0.05, data__max_examples=16)
+    values = parameters(training__epochs=12, training__learning_rate=0.02, data__max_examples=16)
     values["lora"].update(r=16, alpha=64, dropout=0.0, targets=["all-linear"])
     run_session(values)
     metrics = read_result(kaggle)["metrics"]
@@ -156,8 +166,9 @@ def test_a_conversation_trains_in_four_bits_with_the_paged_optimizer_and_checkpo
     kaggle: Path, two_phases: tuple[Path, Path]
 ) -> None:
     mount(kaggle, "notebooks/me/one", two_phases[0])
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
-    write_jsonl(kaggle / "temp" / "project" / "train.jsonl", [{"messages": turns}] * 8)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    chats = [{"messages": [*turns, {"role": "user", "content": f"{n}"}, turns[1]]} for n in range(8)]
+    write_jsonl(kaggle / "temp" / "project" / "train.jsonl", chats)
     values = second_phase(data__recipe="conversation", data__sources=[source(fields={"messages": "messages"})])
     values["training"].update(
         quantization="nf4", optimizer="paged_adamw_8bit", checkpointing=True, scheduler="constant", warmup=0.3
@@ -200,20 +211,22 @@ def test_a_run_slower_than_twice_the_plan_stops_itself_as_partial(kaggle: Path, 
     result = read_result(kaggle)
     assert result["status"] == "partial"
     assert "were planned" in result["reason"]
-    assert result["metrics"]["steps"] == train.WARM_UP_STEPS + train.JUDGED_STEPS
+    assert result["stopped"] == "slow"
+    assert result["metrics"]["steps"] == watch.WARM_UP_STEPS + watch.JUDGED_STEPS
     assert [event for event in events() if event["event"] == "step"][-1]["step"] == result["metrics"]["steps"]
 
 
 def test_a_loss_that_is_no_number_stops_the_notebook_at_that_step(kaggle: Path, events: Events) -> None:
-    with pytest.raises(Stop, match="the loss is nan at step"):
+    with pytest.raises(Stop, match="the loss is nan at step") as caught:
         run_session(parameters(training__learning_rate=1e36))
+    assert re.search(r"in every batch: example \d begins with '<\|im_start\|>system", caught.value.reason)
+    assert caught.value.cure.startswith("the weights are no numbers any more: lower training.learning_rate")
     result = read_result(kaggle)
     assert result["status"] == "failed"
     assert "the loss is nan at step" in result["reason"]
     assert not (kaggle / "working" / "adapter").exists()
-    failed = events()[-1]
-    assert (failed["event"], failed["stage"]) == ("failed", "train")
-    assert "learning_rate" in failed["cure"]
+    failed = [event for event in events() if event["event"] == "failed"]
+    assert [(event["stage"], event["cure"]) for event in failed] == [("train", caught.value.cure)]
 
 
 def test_a_failed_stage_is_written_down_told_and_raised_again(kaggle: Path, events: Events) -> None:
@@ -280,17 +293,16 @@ run = session.start(PARAMETERS, "b" * 64)
 run.install()
 heavy = {"torch", "transformers", "peft", "bitsandbytes", "datasets"} & set(sys.modules)
 print("imported before the install is over:", sorted(heavy), flush=True)
-run.preflight(); run.merge(); run.load_data()
-exec(sys.argv[2])
+run.preflight(); run.merge(); run.load_data(); run.check_data()
 run.train(); run.evaluate(); run.save()
 """
 
 
-def in_own_process(root: Path, values: dict[str, Any], before_training: str = "") -> subprocess.Popen[str]:
+def in_own_process(root: Path, values: dict[str, Any]) -> subprocess.Popen[str]:
     home = root / "temp"
     shutil.copytree(PACKAGE, home / "kchain_runtime", ignore=shutil.ignore_patterns("__pycache__"))
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, json.dumps(values), before_training],
+        [sys.executable, "-c", DRIVER, json.dumps(values)],
         cwd=root / "temp",
         env={**os.environ, "PYTHONPATH": str(home), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -319,17 +331,3 @@ def test_a_session_killed_in_the_middle_looks_failed_and_not_complete(kaggle: Pa
     assert result["status"] == "failed"
     assert "ended during train" in result["reason"]
     assert result["adapter"] is None
-
-
-def test_a_step_that_hangs_ends_the_process_and_shows_where_it_hung(kaggle: Path) -> None:
-    hang = (
-        "import time; from kchain_runtime import collate, train; "
-        "train.HANGING_SECONDS = 1.0; train.HANGING = 0; "
-        "collate.Collator.__call__ = lambda self, batch: time.sleep(600)"
-    )
-    process = in_own_process(kaggle, parameters(), hang)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert "Timeout" in err
-    assert "most recent call first" in err
-    assert read_result(kaggle)["status"] == "failed"

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from server_tools import KAGGLE, KERNELS, Running, alive, kernel_folder, notebook, until
 
 from kchain.server import processes
@@ -166,6 +167,32 @@ def test_a_child_mounts_the_latest_complete_output_read_only(server: Running) ->
     server.push("child-kernel", notebook(look), kernelDataSources=["ana/parent-kernel"])
     assert server.finished("child-kernel")["status"] == "COMPLETE"
     assert server.printed("child-kernel") == "first 0o444 False\n"
+
+
+@pytest.mark.parametrize(
+    "profile, switches, seen, invalid",
+    [
+        ("machine", {}, "first", []),
+        ("like-kaggle", {}, "nothing", []),
+        ("like-kaggle", {"own_output": "mounted"}, "first", []),
+        ("machine", {"own_output": "invalid"}, "nothing", ["ana/own-source"]),
+    ],
+)
+def test_a_kernel_that_names_itself_finds_what_the_profile_says(
+    start: Callable[..., Running], profile: str, switches: dict[str, str], seen: str, invalid: list[str]
+) -> None:
+    server = start(profile, **switches)
+    look = (
+        "import os, pathlib\nroot = pathlib.Path(os.environ['KCHAIN_KAGGLE_ROOT'])\n"
+        "file = root / 'input/notebooks/ana/own-source/left.txt'\n"
+        "print(file.read_text() if file.exists() else 'nothing')\nopen('left.txt', 'w').write('first')"
+    )
+    server.push("own-source", notebook(look))
+    server.finished("own-source")
+    answer = server.push("own-source", notebook(look), kernelDataSources=["ana/own-source"])
+    assert answer["invalidKernelSources"] == invalid
+    assert server.finished("own-source")["status"] == "COMPLETE"
+    assert server.printed("own-source").strip() == seen
 
 
 def test_both_mount_layouts_hold_the_same_files(start: Callable[..., Running]) -> None:

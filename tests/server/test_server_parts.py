@@ -79,6 +79,7 @@ def test_a_week_begins_on_saturday(moment: str, start: str) -> None:
     "switches",
     [
         {"mounts": "sideways"},
+        {"own_output": "sometimes"},
         {"queue_seconds": -1},
         {"queue_seconds": None},
         {"gpu_sessions": True},

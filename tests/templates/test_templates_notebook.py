@@ -26,7 +26,7 @@ from kchain.kernel_metadata import AdapterSource, adapter_sources
 from kchain.phases import Chain, load_chain
 from kchain.templates import cell_id, notebook, parameters, percent
 
-STAGES = ["install", "preflight", "merge", "load_data", "train", "evaluate", "save"]
+STAGES = ["install", "preflight", "merge", "load_data", "check_data", "train", "evaluate", "save"]
 MODULES = sorted(entry.name for entry in files("kchain").joinpath("runtime").iterdir() if entry.name.endswith(".py"))
 
 
@@ -176,6 +176,11 @@ def test_the_head_warns_of_a_phase_that_does_not_fit_its_session(tmp_path: Path)
     with (tmp_path / "phases" / "second.toml").open("a") as file:
         file.write("[training]\nepochs = 90\nmax_sessions = 1\n")
     assert "**Does not fit:**" in head(render(load_chain(tmp_path)))
+
+
+def test_the_head_says_how_many_sessions_a_phase_may_take(tmp_path: Path) -> None:
+    write_chain(tmp_path)
+    assert "at most 3 sessions of 9 h = 27 h of GPU quota" in head(render(load_chain(tmp_path)))
 
 
 def test_the_head_warns_of_a_step_that_does_not_fit_the_gpu_and_says_what_would(tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""`kchain data`: look at examples before anything is trained on them, and make examples of collected interactions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kchain.cli.common import console, json_option, load_project, print_json
+from kchain.errors import InputError
+
+if TYPE_CHECKING:
+    from kchain.data import Checked
+    from kchain.data.check import Measure
+    from kchain.phases import Chain
+
+EXISTING = click.Path(path_type=Path, exists=True)
+# Of a file that belongs to no phase.
+MAX_LENGTH = 1024
+
+
+@click.group()
+def data() -> None:
+    """Look at examples, and make examples of collected interactions."""
+
+
+@data.command()
+@click.argument("what", nargs=-1, metavar="[PHASE|FILE]...")
+@click.option("--with", "places", multiple=True, metavar="NAME=PATH", help="Where a copy of the source NAME lies.")
+@click.option("--download", is_flag=True, help="Fetch data sets of Hugging Face; needs kchain[train].")
+@click.option("--field", "fields", multiple=True, metavar="FIELD=COLUMN", help="What a column of FILE is.")
+@click.option("--validation", type=EXISTING, help="Examples to judge by, beside one FILE.")
+@click.option("--tokenizer", type=EXISTING, metavar="DIR", help="A model's folder: lengths in tokens.")
+@click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write one page about it.")
+@click.option("--rejected", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows of no use, as JSONL.")
+@json_option
+def check(
+    what: tuple[str, ...],
+    places: tuple[str, ...],
+    download: bool,
+    fields: tuple[str, ...],
+    validation: Path | None,
+    tokenizer: Path | None,
+    page: Path | None,
+    rejected: Path | None,
+    as_json: bool,
+) -> None:
+    """Look for what is wrong with examples: of phases (all, if none is named), or of files.
+
+    Counts and shows answers that are bare numbers, empty, cut, repeated, loops, copied from the prompt, in an odd
+    language or of an odd length; turns out of order, leaked chat templates, examples over the length cap, prompts on
+    both sides of the split, rows of no use. Every notebook does the same before it trains. Exit code 1 if there is
+    more of anything than the phase's [data.quality] allows.
+    """
+    from kchain.cli.data_tables import print_checked
+
+    found = _check(what, _pairs(places), download, _pairs(fields), validation, tokenizer)
+    if page is not None:
+        from kchain.data.page import write_page
+
+        write_page(page, found)
+    if rejected is not None:
+        _write_rejected(rejected, found)
+    if as_json:
+        print_json([one.as_dict() for one in found])
+    else:
+        for one in found:
+            print_checked(console, one)
+    if any(one.problems for one in found):
+        raise click.exceptions.Exit(1)
+
+
+def _check(
+    what: Sequence[str],
+    places: dict[str, str],
+    download: bool,
+    fields: dict[str, str],
+    validation: Path | None,
+    tokenizer: Path | None,
+) -> list[Checked]:
+    from kchain.data import check_file, check_phase
+
+    files = [word for word in what if Path(word).is_file()]
+    if validation is not None and len(files) != 1:
+        raise InputError("--validation goes with one FILE")
+    found = [check_file(Path(name), fields, validation, _measure(tokenizer, None, "")) for name in files]
+    phases = [word for word in what if word not in files]
+    if phases or not what:
+        chain = load_project()
+        known = [phase.name for phase in chain.phases]
+        for word in phases:
+            if word not in known:
+                raise InputError(f"{word!r} is neither a file nor a phase", f"phases of this chain: {', '.join(known)}")
+        copies = {name: Path(path) for name, path in places.items()}
+        for name in phases or known:
+            found.append(check_phase(chain, name, copies, download, _measure(tokenizer, chain, name)))
+    return found
+
+
+def _measure(tokenizer: Path | None, chain: Chain | None, phase: str) -> Measure | None:
+    if tokenizer is None:
+        return None
+    from kchain.data.tokens import measure
+
+    if chain is None:
+        return measure(tokenizer, MAX_LENGTH, None)
+    return measure(tokenizer, chain.phase(phase).training.max_length, chain.model.eos_token)
+
+
+def _write_rejected(path: Path, found: list[Checked]) -> None:
+    import json
+
+    from kchain.runtime.files import write_text
+
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for one in found for row in one.rejected)
+    write_text(path, "".join(lines))
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    found = dict(word.split("=", 1) for word in words if "=" in word)
+    for word in words:
+        if "=" not in word or not all(word.split("=", 1)):
+            raise InputError(f"{word!r}: a name, = and a value", "such as prompt=question, or shell=copies/shell.jsonl")
+    return found
+
+
+@data.command()
+@click.argument("source", type=EXISTING, metavar="IN")
+@click.argument("target", type=click.Path(path_type=Path, file_okay=False), metavar="OUT_DIR")
+@click.option("--task", multiple=True, metavar="PATH", help="What was asked.  [default: task.description]")
+@click.option("--role", multiple=True, metavar="PATH", help="Who was asked.  [default: agent.role]")
+@click.option("--answer", multiple=True, metavar="PATH", help="What came of it.  [default: execution.output]")
+@click.option(
+    "--success",
+    multiple=True,
+    metavar="PATH",
+    help="Whether it succeeded.  [default: execution.success, execution.status, success, status]",
+)
+@click.option("--system", type=EXISTING, metavar="FILE", help="System prompts by role: a TOML or JSON table.")
+@click.option("--validation", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share to judge by.")
+@click.option("--test", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share to test with.")
+@click.option("--seed", type=int, default=42, show_default=True, help="Another seed splits otherwise.")
+@click.option("--replace", is_flag=True, help="Overwrite what an earlier run wrote.")
+@json_option
+def prepare(
+    source: Path,
+    target: Path,
+    task: tuple[str, ...],
+    role: tuple[str, ...],
+    answer: tuple[str, ...],
+    success: tuple[str, ...],
+    system: Path | None,
+    validation: float,
+    test: float,
+    seed: int,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Make conversations of collected interactions: train, validation and test.jsonl, and metadata.json, in OUT_DIR.
+
+    IN is a JSON array, JSON lines, or a folder of them. PATH is a field of a record, with dots into nested objects; an
+    option that is given several times names alternatives. Failed executions, records without a task or an answer, and
+    duplicates go to rejected.jsonl with the reason. Each role gets its system prompt from FILE, or a plain sentence.
+    """
+    from kchain.data import Settings
+    from kchain.data import prepare as write
+    from kchain.data.prepare import read_prompts
+
+    if validation + test >= 1:
+        raise InputError("--validation and --test leave nothing to train on")
+    given = {"task": task, "role": role, "answer": answer, "success": success}
+    settings = Settings(
+        **{name: paths for name, paths in given.items() if paths},
+        prompts=read_prompts(system) if system else {},
+        validation=validation,
+        test=test,
+        seed=seed,
+    )
+    found = write(source, target, settings, replace).metadata
+    if as_json:
+        print_json(found)
+        return
+    console.print(f"{target}: " + ", ".join(f"{count} {part}" for part, count in found["examples"].items()))
+    for name, told in found["roles"].items():
+        console.print(f"  {name or 'no role'}: {told['examples']} examples: {told['system_prompt']}", markup=False)
+    for reason, count in found["rejected"]["reasons"].items():
+        console.print(f"  {count} left out: {reason}", markup=False)

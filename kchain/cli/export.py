@@ -1,0 +1,94 @@
+"""`kchain export`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kchain.cli.common import console, json_option, load_project, print_json, target_option
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def base_option(command: Command) -> Command:
+    """Add `--base`; the command receives None where the server on this machine has the base model."""
+    return click.option(
+        "--base",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder of the original base model.  [default: what the local server has]",
+    )(command)
+
+
+@click.command()
+@click.argument("phase", required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("safetensors", "adapter", "gguf")),
+    default="safetensors",
+    show_default=True,
+    help="The whole model; one adapter on the original base; or one file for llama.cpp.",
+)
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(("f16", "q8_0")),
+    help="Numbers of a GGUF file: 16 bits, or 8 with a scale per 32.  [default: f16]",
+)
+@base_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Where to.  [default: exports/PHASE-model, PHASE-adapter or PHASE-TYPE.gguf]",
+)
+@click.option("--force", is_flag=True, help="Replace an earlier export.")
+@target_option
+@json_option
+def export(
+    phase: str | None,
+    form: str,
+    kind: str | None,
+    base: Path | None,
+    out: Path | None,
+    force: bool,
+    target: str | None,
+    as_json: bool,
+) -> None:
+    """Make of PHASE, or of the end of the chain, something that others can load.
+
+    \b
+    safetensors  a model for transformers: every adapter added to the base in fp32, rounded once to fp16, with the
+                 adapter's tokenizer, pad and EOS ids, and a model card
+    adapter      one LoRA adapter for the original base model: the phases' factors side by side, exact
+    gguf         one file for llama.cpp (Qwen2, Qwen3, Llama and Mistral with a byte-level BPE tokenizer)
+
+    The adapters are those the journal has verified, and they are verified again. Needs the packages of: pip install
+    "kchain[export]"
+    """
+    if kind is not None and form != "gguf":
+        raise click.UsageError("--type belongs to --format gguf")
+    chain = load_project()
+    from kchain.export.run import default_place
+    from kchain.export.run import export as write
+    from kchain.export.subject import read_subject
+    from kchain.orchestrator.finished import choose_phase
+    from kchain.orchestrator.target import Target
+    from kchain.phases.units import size
+
+    place = Target(target or chain.target, chain.owner, chain.root)
+    subject = read_subject(chain, choose_phase(chain, phase), place, base)
+    kind = kind or "f16"
+    made = write(subject, form, kind, out or default_place(subject, form, kind), force)
+    if as_json:
+        print_json(made.as_dict())
+        return
+    built = ", then ".join(link.phase for link in subject.links)
+    console.print(f"{chain.model.source}, then {built}", markup=False, soft_wrap=True)
+    for name, file in made.manifest["files"].items():
+        console.print(f"{size(file['bytes']):>10}  {file['sha256'][:10]}  {name}", markup=False, soft_wrap=True)
+    console.print(f"exported to {made.path} ({size(made.bytes)})", markup=False, soft_wrap=True)

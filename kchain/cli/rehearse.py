@@ -1,0 +1,116 @@
+"""`kchain rehearse`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from kchain.cli.common import as_typed, console, json_option, load_project, print_json
+
+if TYPE_CHECKING:
+    from kchain.rehearse.run import Outcome, Rehearsal
+
+
+@click.command()
+@click.argument("phases", metavar="[PHASE]...", nargs=-1)
+@click.option(
+    "--tokenizer",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the base model that holds its tokenizer (weights are not needed), and its config.json.",
+)
+@click.option("--again", is_flag=True, help="Also what was rehearsed before and has not changed since.")
+@json_option
+def rehearse(phases: tuple[str, ...], tokenizer: Path | None, again: bool, as_json: bool) -> None:
+    """Run phases on this machine, in minutes, before quota is spent.
+
+    The same notebooks, code cell for code cell, pushed with Kaggle's client to a server on this machine: on the CPU,
+    with a tiny random model of the base model's family, a few steps, a few examples of every source. Without PHASE the
+    whole chain; a phase that was rehearsed and has not changed since is left alone. At the end it says what was
+    rehearsed and what was not. kchain push and kchain watch warn before they push code to Kaggle that never was.
+
+    Nothing is downloaded. A source of Kaggle or Hugging Face is replaced by rows that are invented to fit its columns,
+    or by the sample that the phase file names for it:
+
+    \b
+      [[data.sources]]
+      huggingface = "sahil2801/CodeAlpaca-20k"
+      rehearsal = "samples/codealpaca.jsonl"
+
+    The tokenizer is the real one where it is found: in --tokenizer, or where Kaggle's or Hugging Face's own tools
+    keep what they downloaded. All of it happens in .kchain/rehearsal/, which may be deleted at any time.
+
+    Needs the packages of: pip install "kchain[train]"
+
+    \b
+    Exit codes: 0 all phases came to their end · 1 a phase failed · 2 bad input · 3 another rehearsal runs · 130 Ctrl-C
+    """
+    chain = load_project()
+    from kchain.cli.progress import Terminal
+    from kchain.rehearse.run import rehearse as run
+
+    began = time.monotonic()
+    with Terminal(Console(stderr=True, highlight=False) if as_json else console) as terminal:
+        done = run(chain, phases, terminal, tokenizer=tokenizer, again=again)
+    seconds = time.monotonic() - began
+    if as_json:
+        print_json(_as_json(done, seconds))
+    else:
+        _print(done, seconds)
+    if (error := done.error()) is not None:
+        raise error
+
+
+def _print(done: Rehearsal, seconds: float) -> None:
+    from kchain.cli.progress import duration
+    from kchain.cli.tables import print_rehearsed
+    from kchain.rehearse.account import not_rehearsed, rehearsed
+
+    print_rehearsed(console, done.outcomes)
+    for heading, sentences in (("Rehearsed", rehearsed(done)), ("Not rehearsed", not_rehearsed(done))):
+        if sentences:
+            console.print(f"\n{heading}:", style="bold")
+        for sentence in sentences:
+            console.print(as_typed(f"  - {sentence}"), markup=False, soft_wrap=True)
+    if done.error() is None:
+        fresh = sum(outcome.fresh for outcome in done.outcomes)
+        told = "Nothing has changed since the last rehearsal." if not fresh else f"It took {duration(seconds)}."
+        console.print(as_typed(f"\n{told} Next: kchain review, then kchain watch"), soft_wrap=True)
+
+
+def _as_json(done: Rehearsal, seconds: float) -> dict[str, Any]:
+    from kchain.rehearse.account import not_rehearsed, rehearsed
+
+    return {
+        "chain": done.chain.name,
+        "seconds": round(seconds, 1),
+        "family": done.base.family,
+        "tokenizer": done.base.whence or None,
+        "sources": [asdict(stand) for stand in done.stands],
+        "phases": [_row(outcome) for outcome in done.outcomes],
+        "rehearsed": rehearsed(done),
+        "not_rehearsed": not_rehearsed(done),
+    }
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    result, failure = outcome.result, outcome.failure
+    metrics = result.metrics if result is not None else {}
+    return {
+        "phase": outcome.phase,
+        "state": "failed" if failure is not None else "rehearsed" if outcome.fresh else "unchanged",
+        "reason": failure.reason.partition("\n")[0] if failure is not None else None,
+        "advice": failure.hint if failure is not None else None,
+        "steps": metrics.get("steps"),
+        "loss_first": metrics.get("loss_first"),
+        "loss_last": metrics.get("loss_last"),
+        "seconds": result.seconds if result is not None else None,
+        "adapter_bytes": result.bytes if result is not None else None,
+        "code_hash": outcome.code_hash,
+        "differences": [asdict(each) for each in outcome.differences],
+    }

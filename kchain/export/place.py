@@ -1,0 +1,85 @@
+"""Where an export goes: made beside its place on the same disk, flushed, then renamed; nothing else is overwritten."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kchain.errors import InputError
+from kchain.phases.units import size
+
+# Only what kchain wrote is ever replaced: a folder that has this file, or a file that begins like this.
+MANIFEST = "kchain-export.json"
+GGUF_MAGIC = b"GGUF"
+# Bytes that stay free on the disk.
+SPARE = 64 * 1024**2
+
+
+@contextmanager
+def workshop(out: Path, needed: int, force: bool) -> Iterator[Path]:
+    """An empty folder beside `out` to work in; it is gone afterwards.
+
+    Args:
+        needed: bytes that will be written.
+        force: whether an earlier export may be replaced.
+
+    Raises:
+        InputError: `out` exists and may not be replaced, or the disk has not enough room.
+    """
+    _check_free(out, force)
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(parent).free
+    if free < needed + SPARE:
+        raise InputError(
+            f"{parent}: {size(needed + SPARE)} are needed, {size(free)} are free",
+            "free disk space, or choose another disk: --out PATH",
+        )
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=parent) as name:
+        yield Path(name)
+
+
+def put_in_place(made: Path, out: Path) -> None:
+    """Give what was made in the workshop its name; what was there before goes when the new one is in place."""
+    for path in sorted(made.rglob("*")) if made.is_dir() else [made]:
+        if path.is_file():
+            _flush(path)
+    before = made.with_name(f"{made.name}.before")
+    if out.exists():
+        out.rename(before)
+    try:
+        made.rename(out)
+    except OSError:
+        if before.exists():
+            before.rename(out)
+        raise
+    if os.name == "posix":
+        _flush(out.absolute().parent)
+
+
+def _check_free(out: Path, force: bool) -> None:
+    if not out.exists():
+        return
+    if not _is_export(out):
+        raise InputError(f"{out} exists, and is no export of kchain", "choose another place: --out PATH")
+    if not force:
+        raise InputError(f"{out} exists", "replace it with --force, or choose another place: --out PATH")
+
+
+def _is_export(out: Path) -> bool:
+    if out.is_dir():
+        return (out / MANIFEST).is_file()
+    with out.open("rb") as file:
+        return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

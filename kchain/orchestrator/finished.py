@@ -1,0 +1,98 @@
+"""The adapters of a finished phase as they lie on this machine, root first, each verified again before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kchain.errors import InputError, NotNow
+from kchain.orchestrator.report import FINISHED, state_word
+from kchain.orchestrator.state import PhaseState, Result
+from kchain.orchestrator.verify import Expected, verify
+from kchain.phases import Chain
+
+
+@dataclass(frozen=True)
+class Link:
+    """One verified adapter of a lineage.
+
+    Attributes:
+        folder: where its files lie.
+        sha256, bytes: of its weights file.
+        recorded: what the journal knows of it.
+        result: its kchain-result.json; {} where it has none.
+    """
+
+    phase: str
+    folder: Path
+    sha256: str
+    bytes: int
+    recorded: Result
+    result: Mapping[str, Any]
+
+
+def choose_phase(chain: Chain, wanted: str | None) -> str:
+    """The phase that was asked for, or the one at the end of the chain.
+
+    Raises:
+        InputError: there is no such phase, or the chain has several ends and none was named.
+    """
+    if wanted is not None:
+        return chain.phase(wanted).name
+    ends = [phase.name for phase in chain.phases if not chain.children(phase.name)]
+    if len(ends) > 1:
+        raise InputError(f"this chain has {len(ends)} ends: {', '.join(ends)}", f"name one, such as {ends[0]}")
+    return ends[0]
+
+
+def finished(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> list[Link]:
+    """The adapters whose sum is a phase's result, its own last; one that was continued gave way to what came of it.
+
+    Raises:
+        NotNow: one of the phases has no verified adapter, or one that was trained on a replaced adapter.
+        InputError: an adapter's files are not here.
+        AdapterRefused: what lies here is not what was verified.
+    """
+    names = [*(ancestor.name for ancestor in chain.merged(phase)), phase]
+    for name in names:
+        _check_state(chain, states, name)
+    return [_link(chain, states, name) for name in names]
+
+
+def _check_state(chain: Chain, states: Mapping[str, PhaseState], name: str) -> None:
+    word = state_word(chain, states, name)
+    if word in FINISHED:
+        return
+    if word == "stale":
+        raise NotNow(
+            f"{name} was trained on an adapter that has been replaced since",
+            f"train it again: kchain review {name}, then kchain watch",
+        )
+    raise NotNow(f"{name} has no verified adapter: it is {word}", "kchain watch drives the chain on; kchain status")
+
+
+def _link(chain: Chain, states: Mapping[str, PhaseState], name: str) -> Link:
+    recorded = states[name].result
+    assert recorded is not None, "a finished phase has a result"
+    folder = chain.root / recorded.folder
+    if not folder.is_dir():
+        cure = f"kchain adopt {name} once more" if recorded.adopted else f"kchain pull {name}"
+        raise InputError(f"the adapter of {name} is not here: {folder} is missing", cure)
+    lineage = recorded.lineage
+    adapter = verify(
+        folder.parent,
+        Expected(
+            lora=chain.phase(name).lora,
+            base_model=chain.model.source,
+            pad_id=chain.model.eos_id,
+            pad_token=chain.model.eos_token,
+            tokens=chain.phase(name).tokens.all,
+            sha256=recorded.sha256,
+            needs_result=False,
+            folder=folder.name,
+            lineage=None if lineage is None else tuple((each.phase, each.sha256) for each in lineage),
+        ),
+    )
+    return Link(name, folder, adapter.sha256, adapter.bytes, recorded, adapter.result)

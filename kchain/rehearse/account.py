@@ -1,0 +1,140 @@
+"""What a rehearsal showed and what it did not, in sentences that are exactly true. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kchain.phases import Chain, Phase, Source
+from kchain.phases.plan import plan
+from kchain.rehearse.base import Base
+from kchain.rehearse.run import Outcome, Rehearsal
+from kchain.rehearse.settings import EPOCHS, Stand
+
+
+def rehearsed(done: Rehearsal) -> list[str]:
+    """What the phases that came to their end have shown."""
+    outcomes = [outcome for outcome in done.outcomes if outcome.result is not None and outcome.failure is None]
+    if not outcomes:
+        return []
+    return list(_rehearsed(done, outcomes, [done.chain.phase(outcome.phase) for outcome in outcomes]))
+
+
+def not_rehearsed(done: Rehearsal) -> list[str]:
+    """What nobody knows yet."""
+    passed = {outcome.phase for outcome in done.outcomes if outcome.failure is None}
+    left = [name for name in done.names if name not in passed]
+    sentences = [f"{', '.join(left)}: a phase failed, see below"] if left else []
+    if passed:
+        sentences += _not_rehearsed(done, [phase for phase in done.chain.phases if phase.name in passed])
+    return sentences
+
+
+def _rehearsed(done: Rehearsal, outcomes: Sequence[Outcome], phases: Sequence[Phase]) -> Iterator[str]:
+    most = max(len(outcome.differences) for outcome in outcomes)
+    yield (
+        f"every code cell of {_names(phases)}, word for word, by the code hash of what will be pushed; the parameter "
+        f"cell alone differs, in at most {most} values (--json lists them)"
+    )
+    strict = ", set to refuse what Kaggle refuses" if done.chain.target == "kaggle" else ""
+    yield f"push, run, fetch and verification, with Kaggle's own client and a server on this machine{strict}"
+    yield (
+        "the adapters: rank, shapes, size, finite, not all zero, pad id, lineage by hash; training to its last step, "
+        "with a loss that stayed finite and did not rise"
+    )
+    if merged := [phase for phase in phases if phase.after is not None]:
+        yield f"the merge of earlier adapters into the base model, before {_names(merged)}"
+    if nf4 := [phase for phase in phases if phase.training.quantization == "nf4"]:
+        yield f"the base in 4 bits, in real layers of bitsandbytes, in {_names(nf4)}"
+    if done.base.tokenizer is not None:
+        model = done.chain.model
+        yield f"the tokenizer and chat template from {done.base.whence}: {model.eos_token} is {model.eos_id} there"
+    yield from _real_data(done.stands, {phase.name for phase in phases})
+
+
+def _real_data(stands: Sequence[Stand], names: set[str]) -> Iterator[str]:
+    for kind, words in (("project", "files of this project"), ("yours", "samples of yours")):
+        found = [f"{stand.words} ({stand.phase}/{stand.source})" for stand in stands if _is(stand, kind, names)]
+        if found:
+            yield f"columns and conditions, on {words}: {', '.join(found)}"
+
+
+def _not_rehearsed(done: Rehearsal, phases: Sequence[Phase]) -> Iterator[str]:
+    chain = done.chain
+    yield (
+        f"{chain.model.source} itself: a tiny {done.base.family} with random weights stood in for it; what its loss "
+        "and token accuracy come to says nothing about yours"
+    )
+    if done.base.tokenizer is None:
+        yield _made_up(chain, done.base)
+    yield from _other_data(chain, phases, done.stands)
+    yield from _gates(phases)
+    yield from _machines(chain, phases)
+    yield from _processes(done.outcomes)
+    yield from _lengths(chain, phases)
+
+
+def _made_up(chain: Chain, base: Base) -> str:
+    model = chain.model
+    with_ids = "Qwen's special tokens" if base.family.startswith("qwen") else f"{model.eos_token} as {model.eos_id}"
+    return (
+        f"its tokenizer and chat template: none was found on this machine, one with {with_ids} was made up "
+        "(the real one: kchain rehearse --tokenizer DIR)"
+    )
+
+
+def _other_data(chain: Chain, phases: Sequence[Phase], stands: Sequence[Stand]) -> Iterator[str]:
+    names = {phase.name for phase in phases}
+    invented = [stand for stand in stands if _is(stand, "invented", names)]
+    if invented:
+        listed = ", ".join(f"{stand.phase}/{stand.source}" for stand in invented)
+        yield (
+            "what is in the data: rows were INVENTED, with the columns that the phase files name, and nobody looked "
+            f'whether the real ones have them, for {listed} (a sample of yours: rehearsal = "FILE" in the source)'
+        )
+    by_place = {(phase.name, source.name): source for phase in chain.phases for source in phase.data.sources}
+    away = [by_place[stand.phase, stand.source] for stand in stands if stand.ref and stand.phase in names]
+    if away:
+        yield f"reading the data where it lies: {', '.join(dict.fromkeys(map(_place, away)))}"
+
+
+def _place(source: Source) -> str:
+    return str(source.huggingface or source.dataset or source.file)
+
+
+def _gates(phases: Sequence[Phase]) -> Iterator[str]:
+    keys = ("max_loss", "min_loss_fall", "min_token_accuracy")
+    asked = [key for key in keys if any(getattr(phase.gates, key) is not None for phase in phases)]
+    if asked:
+        yield f"the gates {', '.join(asked)}: they mean nothing on random weights"
+
+
+def _machines(chain: Chain, phases: Sequence[Phase]) -> Iterator[str]:
+    machines = list(dict.fromkeys(phase.accelerator.name for phase in phases if phase.accelerator.is_gpu))
+    if machines:
+        precisions = " and ".join(dict.fromkeys(phase.precision for phase in phases if phase.precision != "fp32"))
+        arithmetic = f"{precisions} arithmetic, " if precisions else ""
+        yield f"{', '.join(machines)}: {arithmetic}memory, speed; this was fp32 on the CPU"
+    if chain.target == "kaggle":
+        yield "kaggle.com: the packages of its image, the network, your rights to model and data, queue and quota"
+    elif chain.target != "local":
+        yield f"{chain.target}"
+
+
+def _processes(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    shared = {each.real for outcome in outcomes for each in outcome.differences if each.key == "training.processes"}
+    if shared:
+        yield f"training in {max(shared)} processes, a GPU each: here it was one"
+
+
+def _lengths(chain: Chain, phases: Sequence[Phase]) -> Iterator[str]:
+    steps = ", ".join(f"{phase.name} {plan(chain, phase.name).steps:,}" for phase in phases)
+    if steps:
+        yield f"the length: {EPOCHS} passes over a few batches in place of all steps ({steps} planned)"
+
+
+def _is(stand: Stand, kind: str, names: set[str]) -> bool:
+    return stand.kind == kind and stand.phase in names
+
+
+def _names(phases: Sequence[Phase]) -> str:
+    return ", ".join(phase.name for phase in phases)

@@ -1,0 +1,158 @@
+"""Rows for a source that is not here, with the columns that its mapping and its conditions need."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from kchain.demo.samples import SAMPLES
+from kchain.phases import Condition, Source
+from kchain.runtime.conditions import condition
+from kchain.runtime.examples import Unusable, lookup, make_example
+
+Row = dict[str, Any]
+# Texts of the sample data that are tried for a column until its conditions let one through; and how many together.
+TRIES = 40
+TOGETHER = (2, 8, 32)
+
+
+def invent(source: Source, recipe: str, system_prompt: str, count: int) -> list[Row]:
+    """So many rows that the source's conditions let through and that the recipe can use.
+
+    Raises:
+        ValueError: its conditions let nothing through that kchain can think of; says which.
+    """
+    rows = [_row(source, number) for number in range(count)]
+    for row in rows:
+        values = {name: lookup(row, first(column)) for name, column in source.fields.items()}
+        try:
+            make_example(values, recipe, system_prompt)
+        except Unusable as error:
+            raise ValueError(f"a row that its conditions let through is of no use: {error}") from None
+    return rows
+
+
+def columns_of(source: Source) -> list[str]:
+    """The columns that a source's rows need, each once."""
+    named = [*source.fields.values(), *(test.column for test in source.where)]
+    return list(dict.fromkeys(map(first, named)))
+
+
+def first(column: str | Sequence[str]) -> str:
+    """A column; of several to choose from, the first."""
+    return column if isinstance(column, str) else column[0]
+
+
+def _row(source: Source, number: int) -> Row:
+    row: Row = {}
+    fields = {first(column): name for name, column in source.fields.items()}
+    for column in columns_of(source):
+        tests = [test for test in source.where if first(test.column) == column]
+        _put(row, column, _value(column, fields.get(column, ""), tests, number))
+    return row
+
+
+def _value(column: str, field: str, tests: Sequence[Condition], number: int) -> Any:
+    """A value of a column that all its tests let through."""
+    holds = [condition({**test.model_dump(), "column": column}) for test in tests]
+    for value in _candidates(field, tests, number):
+        if all(test({column: value}) for test in holds):
+            return value
+    raise ValueError(f"no value can be thought of for {column}: {' and '.join(map(_words, tests))}")
+
+
+def _candidates(field: str, tests: Sequence[Condition], number: int) -> Iterator[Any]:
+    """What may stand in a column: texts of the sample data, plain, with what a test wants, longer and shorter."""
+    wanted = [word for test in tests if not test.negate for word in _wanted(test)]
+    words = [word for word in wanted if isinstance(word, str)]
+    for attempt in range(TRIES):
+        text = _text(field, number + attempt)
+        yield text
+        yield from (_with(text, word) for word in words)
+        yield _with(text, " ".join(words))
+        yield from wanted
+    if isinstance(text := _text(field, number), str):
+        for count in TOGETHER:
+            yield _with("\n".join(str(_text(field, number + place)) for place in range(count)), " ".join(words))
+        yield from text.split()
+    yield from ("", None)
+
+
+def _wanted(test: Condition) -> list[Any]:
+    if test.matches is not None:
+        return _guesses(test.matches)
+    return [test.equals] if test.equals is not None else [*(test.any_of or test.contains or ())]
+
+
+def _guesses(pattern: str) -> list[str]:
+    """Texts that a simple regular expression may match: its literal parts, one by one and in a row."""
+    plain = re.sub(r"\\([dws])", lambda found: {"d": "1", "w": "a", "s": " "}[found[1]], pattern)
+    plain = re.sub(r"\\[bBAZ]", "", plain)
+    parts = re.findall(r"(?:\\\W|[^\\^$.|?*+()\[\]{}])+", plain)
+    parts = [re.sub(r"\\(\W)", r"\1", part) for part in parts]
+    return [*parts, "".join(parts), *(f"{part} {part}" for part in parts)]
+
+
+def _with(value: Any, word: str) -> Any:
+    """A text or a conversation that also holds a word."""
+    if isinstance(value, str):
+        return f"{value} {word}"
+    first, *others = value
+    return [{**first, "content": f"{first['content']} {word}"}, *others]
+
+
+def _text(field: str, number: int) -> Any:
+    """The content of a recipe's field, taken from the sample data; a row's question and answer belong together."""
+    question, answer = _pick(_pairs, number)
+    match field:
+        case "completion":
+            return answer
+        case "messages":
+            return _pick(_conversations, number)
+        case "text":
+            return f"{question}\n{answer}"
+        case "context" | "system":
+            return ""
+    return question
+
+
+def _pick(texts: Callable[[], list[Any]], number: int) -> Any:
+    found = texts()
+    return found[number % len(found)]
+
+
+@cache
+def _pairs() -> list[tuple[str, str]]:
+    """Questions, each once, with an answer."""
+    return list({row["instruction"]: row["output"] for row in _sample("kchain/tiny-code")}.items())
+
+
+@cache
+def _conversations() -> list[list[dict[str, str]]]:
+    return [row["messages"] for row in _sample("kchain/tiny-chat")]
+
+
+def _sample(ref: str) -> list[Row]:
+    sample = next(sample for sample in SAMPLES if sample.ref == ref)
+    return [json.loads(line) for line in sample.text().splitlines()]
+
+
+def _put(row: Row, column: str, value: Any) -> None:
+    """Set a column; dots reach into objects, as far as they are objects."""
+    *outer, last = column.split(".")
+    place = row
+    for name in outer:
+        inner = place.setdefault(name, {})
+        if not isinstance(inner, dict):
+            row[column] = value
+            return
+        place = inner
+    place[last] = value
+
+
+def _words(test: Condition) -> str:
+    given = {key: value for key, value in test.model_dump(exclude_none=True).items() if key != "column" and value}
+    return ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in given.items())

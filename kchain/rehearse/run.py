@@ -1,0 +1,211 @@
+"""The rehearsal itself: stand-ins published, phases driven one after the other by the very driver that drives Kaggle.
+
+Everything lies in `.kchain/rehearsal/work/` of the project: a folder like a project's, with bundles, journal, results
+and a server of its own, to which the tiny model and the data are published.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kchain.bundle import adapter_sources, build
+from kchain.demo.run import check_packages
+from kchain.errors import KchainError, PhaseFailed
+from kchain.orchestrator.actions import Wish
+from kchain.orchestrator.drive import Driver, driving
+from kchain.orchestrator.lock import driver_lock
+from kchain.orchestrator.push import prepare
+from kchain.orchestrator.rehearsals import record, rehearsals
+from kchain.orchestrator.report import Reporter
+from kchain.orchestrator.state import Failure, PhaseState, Result
+from kchain.orchestrator.target import KAGGLE, LOCAL, Target
+from kchain.phases import Chain
+from kchain.rehearse.base import Base, find_base
+from kchain.rehearse.model import fingerprint, write_stand_in
+from kchain.rehearse.settings import Difference, Stand, differences, rehearsed_chain
+from kchain.rehearse.stand_ins import publish, stand_ins
+from kchain.server import launch
+from kchain.server.publish import publish_model
+from kchain.templates import parameters
+
+AREA = Path(".kchain") / "rehearsal"
+# Inherited by every session: nothing is fetched that nobody asked for.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+_EDITION = "stand-in.txt"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one phase.
+
+    Attributes:
+        fresh: it ran now; else it had come to its end before, and nothing has changed since.
+        code_hash: of its notebook, here and as it will be pushed.
+        differences: parameters that are others than in the notebook that will be pushed.
+        result: None where it failed, or was not reached.
+        failure: why it failed.
+    """
+
+    phase: str
+    fresh: bool
+    code_hash: str
+    differences: tuple[Difference, ...]
+    result: Result | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A rehearsal that came to its end, or to the first phase that failed.
+
+    Attributes:
+        chain: as it will be pushed.
+        names: every phase that was to be rehearsed; `outcomes` may end before the last.
+        work: the folder of the runs.
+    """
+
+    chain: Chain
+    names: tuple[str, ...]
+    base: Base
+    stands: tuple[Stand, ...]
+    outcomes: tuple[Outcome, ...]
+    work: Path
+
+    def error(self) -> KchainError | None:
+        """The failure as an error with the next thing to try; None: nothing failed."""
+        for outcome in self.outcomes:
+            if outcome.failure is not None:
+                return _as_error(outcome.phase, outcome.failure, self.work)
+        return None
+
+
+def rehearse(
+    chain: Chain, phases: Iterable[str], reporter: Reporter, *, tokenizer: Path | None = None, again: bool = False
+) -> Rehearsal:
+    """Rehearse phases, after those that they build on; what has not changed since the last time is left alone.
+
+    Args:
+        phases: names; none for the whole chain.
+        tokenizer: folder of the base model's tokenizer.
+        again: rehearse the phases that are named once more, changed or not.
+
+    Raises:
+        InputError: packages, files or columns are missing.
+        DriverLocked: another rehearsal of this project runs.
+        Unreachable: the server of this machine does not answer.
+    """
+    wanted = [chain.phase(name).name for name in phases] or [phase.name for phase in chain.phases]
+    names = with_ancestors(chain, wanted)
+    check_packages()
+    base, prepared = find_base(chain, tokenizer), stand_ins(chain, names)
+    area = chain.root / AREA
+    with driver_lock(area):
+        work = _work_folder(area, chain, base)
+        stands = tuple(each.stand for each in prepared)
+        small = rehearsed_chain(chain, work, stands, names)
+        outcomes = _compare(chain, small)
+        target = Target(LOCAL, chain.owner, work)
+        publish(target.local_root, prepared)
+        # As strict as Kaggle where the chain is for Kaggle.
+        profile = "like-kaggle" if chain.target == KAGGLE else "machine"
+        with launch.held(target.local_root, profile, OFFLINE), driving(small, target, reporter) as driver:
+            done = _drive(driver, chain, outcomes, set(wanted) if again else set())
+    return Rehearsal(chain, tuple(names), base, stands, done, work)
+
+
+def with_ancestors(chain: Chain, names: Iterable[str]) -> list[str]:
+    """These phases and all that they build on, in the order of the chain."""
+    needed: set[str] = set()
+    for name in names:
+        while name not in needed:
+            needed.add(name)
+            name = chain.phase(name).after or name
+    return [phase.name for phase in chain.phases if phase.name in needed]
+
+
+def _compare(chain: Chain, small: Chain) -> list[Outcome]:
+    """The phases with what differs from the real notebooks.
+
+    Raises:
+        KchainError: a notebook of the rehearsal would run other code than the real one.
+    """
+    outcomes = []
+    for phase in small.phases:
+        real, here = build(chain, phase.name, chain.target, {}), build(small, phase.name, small.target, {})
+        if real.code_hash != here.code_hash:
+            raise KchainError(
+                f"the rehearsal of {phase.name} would run other code than the notebook that is pushed",
+                "this is a mistake in kchain; please report it with the phase's file",
+            )
+        told = (_parameters(each, phase.name) for each in (chain, small))
+        outcomes.append(Outcome(phase.name, False, real.code_hash, differences(*told)))
+    return outcomes
+
+
+def _parameters(chain: Chain, phase: str) -> dict[str, Any]:
+    return parameters(chain, phase, chain.target, adapter_sources(chain, phase, {}))
+
+
+def _work_folder(area: Path, chain: Chain, base: Base) -> Path:
+    """The folder of the runs; a fresh one with a fresh model where the model would be another one than theirs."""
+    work, edition = area / "work", fingerprint(base, chain.model)
+    if not _is_edition(work, edition):
+        server_root = Target(LOCAL, chain.owner, work).local_root
+        launch.stop(server_root)
+        shutil.rmtree(work, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="kchain-rehearsal-") as folder:
+            write_stand_in(Path(folder), base, chain.model)
+            publish_model(server_root, chain.model.source, Path(folder))
+        (work / _EDITION).write_text(edition, encoding="utf-8")
+    return work
+
+
+def _is_edition(work: Path, edition: str) -> bool:
+    try:
+        return (work / _EDITION).read_text(encoding="utf-8") == edition
+    except OSError:
+        return False
+
+
+def _drive(driver: Driver, chain: Chain, outcomes: Sequence[Outcome], again: set[str]) -> tuple[Outcome, ...]:
+    """Bring phase after phase to its end, up to the first that fails; those that came to it are recorded."""
+    done: list[Outcome] = []
+    for outcome in outcomes:
+        done.append(_phase(driver, outcome, once_more=outcome.phase in again))
+        if done[-1].failure is not None:
+            break
+        if done[-1].fresh or (outcome.phase, outcome.code_hash) not in rehearsals(chain):
+            record(chain, outcome.phase, outcome.code_hash)
+    return tuple(done)
+
+
+def _phase(driver: Driver, outcome: Outcome, *, once_more: bool) -> Outcome:
+    phase = outcome.phase
+    before = driver.states().get(phase, PhaseState())
+    # A run that failed, or that an earlier rehearsal did not see the end of, is repeated.
+    wish = Wish.PUSH if before.result is not None and before.intent is None and not once_more else Wish.AGAIN
+    prepare(driver, phase, approve=True)
+    failure = None
+    try:
+        driver.drive(phase, wish)
+    except PhaseFailed:
+        failure = driver.states()[phase].failure
+        if failure is None:
+            raise
+    after = driver.states()[phase]
+    fresh = after.result != before.result
+    return Outcome(phase, fresh, outcome.code_hash, outcome.differences, after.result, failure)
+
+
+def _as_error(phase: str, failure: Failure, work: Path) -> KchainError:
+    """The same sentence and advice as on Kaggle, with the way on from a rehearsal."""
+    log = work / "runs" / LOCAL / phase / f"v{failure.version}" / "session.log"
+    hint = f"{failure.hint}\n" if failure.hint else ""
+    if log.is_file():
+        hint += f"its log: {log}\n"
+    return PhaseFailed(f"in the rehearsal, {failure.reason}", f"{hint}after a change: kchain rehearse {phase}")

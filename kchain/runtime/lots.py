@@ -1,0 +1,108 @@
+"""Chance that is made of content: every example draws its lot from what it says.
+
+So the same seed draws the same examples whatever their order, an example stays on its side of the split when others are
+added, duplicates meet (they draw the same lot), and drawing k of a million needs room for k.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import unicodedata
+from dataclasses import dataclass
+
+from .examples import Example, text
+
+LOTS = 2**64  # a lot is one of so many
+_END = " \0 "  # between two texts; blanks, so that white space at their ends makes no difference
+
+
+def normalized(words: str) -> str:
+    """A text without what makes no difference: case, white space, compatible characters (NFKC)."""
+    if not words.isascii():
+        words = unicodedata.normalize("NFKC", words)
+    return " ".join(words.casefold().split())
+
+
+def fingerprint(example: Example, exact: bool = False) -> bytes:
+    """16 bytes of all that an example holds: who has them in common is a duplicate; `exact`: to the letter."""
+    whole = f"{_said(example)}{_END}{_around(example)}"
+    return _digest(whole if exact else normalized(whole))
+
+
+def said(example: Example) -> bytes:
+    """16 bytes of what is said in an example, normalized, without the system prompt: what decides its split."""
+    return _digest(normalized(_said(example)))
+
+
+def _digest(told: str) -> bytes:
+    return hashlib.blake2b(told.encode(), digest_size=16).digest()
+
+
+def _said(example: Example) -> str:
+    """Who says what in an example, without the system prompt."""
+    if "text" in example:
+        return text(example["text"])
+    turns = (turn for turn in example["messages"] if turn["role"] != "system")
+    return _END.join([f"{turn['role']}{_END}{text(turn['content'])}" for turn in turns])
+
+
+def _around(example: Example) -> str:
+    """The system prompt, and whatever else a recipe puts into an example."""
+    more = [example[name] for name in sorted(example) if name not in ("text", "messages")]
+    told = [text(turn["content"]) for turn in example.get("messages", ()) if turn["role"] == "system"]
+    return _END.join([json.dumps(more, default=str) if more else "", *told])
+
+
+class Lottery:
+    """Draws lots for one purpose: the same purpose and content give the same lot, another purpose an unrelated one."""
+
+    def __init__(self, purpose: str) -> None:
+        self._start = hashlib.blake2b(purpose.encode(), digest_size=8)
+
+    def lot(self, fingerprint: bytes) -> int:
+        """A number below LOTS."""
+        state = self._start.copy()
+        state.update(fingerprint)
+        return int.from_bytes(state.digest(), "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An example that was read, and its number among the sources."""
+
+    example: Example
+    source: int
+
+
+class Draw:
+    """The `size` entries with the lowest lots among those offered, each content once."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._heap: list[tuple[int, bytes, Entry]] = []  # the highest lot on top
+        self._keys: set[bytes] = set()
+
+    def offer(self, lot: int, key: bytes, entry: Entry) -> str | None:
+        """Takes an entry, or leaves it out.
+
+        Returns:
+            "duplicates": its key is here already. "capped": it, or the one it took the place of, is one too many.
+            None: it is here, and nothing was lost.
+        """
+        if key in self._keys:
+            return "duplicates"
+        if len(self._heap) < self._size:
+            heapq.heappush(self._heap, (-lot, key, entry))
+            self._keys.add(key)
+            return None
+        if lot < -self._heap[0][0]:
+            _, lost, _ = heapq.heapreplace(self._heap, (-lot, key, entry))
+            self._keys.remove(lost)
+            self._keys.add(key)
+        return "capped"
+
+    def drawn(self) -> list[tuple[bytes, Entry]]:
+        """Key and entry of all that were kept, lowest lot first."""
+        return [(key, entry) for _, key, entry in sorted(self._heap, key=lambda item: (-item[0], item[1]))]
