@@ -1,4 +1,4 @@
-"""The plan against a real step of the notebook's own parts, by torch's allocator; small enough for every run."""
+"""The plan against a real step of the notebook's own parts, by torch's allocator; small steps, for every run."""
 
 from __future__ import annotations
 
