@@ -35,7 +35,7 @@ def load(root: Path, file: str, content: bytes) -> Chain:
         ("own.tsv", b'p\tc\na\t"b\nsecond line"\n'),
         ("own.json", b'[\n {"p": "a", "c": "b\\nsecond line"}\n]'),
         ("own.jsonl", b'{"p": "a", "c": "b\\nsecond line"}\n'),
-        ("own.jsonl.gz", gzip.compress(b'{"p": "a", "c": "b\\nsecond line"}\n', mtime=0)),  # the name of a test must not change
+        ("own.jsonl.gz", gzip.compress(b'{"p": "a", "c": "b\\nsecond line"}\n', mtime=0)),
     ],
 )
 def test_the_notebook_gets_one_json_object_a_line_under_a_name_that_says_so(
