@@ -5,11 +5,12 @@ INSTALLED := .venv/installed
 OLDEST := .venv/oldest
 OLD := $(shell sed -n 's/^transformers==//p' oldest.txt)
 
-.PHONY: help demo test test-oldest lint docs clean
+.PHONY: help demo test test-long test-oldest lint docs clean
 
 help:
 	@echo "make demo         run the shipped four-phase chain on this machine"
-	@echo "make test         run every test"
+	@echo "make test         run the tests"
+	@echo "make test-long    run the tests that take minutes each"
 	@echo "make test-oldest  run the runtime's tests again on the oldest versions it has to work with"
 	@echo "make lint         check style and types"
 	@echo "make docs         write the generated pages of docs/ again"
@@ -21,9 +22,12 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile
 
+test-long: $(INSTALLED)
+	$(BIN)/pytest -m long
+
 test-oldest: $(OLDEST)/installed
 	PYTHONPATH=$(OLDEST) $(BIN)/python -c "from transformers import __version__ as v; assert v == '$(OLD)', v"
-	PYTHONPATH=$(OLDEST) $(BIN)/pytest -n 2 --dist loadfile tests/runtime
+	PYTHONPATH=$(OLDEST) $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not long" tests/runtime
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

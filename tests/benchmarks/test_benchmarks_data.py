@@ -12,7 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "data.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_sides_draw_as_many_and_the_last_line_holds_the_figures() -> None:
     pytest.importorskip("datasets")
     command = [sys.executable, str(SCRIPT), "--rows", "3000", "--json"]

@@ -13,7 +13,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "merge.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_streamed_merge_equals_pefts_bit_for_bit_and_takes_a_fraction_of_its_memory(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--small", "--rounds", "1", "--folder", str(tmp_path), "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -19,7 +19,7 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_sides_learn_the_same_and_the_last_line_holds_the_ratios() -> None:
     done = run("--cases", "answers", "--examples", "17", "--json")
     assert done.returncode == 0, done.stderr[-3000:]

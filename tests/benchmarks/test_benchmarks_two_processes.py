@@ -12,7 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "two_processes.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_learn_what_one_does_and_the_last_line_holds_the_ratios() -> None:
     command = [sys.executable, str(SCRIPT), "--examples", "25", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)

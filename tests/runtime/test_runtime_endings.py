@@ -139,7 +139,7 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_no_process_outlives_a_notebook_that_was_killed(tmp_path: Path, small: Path, processes: int) -> None:
     job = make_job(small, processes=processes, training__epochs=100_000)
     process = start_driver(make_folder(tmp_path / "training", random_examples(8)), job)
@@ -152,7 +152,7 @@ def test_no_process_outlives_a_notebook_that_was_killed(tmp_path: Path, small: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_an_interrupted_notebook_ends_its_training(tmp_path: Path, small: Path, processes: int) -> None:
     job = make_job(small, processes=processes, training__epochs=100_000)
     process = start_driver(make_folder(tmp_path / "training", random_examples(8)), job)
@@ -165,7 +165,7 @@ def test_an_interrupted_notebook_ends_its_training(tmp_path: Path, small: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_training_that_the_system_killed_is_told_as_short_of_the_machines_memory(
     tmp_path: Path, small: Path, processes: int
 ) -> None:
@@ -179,7 +179,7 @@ def test_a_training_that_the_system_killed_is_told_as_short_of_the_machines_memo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_loss_that_is_no_number_names_the_examples_and_the_likely_cause(
     tmp_path: Path, small: Path, processes: int
 ) -> None:
