@@ -133,10 +133,11 @@ def draw_kchain(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 def tokenize_kchain(examples: Any, tokenizer: Any) -> int:
     """As in a notebook: ids and labels, the question masked."""
+    from kchain.runtime.chat import Chat
     from kchain.runtime.encode import encode_all
 
-    encoded, _, _ = encode_all(examples, tokenizer, MAX_LENGTH)
-    return sum(len(example) for example in encoded)
+    encoded = encode_all(examples, Chat(tokenizer), MAX_LENGTH)
+    return sum(len(example) for example in encoded.examples)
 
 
 def draw_datasets(folder: Path) -> tuple[Any, dict[str, Any]]:

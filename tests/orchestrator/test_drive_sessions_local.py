@@ -152,7 +152,7 @@ def wait_until_idle(project: Project) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("own_output", ["mounted", "empty"])
+@pytest.mark.parametrize("own_output", ["mounted", pytest.param("empty", marks=pytest.mark.long)])
 def test_killed_at_random_moments_a_phase_of_three_sessions_makes_no_session_too_many(
     start: Starter, own_output: str
 ) -> None:

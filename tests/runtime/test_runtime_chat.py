@@ -150,8 +150,8 @@ def test_a_message_with_a_picture_is_left_out() -> None:
 
 
 def test_the_system_prompt_is_put_where_none_is_and_the_log_tells_how_often(kaggle: Any, events: Events) -> None:
-    rows = [{"messages": talk("a", "b")["messages"]} for _ in range(5)]
-    rows += [{"messages": [{"role": "system", "content": "Own."}, *talk("a", "b")["messages"]]} for _ in range(3)]
+    rows = [{"messages": talk(f"a{n}", "b")["messages"]} for n in range(5)]
+    rows += [{"messages": [{"role": "system", "content": "Own."}, *talk(f"c{n}", "b")["messages"]]} for n in range(3)]
     write(kaggle / "temp" / "project" / "train.jsonl", rows)
     conversation = {"data__recipe": "conversation", "data__sources": [source(fields={"messages": "messages"})]}
     run_session(parameters(**conversation, data__validation=0.0))

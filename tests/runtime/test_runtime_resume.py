@@ -34,7 +34,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (19, 1, "adamw_torch"),  # 5 steps an epoch: it stops in the middle of one
         (41, 1, "paged_adamw_8bit"),  # 11 steps an epoch: it stops between two
-        (19, 2, "adamw_torch"),
+        pytest.param(19, 2, "adamw_torch", marks=pytest.mark.long),
         (41, 2, "adamw_torch"),
     ],
 )

