@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from kchain.errors import InputError
-from kchain.phases.schema import Strict
+from kchain.phases.values import Strict
 
 # Read from the project's folder when it is there and no other file is named.
 STYLES = Path("styles.toml")

@@ -2,8 +2,9 @@
 
 from kchain.phases.accelerators import ACCELERATORS, GIB, RETIRED, TPUS, Accelerator
 from kchain.phases.chain import Chain, Phase
+from kchain.phases.data import Condition, Data, Quality, Source
 from kchain.phases.load import CHAIN_FILE, PHASE_FOLDER, find_root, load_chain
-from kchain.phases.schema import Condition, Data, Gates, Lora, Model, Quality, Settled, Source, Tokens, Training
+from kchain.phases.schema import Gates, Lora, Model, Settled, Tokens, Training
 
 __all__ = [
     "ACCELERATORS",

@@ -11,7 +11,8 @@ from slugify import slugify
 
 from kchain.errors import InputError
 from kchain.phases.accelerators import Accelerator
-from kchain.phases.schema import Data, Gates, Lora, Model, Settled, Tokens, Training
+from kchain.phases.data import Data
+from kchain.phases.schema import Gates, Lora, Model, Settled, Tokens, Training
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from kchain.phases.chain import Chain, Phase
-from kchain.phases.schema import Data, Source
+from kchain.phases.data import Data, Source
 
 
 def most_examples(chain: Chain, phase: Phase) -> tuple[int, str, int]:

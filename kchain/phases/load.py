@@ -19,8 +19,9 @@ from kchain.phases.chain import Chain, Phase, choose_precision
 from kchain.phases.describe import describe
 from kchain.phases.models import model_shape
 from kchain.phases.project_files import project_files
-from kchain.phases.schema import NAME, NAME_LENGTH, ChainFile, PhaseFile, Tokens
+from kchain.phases.schema import ChainFile, PhaseFile, Tokens
 from kchain.phases.settling import defaults, settle
+from kchain.phases.values import NAME, NAME_LENGTH
 
 CHAIN_FILE = "kchain.toml"
 PHASE_FOLDER = "phases"

@@ -9,10 +9,11 @@ from kchain.phases.accelerators import GIB
 from kchain.phases.advising import advice
 from kchain.phases.chain import Chain, Phase
 from kchain.phases.counting import most_examples, most_steps, validation_examples
+from kchain.phases.data import Source
 from kchain.phases.fitting import PHASE_FILE, refusal
 from kchain.phases.memory import HALF_BYTES, Memory, Setting
 from kchain.phases.models import Shape, model_shape
-from kchain.phases.schema import Gates, Lora, Source
+from kchain.phases.schema import Gates, Lora
 from kchain.phases.settling import example_tokens, known_lengths, setting_of
 from kchain.phases.speed import sessions, step_seconds
 from kchain.phases.units import duration, pace

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from kchain.phases.chain import Phase
 from kchain.phases.choosing import LENGTH_STEP, Choice, choose
+from kchain.phases.data import Data
 from kchain.phases.memory import Setting
 from kchain.phases.models import Shape
-from kchain.phases.schema import Data, Lora, Settled, Training
+from kchain.phases.schema import Lora, Settled, Training
 from kchain.phases.speed import step_seconds
 from kchain.phases.units import pace
 

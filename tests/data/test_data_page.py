@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kchain.phases import Quality, load_chain
-from kchain.phases.schema import Data
+from kchain.phases.data import Data
 from kchain.runtime.quality import WORDS
 
 ROOT = Path(__file__).parents[2]
