@@ -125,6 +125,8 @@ def train(model: Any, examples: list[Encoded], collate: Collator, job: Job, fold
     boards: Sequence[Any] = [Board(Path(job.logs))] if rank == 0 else []
     for callback in (Steps(trainer, seed), watch, *boards):
         trainer.add_callback(callback)
+    # transformers 5.0 loads the optimizer of several processes on a CPU to "cpu:0", a name that torch does not know.
+    torch.serialization.register_package(90, lambda storage: None, _on_a_cpu)
     mind_hanging(folder, rank, step_limit(job.step_seconds))
     try:
         trainer.train(resume_from_checkpoint=job.checkpoint)
@@ -201,6 +203,10 @@ def prepare(model: Any, pad_id: int) -> Collator:
     spared = spare_logits(model)
     emit("batches", packed=packed, logits_spared=spared)
     return collate
+
+
+def _on_a_cpu(storage: Any, place: str) -> Any:
+    return storage if place.startswith("cpu:") else None
 
 
 def _true(flags: Sequence[bool]) -> list[int]:
