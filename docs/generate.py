@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from kchain.cli import COMMANDS, group
 from kchain.orchestrator.advice import TABLE
-from kchain.phases import schema
+from kchain.phases import data, schema, values
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- written by docs/generate.py; change the code and run `make docs` -->\n"
@@ -28,10 +28,10 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "`[chain]` in kchain.toml": ("Names the chain, its owner and its machine.", schema.ChainTable),
     "`[model]` in kchain.toml": ("The base model and the token that ends a turn.", schema.Model),
     "phases/NAME.toml": ("A phase; NAME is what you type on the command line.", schema.PhaseFile),
-    "`[data]` in a phase": ("The mix a phase learns from.", schema.Data),
-    "`[[data.sources]]` in a phase": ("One source of examples.", schema.Source),
-    "`where = [{…}]` in a source": ("One condition on an example: a column and exactly one test.", schema.Condition),
-    "`[data.quality]` in a phase": ("The share of examples with a fault up to which a phase trains.", schema.Quality),
+    "`[data]` in a phase": ("The mix a phase learns from.", data.Data),
+    "`[[data.sources]]` in a phase": ("One source of examples.", data.Source),
+    "`where = [{…}]` in a source": ("One condition on an example: a column and exactly one test.", data.Condition),
+    "`[data.quality]` in a phase": ("The share of examples with a fault up to which a phase trains.", data.Quality),
     "`[tokens]` in a phase": ("Tokens whose rows are trained; how styles are used: how-it-works.md.", schema.Tokens),
     "`[lora]` in kchain.toml": ("One configuration for the whole chain.", schema.Lora),
     "`[training]` in kchain.toml or a phase": ("A phase changes only the keys it names.", schema.Training),
@@ -91,7 +91,7 @@ def advice_page() -> str:
 
 def _row(name: str, field: FieldInfo) -> str:
     kind = _type(field.annotation) if not _is_duration(field.metadata) else DURATION
-    kind += ', "auto"' if schema.AUTO in field.metadata else ""
+    kind += ', "auto"' if values.AUTO in field.metadata else ""
     value = field.get_default(call_default_factory=True)
     default = "" if field.is_required() else f"`{_toml(f'{value // 3600}h' if kind == DURATION and value else value)}`"
     cells = (f"`{name}`", kind, default, field.description or "see its own table")
@@ -99,7 +99,7 @@ def _row(name: str, field: FieldInfo) -> str:
 
 
 def _is_duration(metadata: Collection[Any]) -> bool:
-    return schema.DURATION in metadata
+    return values.DURATION in metadata
 
 
 def _toml(value: Any) -> str:

@@ -18,8 +18,9 @@ from .failure import Stop, explain
 from .files import write_json
 from .paths import Paths, session_paths
 
-# Share of the session's time, and the most of it in seconds, that is left for judging and saving.
+# Share of the session's time, and the least and the most of it in seconds, that is left for judging and saving.
 RESERVE = 0.1
+LEAST_RESERVE = 60.0
 MOST_RESERVE = 900.0
 # Progress bars fill a notebook's log with thousands of lines.
 QUIET = {
@@ -44,6 +45,11 @@ def start(parameters: dict[str, Any], bundle: str) -> Session:
     preflight.choose_device(training["processes"] if gpu else 0)
     os.environ.update(QUIET)
     return Session(parameters, bundle, session_paths())
+
+
+def reserve(limit: float) -> float:
+    """Seconds that a session of `limit` seconds leaves for judging and saving; a very short one leaves a third."""
+    return max(min(RESERVE * limit, MOST_RESERVE), min(LEAST_RESERVE, limit / 3))
 
 
 class Session:
@@ -272,7 +278,7 @@ class Session:
             batch=batch,
             processes=self.processes,
             checkpoint=str(self.earlier[0]) if self.earlier else None,
-            deadline=self.began + limit - min(RESERVE * limit, MOST_RESERVE),
+            deadline=self.began + limit - reserve(limit),
             step_seconds=training["step_seconds"] * training["processes"] / self.processes,
             logs=str(self.paths.working / LOGS),
             continued=next((str(adapter.folder) for adapter in self.adapters if adapter.use == "continue"), None),

@@ -85,6 +85,9 @@ def test_a_session_trains_a_little_shorter_than_it_lasts() -> None:
     runtime = pytest.importorskip("kchain.runtime.session")
     assert usable_seconds(9 * 3600) == 9 * 3600 - runtime.MOST_RESERVE
     assert usable_seconds(600) == 600 * (1 - runtime.RESERVE)
+    for limit in (60, 120, 300, 3600, 9 * 3600):
+        assert usable_seconds(limit) == limit - runtime.reserve(limit)
+    assert usable_seconds(120) == 80, "a short session, too, has time to judge what it learned"
     assert [sessions(hours, 9 * 3600) for hours in (0, 8.7, 8.8, 17.5, 17.6)] == [1, 1, 2, 2, 3]
 
 
