@@ -22,6 +22,11 @@ _WHAT = {
         "factors side by side, `lora_alpha` equal to the rank. Load the base model, then "
         "`PeftModel.from_pretrained(base, folder)`.",
     ),
+    "gguf": (
+        "gguf",
+        "This is the whole model in one file for llama.cpp: all adapters of the chain are added to the base model in "
+        "fp32, and the sum is rounded to the numbers of the file.",
+    ),
 }
 
 
@@ -29,7 +34,7 @@ def card(subject: Subject, form: str, licences: Sequence[str]) -> str:
     """The model card.
 
     Args:
-        form: "safetensors" or "adapter".
+        form: "safetensors", "adapter" or "gguf".
         licences: names of licence texts that lay beside the base model and were copied.
     """
     chain, phase = subject.chain, subject.chain.phase(subject.phase)

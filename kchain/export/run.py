@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from kchain import __version__
-from kchain.export.companions import write_json
+from kchain.export.companions import copy_licences, write_json
 from kchain.export.gguf_file import TYPES, write_gguf
 from kchain.export.merged import write_merged
 from kchain.export.model_card import card
 from kchain.export.place import MANIFEST, put_in_place, workshop
 from kchain.export.stacked import write_stacked
 from kchain.export.subject import Subject, need
+from kchain.phases import Chain
 
 FORMATS = ("safetensors", "adapter", "gguf")
 # Name of the export in exports/, and the disk it takes as a share of the base model's bytes, working files included.
@@ -43,17 +44,23 @@ class Exported:
 
 def default_place(subject: Subject, form: str, kind: str) -> Path:
     """Where an export goes when nobody says: exports/PHASE-model, exports/PHASE-adapter, exports/PHASE-f16.gguf."""
-    name = f"{subject.phase}-{kind}.gguf" if form == "gguf" else f"{subject.phase}-{_NAMES[form]}"
-    return subject.chain.root / "exports" / name
+    place = folder_place(subject.chain, subject.phase, form, kind)
+    return place.with_name(f"{place.name}.gguf") if form == "gguf" else place
 
 
-def export(subject: Subject, form: str, kind: str, out: Path, force: bool) -> Exported:
+def folder_place(chain: Chain, phase: str, form: str, kind: str) -> Path:
+    """Where an export lies that is to be published; a GGUF file has a folder of its own there, exports/PHASE-f16."""
+    return chain.root / "exports" / f"{phase}-{kind if form == 'gguf' else _NAMES[form]}"
+
+
+def export(subject: Subject, form: str, kind: str, out: Path, force: bool, in_folder: bool = False) -> Exported:
     """Write one export to `out`.
 
     Args:
         form: one of FORMATS.
         kind: one of TYPES; counts for "gguf" alone.
         force: replace an earlier export.
+        in_folder: a GGUF file gets a folder with its card and manifest; the other forms always are one.
 
     Raises:
         InputError: a package or the room is missing, `out` is taken, or the model cannot be exported so.
@@ -64,17 +71,25 @@ def export(subject: Subject, form: str, kind: str, out: Path, force: bool) -> Ex
     adapters = len(subject.links) * 2 * sum(link.bytes for link in subject.links)
     share = _SHARES[kind if form == "gguf" else form]
     with workshop(out, int(base * share) + adapters + _BESIDE, force) as shop:
-        if form == "gguf":
-            made = _gguf(subject, kind, shop)
-        else:
-            made = shop / "made"
-            licences = _WRITERS[form](subject, made)
-            (made / "README.md").write_text(card(subject, form, licences), encoding="utf-8")
+        made = _folder(subject, form, kind, shop) if in_folder or form != "gguf" else _gguf(subject, kind, shop)
         manifest = _manifest(subject, form, kind, made, out)
-        if form != "gguf":
+        if made.is_dir():
             write_json(made / MANIFEST, manifest)
         put_in_place(made, out)
     return Exported(out, manifest)
+
+
+def _folder(subject: Subject, form: str, kind: str, shop: Path) -> Path:
+    made = shop / "made"
+    if form == "gguf":
+        file = _gguf(subject, kind, shop)
+        made.mkdir()
+        file.rename(made / f"{subject.phase}-{kind}.gguf")
+        licences = copy_licences(subject.base, made)
+    else:
+        licences = _WRITERS[form](subject, made)
+    (made / "README.md").write_text(card(subject, form, licences), encoding="utf-8")
+    return made
 
 
 def _gguf(subject: Subject, kind: str, shop: Path) -> Path:

@@ -1,4 +1,4 @@
-"""One driver at a time: an operating-system lock on `.kchain/driver.lock`.
+"""One driver at a time: an operating-system lock on `.kchain/driver.lock`; publishing has one of its own.
 
 The system releases it when the process ends, however it ends, so no stale lock ever needs removing. The file says who
 holds it.
@@ -19,32 +19,33 @@ from typing import IO
 from kchain.errors import DriverLocked
 
 LOCK = Path(".kchain") / "driver.lock"
+PUBLISH_LOCK = Path(".kchain") / "publish.lock"
 # Windows locks are mandatory: a byte far behind the text leaves the text readable for the one who is refused.
 _BYTE = 1 << 30
 
 
 @contextmanager
-def driver_lock(root: Path) -> Iterator[None]:
-    """Be the only driver of the project in `root`.
+def driver_lock(root: Path, file: Path = LOCK, doing: str = "drives this chain") -> Iterator[None]:
+    """Be the only driver of the project in `root`, or the only one who does something else there.
 
     Raises:
-        DriverLocked: another process drives it; says which, where and since when.
+        DriverLocked: another process does; says which, where and since when.
     """
-    path = root / LOCK
+    path = root / file
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    with path.open("a+", encoding="utf-8") as held:
         try:
-            _acquire(file)
+            _acquire(held)
         except OSError:
             raise DriverLocked(
-                f"another kchain drives this chain: {_holder(file)}",
+                f"another kchain {doing}: {_holder(held)}",
                 "wait for it, or stop it with Ctrl-C; nothing is lost",
             ) from None
         try:
-            _sign(file)
+            _sign(held)
             yield
         finally:
-            _release(file)
+            _release(held)
 
 
 def _sign(file: IO[str]) -> None:
