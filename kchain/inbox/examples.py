@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,7 @@ from kchain.phases.values import Column
 from kchain.runtime.conditions import alternatives
 from kchain.runtime.data import SHOWN
 from kchain.runtime.examples import MISSING, lookup, text
-from kchain.runtime.failure import Stop
-from kchain.runtime.readers import Broken, Row, rows
+from kchain.runtime.readers import Broken, rows
 
 # Characters of a line of no use that travel, so that the notebook counts it, too.
 _BROKEN = 2000
@@ -39,34 +38,54 @@ class Rejection:
     ran: bool = False
 
 
-def write_lines(path: Path, to: Path, phase: Phase) -> frozenset[str]:
+@dataclass(frozen=True)
+class Written:
+    """What became of the rows of a file.
+
+    Attributes:
+        seen: the columns that rows have, of those that a mapping may name.
+        names: the columns of the first row.
+        broken: the first lines that are no objects, each with its fault.
+    """
+
+    seen: frozenset[str]
+    names: tuple[str, ...]
+    broken: tuple[str, ...]
+
+
+def write_lines(path: Path, to: Path, phase: Phase) -> Written:
     """Write the rows of a file as JSON lines, one where its row stood.
 
     A line that is no object becomes a JSON text: the notebook counts it as broken, like the check here.
 
-    Returns:
-        the columns that rows have, of those that a mapping may name.
-
     Raises:
         Stop: the file is damaged as a whole.
     """
-    missing = set(_candidates(phase))
-    seen: set[str] = set()
+    missing, seen = set(_candidates(phase)), set[str]()
+    names: tuple[str, ...] = ()
+    broken: list[str] = []
     to.parent.mkdir(exist_ok=True)
     with to.open("wb") as file:
-        for line, row in _lines(path):
-            file.write(line)
-            if row is not None and missing:
-                found = {column for column in missing if lookup(row, column) is not MISSING}
-                seen |= found
-                missing -= found
+        at = 0
+        for number, row in rows(path):
+            file.write(b"\n" * (number - at - 1))
+            at = number
+            if isinstance(row, Broken):
+                broken += [f"line {number}: {row.reason[:200]}"] if len(broken) < SHOWN else []
+                file.write(_encoded(text(row.raw[:_BROKEN])))
+                continue
+            file.write(_encoded(row))
+            names = names or tuple(row)
+            found = {column for column in missing if lookup(row, column) is not MISSING}
+            seen |= found
+            missing -= found
         file.flush()
         os.fsync(file.fileno())
-    return frozenset(seen)
+    return Written(frozenset(seen), names, tuple(broken))
 
 
-def mapping(phase: Phase, seen: Collection[str]) -> dict[str, Column]:
-    """recipe field = column, for a file with these columns.
+def mapping(phase: Phase, written: Written) -> dict[str, Column]:
+    """recipe field = column, for a file with such columns.
 
     As in the first source of the phase whose needed columns it has, files of the project before others; else by usual
     names.
@@ -74,7 +93,7 @@ def mapping(phase: Phase, seen: Collection[str]) -> dict[str, Column]:
     Raises:
         InputError: neither fits.
     """
-    ways, _ = RECIPES[phase.data.recipe]
+    ways, seen = RECIPES[phase.data.recipe][0], written.seen
     for source in sorted(phase.data.sources, key=lambda source: source.kind != "project"):
         fields = {
             field: column
@@ -85,9 +104,12 @@ def mapping(phase: Phase, seen: Collection[str]) -> dict[str, Column]:
             return fields
     guessed = usual(phase.data.recipe, seen)
     if guessed is None:
-        need = " or ".join(" + ".join(sorted(way)) for way in ways)
+        has = f"its columns: {', '.join(written.names)}" if written.names else "it has no row that can be read"
+        need = " or ".join(" + ".join(sorted(way, reverse=True)) for way in ways)
         raise InputError(
-            f"it has no columns that {phase.name} could learn from (recipe {phase.data.recipe})",
+            "\n".join(
+                [f"no columns that {phase.name} learns from (recipe {phase.data.recipe}); {has}", *written.broken]
+            ),
             f"give its rows the columns of a source of {phase.file.as_posix()}, or: {need}",
         )
     return dict(guessed)
@@ -117,20 +139,6 @@ def _candidates(phase: Phase) -> Iterator[str]:
         for column in source.fields.values():
             yield from alternatives(column)
     yield from USUAL
-
-
-def _lines(path: Path) -> Iterator[tuple[bytes, Row | None]]:
-    """Lines with their rows; a line between two rows is empty here as it is there."""
-    at = 0
-    for number, row in rows(path):
-        yield b"\n" * (number - at - 1), None
-        at = number
-        if isinstance(row, Broken):
-            yield _encoded(text(row.raw[:_BROKEN])), None
-        else:
-            yield _encoded(row), row
-    if not at:
-        raise Stop("it holds no row", "put a file with examples into inbox/")
 
 
 def _encoded(value: object) -> bytes:

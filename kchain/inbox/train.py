@@ -41,7 +41,7 @@ class Named:
         self.reporter.note(self.name, text.removeprefix(f"{phase} "))
 
     def waiting(self, phase: str, text: str) -> None:
-        self.reporter.waiting(self.name, text)
+        self.reporter.waiting(self.name, text.replace(f"{phase} ", "", 1))
 
     def event(self, phase: str, event: Mapping[str, Any]) -> None:
         self.reporter.event(self.name, event)
