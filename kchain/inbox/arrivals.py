@@ -82,7 +82,7 @@ class Arrivals:
     def _once(self, name: str, fault: str) -> None:
         if self._told.get(name) != fault:
             self._told[name] = fault
-            self._tell(name, fault)
+            self._tell(name if name.isprintable() else ascii(name), fault)
 
     def _judge(self, name: str) -> tuple[str | None, int]:
         """(why the file is not taken, its time): "" where it is; None while it is too early to say."""
@@ -91,6 +91,8 @@ class Arrivals:
         if not stat.S_ISREG(status.st_mode):
             kind = "a link" if stat.S_ISLNK(status.st_mode) else "no file"
             return f"is {kind}, and left alone: only files are taken", 0
+        if not name.isprintable():
+            return "has a name that cannot be shown, and is left alone: rename it", 0
         if not name.lower().endswith(SUFFIX):
             return f"is left alone: only *{SUFFIX} is taken", 0
         signature = (status.st_size, status.st_mtime_ns, status.st_ino)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,8 @@ class Box:
 
     @property
     def _leaving(self) -> Path:
-        return self.state / "leaving"
+        # In the inbox itself: that may be another file system, where nothing can be moved to at once.
+        return self.inbox / ".kchain-leaving"
 
     def prepare(self) -> None:
         """Have every folder there, and see that it can be written to before hours are spent.
@@ -64,23 +66,24 @@ class Box:
         """
         self._leaving.mkdir(exist_ok=True)
         leaving = self._leaving / name
-        try:
+        with suppress(FileNotFoundError):
             (self.inbox / name).rename(leaving)
-        except FileNotFoundError:
-            return
-        if leaving.is_file() and not leaving.is_symlink() and hash_file(leaving) == sha256:
-            leaving.unlink()
-        else:
-            self.restore()
+            if leaving.is_file() and not leaving.is_symlink() and hash_file(leaving) == sha256:
+                leaving.unlink()
+        self.restore()
 
     def restore(self) -> None:
-        """Put back what a withdrawal that was cut short had taken away."""
-        for left in sorted(self._leaving.iterdir()) if self._leaving.is_dir() else ():
+        """Put back what a withdrawal should not have taken away, or had when it was cut short."""
+        if not self._leaving.is_dir():
+            return
+        for left in sorted(self._leaving.iterdir()):
             if left.is_file() and not left.is_symlink():
                 put(left, self.inbox, left.name, hash_file(left))
                 left.unlink()
-            elif not (self.inbox / left.name).exists():
+            elif not os.path.lexists(self.inbox / left.name):
                 left.rename(self.inbox / left.name)
+        with suppress(OSError):
+            self._leaving.rmdir()
 
 
 def hash_file(path: Path) -> str:

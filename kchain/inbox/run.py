@@ -24,6 +24,7 @@ from kchain.orchestrator.folders import BundleFolders
 from kchain.orchestrator.journal import Key, read_states
 from kchain.orchestrator.judge import RESULT
 from kchain.orchestrator.lock import only_one
+from kchain.orchestrator.rehearsals import tell_unrehearsed
 from kchain.orchestrator.report import Reporter
 from kchain.orchestrator.state import PhaseState, Result
 from kchain.orchestrator.target import Target
@@ -81,6 +82,7 @@ class Inbox:
     still: float
     ports: Ports | None = None
     _failures: int = field(default=0, init=False)
+    _checked: str = field(default="", init=False)
 
     def run(self, *, once: bool) -> int:
         """Work until nothing is left (`once`), or for ever.
@@ -158,10 +160,12 @@ class Inbox:
         except InputError as error:
             return job, Rejection(error.message, f"{error.hint}; then put the file into inbox/ again")
         job = look_back(run, target, job)
-        if not has_begun(job, self._state(chain, target, run)):
+        if self._checked != job.sha256 and not has_begun(job, self._state(chain, target, run)):
             if (wrong := check(run.chain, run.name, job.dropped)) is not None:
                 return job, wrong
             self.reporter.note(job.name, f"is checked, and becomes a run of {job.phase}")
+            # What is only tried again later need not be looked at again.
+            self._checked = job.sha256
         return job, train(run, target, job, lines, self.reporter, self.ports)
 
     def _state(self, chain: Chain, target: Target, run: Run) -> PhaseState:
@@ -191,9 +195,11 @@ class Inbox:
             )
 
     def _require_review(self) -> None:
-        """Say now what the first file would be told."""
+        """Say now what the first file would be told, and warn of what `push` warns of."""
         chain = load_chain(self.root)
         chain.phase(self.phase)
         target = Target(self.target or chain.target, chain.owner, chain.root)
         states = read_states(chain.root, Key(target.name, chain.owner, chain.name))
-        require_review(BundleFolders(chain, target, adopted_sources(chain, states)), states, self.phase)
+        folders = BundleFolders(chain, target, adopted_sources(chain, states))
+        require_review(folders, states, self.phase)
+        tell_unrehearsed(chain, target, folders, self.reporter, [self.phase])

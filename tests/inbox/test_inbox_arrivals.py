@@ -66,10 +66,13 @@ def test_what_is_no_file_of_the_user_is_left_alone_and_told_once(tmp_path: Path)
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     (tmp_path / ".x.jsonl.Ab3d").write_bytes(ROW)
     os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "two\nlines.jsonl").write_bytes(ROW)
     watched = Watched(tmp_path)
     assert watched.settled() == []
     assert watched.arrivals.look() == []
-    assert sorted(name for name, _ in watched.told) == ["folder.jsonl", "link.jsonl", "pipe.jsonl", "table.csv"]
+    assert sorted(name for name, _ in watched.told) == [
+        "'two\\nlines.jsonl'", "folder.jsonl", "link.jsonl", "pipe.jsonl", "table.csv",
+    ]  # fmt: skip
 
 
 def test_a_growing_file_is_not_taken_until_it_rests(tmp_path: Path) -> None:

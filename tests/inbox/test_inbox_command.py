@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import drive_quick
 import pytest
 from drive_project import OWNER, Project
 
@@ -135,6 +136,24 @@ def test_a_copy_that_grows_while_the_inbox_runs_is_taken_when_it_is_whole(boxed:
     assert "rejected" not in out
 
 
+def test_a_gate_that_is_loosened_is_asked_again_of_the_same_run(boxed: Boxed) -> None:
+    drive_quick.write_phase(boxed.project.root, "half", None, "partial")
+    assert boxed.project.run("review", "half")[0] == 0
+    words = ("inbox", "box", "--phase", "half", "--settle", "0.1", "--once")
+    boxed.drop("half.jsonl", rows("half"))
+    code, out, error = boxed.project.run(*words)
+    assert (code, "all epochs" in out) == (1, True), out + error
+    reason = (boxed.box / "rejected" / "half.jsonl.reason.txt").read_text()
+    assert "other gates are then asked of the same run" in reason
+    assert "kchain watch" not in reason
+    with (boxed.project.root / "phases" / "half.toml").open("a") as file:
+        file.write("[gates]\nall_epochs = false\n")
+    shutil.move(boxed.box / "rejected" / "half.jsonl", boxed.box / "inbox")
+    code, out, error = boxed.project.run(*words)
+    assert (code, "pushed version" in out) == (0, False), out + error
+    assert "half.jsonl" in boxed.names("archive")
+
+
 def test_what_an_inbox_cannot_do_is_said_in_a_sentence(boxed: Boxed) -> None:
     for words, code, part in (
         (("inbox", "box", "--phase", "nine", "--once"), 2, "there is no phase 'nine'"),
@@ -191,6 +210,6 @@ def test_kills_at_random_moments_lose_no_file_and_push_none_twice(tmp_path: Path
         assert boxed.names("archive") == [f"{number}.jsonl" for number in range(5)]
         assert boxed.names("rejected") == ["bad.jsonl", "bad.jsonl.reason.txt"]
         assert boxed.versions() == [1] * 5
-        assert [path.name for path in (boxed.box / ".kchain-inbox").iterdir() if path.name != "leaving"] == ["lock"]
+        assert [path.name for path in (boxed.box / ".kchain-inbox").iterdir()] == ["lock"]
     finally:
         boxed.close()

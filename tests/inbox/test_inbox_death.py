@@ -61,8 +61,8 @@ class Place:
         return [settled.outcome for settled in self.done]
 
     def files(self) -> dict[str, list[str]]:
-        """Every file that is not a folder's own, by folder; kchain's own folder without its lock."""
-        folders = (self.box.inbox, self.box.archive, self.box.rejected, self.box.adapters, self.box.state / "leaving")
+        """What lies in each folder."""
+        folders = (self.box.inbox, self.box.archive, self.box.rejected, self.box.adapters)
         return {folder.name: sorted(path.name for path in folder.glob("*")) for folder in folders}
 
 
@@ -112,9 +112,9 @@ def test_death_at_any_point_loses_no_file_and_trains_none_twice(place: Place, fa
     assert place.world.service.accepted == 1
     found = place.files()
     assert found.pop("adapters")[0].startswith("x-")
-    assert found == {"inbox": [], "archive": ["x.jsonl"], "rejected": [], "leaving": []}
+    assert found == {"inbox": [], "archive": ["x.jsonl"], "rejected": []}
     assert (place.box.archive / "x.jsonl").read_text() == rows("cat")
-    assert sorted(path.name for path in place.box.state.iterdir()) == ["leaving", "lock"]
+    assert sorted(path.name for path in place.box.state.iterdir()) == ["lock"]
 
 
 @pytest.mark.parametrize("fatal", range(1, 26))
@@ -126,9 +126,8 @@ def test_death_while_a_file_is_rejected_leaves_it_rejected_with_its_reason(place
     except Died:
         place.world.restarted()
         place.run()
-    assert place.files() | {"leaving": []} == {
-        "inbox": [], "archive": [], "rejected": ["x.jsonl", "x.jsonl.reason.txt"], "adapters": [], "leaving": [],
-    }  # fmt: skip
+    rejected = ["x.jsonl", "x.jsonl.reason.txt"]
+    assert place.files() == {"inbox": [], "archive": [], "rejected": rejected, "adapters": []}
     assert place.world.service.accepted == 0
 
 
