@@ -23,7 +23,7 @@ ORDER: list[set[str]] = [
     {"inference"},
     {"evaluation"},
     {"demo"},
-    {"rehearse"},
+    {"rehearse", "inbox"},
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

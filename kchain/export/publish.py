@@ -20,7 +20,7 @@ from kchain.export.subject import read_subject
 from kchain.orchestrator.connecting import open_transport
 from kchain.orchestrator.finished import Link, finished
 from kchain.orchestrator.journal import JOURNAL, Journal, Key, read_states
-from kchain.orchestrator.lock import PUBLISH_LOCK, driver_lock
+from kchain.orchestrator.lock import only_one
 from kchain.orchestrator.models import create_model, create_variation, create_version, find_model
 from kchain.orchestrator.target import Target
 from kchain.orchestrator.transport import Transport
@@ -29,6 +29,8 @@ from kchain.phases import Chain
 from kchain.phases.units import size
 
 _BEGUN = Path(".kchain") / "uploads.json"
+# One upload at a time from a project.
+_LOCK = Path(".kchain") / "publish.lock"
 # A version that the target took may show up in its lists a while later; so long it counts as perhaps there.
 _SETTLING = 3
 Tell = Callable[[str], None]
@@ -126,7 +128,7 @@ def publish(draft_: Draft, tell: Tell) -> Published:
     content, root = draft_.content, draft_.chain.root
     assert content is not None and draft_.decision.found is None
     of_model, of_variation = _describe(draft_, content)
-    with driver_lock(root, PUBLISH_LOCK, "publishes from this project"):
+    with only_one(root / _LOCK, "another kchain publishes from this project"):
         transport, begun = open_transport(draft_.target), Begun(root / _BEGUN)
         if draft_.decision.new_model:
             create_model(transport, draft_.name.model, of_model)
