@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import samples
+from . import evaluate, samples
 from .case import Case, Split
-from .evaluate import evaluate
 from .events import emit
 from .failure import explain
 from .subject import Subject
@@ -116,7 +115,7 @@ class Judge:
     def _look(self, split: Split) -> Figures:
         """Loss and accuracy of the model as it is now, and how long that takes."""
         began = time.monotonic()
-        loss, accuracy = evaluate(self.subject.model, split.examples, self.subject.collate, self.case.batch)
+        loss, accuracy = evaluate.evaluate(self.subject.model, split.examples, self.subject.collate, self.case.batch)
         self.pace = max(self.pace, (time.monotonic() - began) / _tokens(split))
         return {"loss": loss, "token_accuracy": accuracy}
 
