@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from kchain.cli.tables import NOTHING, new_table, print_table
-from kchain.orchestrator.judged import Judged, columns, judged
+from kchain.orchestrator.judged import Judged, columns, judged, read_results
+from kchain.orchestrator.state import PhaseState
+
+if TYPE_CHECKING:
+    from kchain.phases import Chain
 
 # A rise of the loss, in nats, from which it is shown as one: below it is rounding.
 _RISE = 0.005
+TITLE = "Validation loss before -> after each phase, on its own split and on those of earlier phases:"
 
 
-def print_judged(console: Console, results: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> None:
-    """A row for each phase, a column for each validation split; nothing where nothing was judged.
-
-    Args:
-        names: of all phases, in the order of the chain.
-    """
+def print_judged(console: Console, chain: Chain, states: Mapping[str, PhaseState]) -> None:
+    """A row for each phase, a column for each validation split; nothing where nothing was judged."""
+    results, names = read_results(chain, states), [phase.name for phase in chain.phases]
     splits = columns(results, names)
     if not splits:
         return
-    console.print("\nValidation loss before and after each phase, by its own split and by those of earlier phases")
+    console.print(f"\n{TITLE}", soft_wrap=True)
     ended = any(_metrics(result).get("eos_rate") is not None for result in results.values())
     apart = any(_metrics(result).get("style_separation") is not None for result in results.values())
     extra = [*([">answers that end"] if ended else []), *([">style separation"] if apart else [])]

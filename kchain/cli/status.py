@@ -47,7 +47,7 @@ def status(target: str | None, html: Path | None, as_json: bool) -> None:
         return
     console.print(f"{chain.name} of {chain.owner} on {name}", markup=False)
     print_status(console, rows)
-    print_judged(console, results, [phase.name for phase in chain.phases])
+    print_judged(console, chain, states)
     for row in rows:
         state = states.get(row.phase)
         if state is not None and state.failure is not None:

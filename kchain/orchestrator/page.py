@@ -32,6 +32,8 @@ def write_page(path: Path, chain: Chain, target: str, states: Mapping[str, Phase
     results = read_results(chain, states)
     sections = [_section(chain, row, states.get(row.phase, PhaseState()), results) for row in table(chain, states)]
     splits = columns(results, [phase.name for phase in chain.phases])
+    for before, section in zip([None, *sections], sections, strict=False):
+        section["follows"] = section["phase"].after == (before["row"].phase if before is not None else None)
     values = {
         "chain": chain,
         "target": target,
