@@ -35,6 +35,7 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "`[tokens]` in a phase": ("Tokens whose rows are trained; how styles are used: how-it-works.md.", schema.Tokens),
     "`[lora]` in kchain.toml": ("One configuration for the whole chain.", schema.Lora),
     "`[training]` in kchain.toml or a phase": ("A phase changes only the keys it names.", schema.Training),
+    "`[evaluation]` in kchain.toml or a phase": ("What is looked at beside the losses: judging.md.", schema.Evaluation),
     "`[gates]` in kchain.toml or a phase": ("What must be reached before the chain goes on.", schema.Gates),
 }
 

@@ -4,7 +4,7 @@ from kchain.phases.accelerators import ACCELERATORS, GIB, RETIRED, TPUS, Acceler
 from kchain.phases.chain import Chain, Phase
 from kchain.phases.data import Condition, Data, Quality, Source
 from kchain.phases.load import CHAIN_FILE, PHASE_FOLDER, find_root, load_chain
-from kchain.phases.schema import Gates, Lora, Model, Settled, Tokens, Training
+from kchain.phases.schema import Evaluation, Gates, Lora, Model, Settled, Tokens, Training
 
 __all__ = [
     "ACCELERATORS",
@@ -17,6 +17,7 @@ __all__ = [
     "Chain",
     "Condition",
     "Data",
+    "Evaluation",
     "Gates",
     "Lora",
     "Model",

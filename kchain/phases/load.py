@@ -219,6 +219,7 @@ def _resolve(name: str, chain: ChainFile, phase_files: Mapping[str, PhaseFile], 
         choices=(),
         precision=precision,
         precision_reason=reason,
+        evaluation=_over(chain.evaluation, table.evaluation),
         gates=_over(chain.gates, table.gates),
         file=Path(PHASE_FOLDER) / f"{name}.toml",
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kchain.phases import ACCELERATORS, Chain, Data, Gates, Phase, Quality, Settled, Source
+from kchain.phases import ACCELERATORS, Chain, Data, Evaluation, Gates, Phase, Quality, Settled, Source
 
 # Two passes over two batches: the halves of the run are the same examples, so their losses can be compared.
 EPOCHS, STEPS_PER_EPOCH = 2, 2
@@ -18,6 +18,8 @@ MOST_TOGETHER, MOST_TOKENS = 16, 512
 LEARNING_RATE = 5e-3
 # Share by which the loss of the second pass lies below that of the first, at least: gradients reach the adapter.
 LOSS_FALL = 0.01
+# Prompts that are answered, and tokens of an answer, at most: a tiny model never comes to an end by itself.
+SAMPLES, SAMPLE_TOKENS = 2, 16
 # Seconds: no step here is slow, and no session long.
 STEP_SECONDS, SESSION_SECONDS = 60.0, 900
 TARGET = "local"
@@ -103,6 +105,7 @@ def _phase(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Phase:
         precision_reason="a rehearsal runs on the CPU",
         training=_training(phase.training),
         data=_data(phase, places),
+        evaluation=_evaluation(phase.evaluation),
         gates=Gates(min_loss_fall=LOSS_FALL),
     )
 
@@ -122,6 +125,11 @@ def _training(training: Settled) -> Settled:
         "step_seconds": max(training.step_seconds, STEP_SECONDS),
     }
     return training.model_copy(update=changes)
+
+
+def _evaluation(evaluation: Evaluation) -> Evaluation:
+    most = {"samples": SAMPLES, "sample_tokens": SAMPLE_TOKENS}
+    return Evaluation(**{key: min(getattr(evaluation, key), limit) for key, limit in most.items()})
 
 
 def _data(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Data:
