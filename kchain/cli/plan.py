@@ -12,7 +12,8 @@ from rich.text import Text
 
 from kchain.cli.common import console, json_option, load_project, print_json
 from kchain.cli.setting import in_project, print_answer, setting_options, work_out_answer
-from kchain.phases.units import duration, memory, memory_words, size
+from kchain.phases.units import duration, memory, memory_words
+from kchain.units import size
 
 if TYPE_CHECKING:
     from kchain.phases.plan import Plan

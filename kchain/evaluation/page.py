@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from kchain.phases.units import size
+from kchain.units import size
 
 
 def page(report: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 from kchain.errors import InputError
 from kchain.export.subject import Subject
-from kchain.inference.load import real_tokens
 from kchain.inference.settings import Styles, settings_for
 from kchain.inference.speaker import Answer, Speaker
 
@@ -31,8 +30,8 @@ class Conversation:
         typed: Mapping[str, Any],
     ) -> None:
         self.speaker = speaker
-        self._system = subject.chain.phase(subject.phase).data.system_prompt if system is None else system
-        self._known = real_tokens(subject)
+        self._system = subject.system_prompt if system is None else system
+        self._known = subject.tokens
         self._styles, self._typed = styles, typed
         self.choose_style(style)
         self.begin()

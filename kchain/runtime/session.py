@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
 from . import checkpoint, data, gpus, handover, install, launch, locate, preflight
-from .adapters import RESULT, find
-from .events import emit, peak_memory
-from .failure import Stop, explain
-from .files import write_json
+from .adapters import find
+from .events import emit
+from .failure import Stop
 from .paths import Paths, session_paths
+from .stages import Stages
 
 # Share of the session's time, and the least and the most of it in seconds, that is left for judging and saving.
 RESERVE = 0.1
 LEAST_RESERVE = 60.0
 MOST_RESERVE = 900.0
-# Progress bars fill a notebook's log with thousands of lines.
-QUIET = {
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 LOGS = "logs"
 # Tokens of an example that a failure shows: enough to find it in the data.
 SHOWN_TOKENS = 24
@@ -43,7 +33,6 @@ def start(parameters: dict[str, Any], bundle: str) -> Session:
     """
     training, gpu = parameters["training"], parameters["accelerator"]["gpus"] > 0
     preflight.choose_device(training["processes"] if gpu else 0)
-    os.environ.update(QUIET)
     return Session(parameters, bundle, session_paths())
 
 
@@ -52,16 +41,12 @@ def reserve(limit: float) -> float:
     return max(min(RESERVE * limit, MOST_RESERVE), min(LEAST_RESERVE, limit / 3))
 
 
-class Session:
+class Session(Stages):
     """The state that the driver cells share. Each method is one stage; a stage that fails ends the notebook."""
 
     def __init__(self, parameters: dict[str, Any], bundle: str, paths: Paths) -> None:
-        self.began = time.monotonic()
-        self.parameters = parameters
-        self.paths = paths
-        self.memory = 0  # bytes, the most that the training held
         continuation = parameters["continuation"]
-        self.result: dict[str, Any] = {
+        result = {
             "format": 1,
             "bundle": bundle,
             "chain": parameters["chain"],
@@ -87,7 +72,7 @@ class Session:
             "versions": {},
             "probe": None,
         }
-        self._write_result()
+        super().__init__(parameters, paths, result)
 
     def install(self) -> None:
         """Installs the packages of the environment."""
@@ -297,26 +282,3 @@ class Session:
         """An example in a few words."""
         text = self.tokenizer.decode(self.examples[index].ids[:SHOWN_TOKENS].tolist())
         return f"example {index} begins with {text!r}"
-
-    def _seconds(self) -> float:
-        return round(time.monotonic() - self.began, 1)
-
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        """Announces a stage; if it fails, says why and what to do, records it, and lets the notebook fail."""
-        emit("stage", stage=name, seconds_since_start=self._seconds())
-        # What stands in the file if the process is killed now: for memory, for time, or because a step hung.
-        self.result["reason"] = f"the session was ended during {name}: out of memory, out of time, or hung"
-        self._write_result()
-        try:
-            yield
-        except BaseException as error:
-            reason, cure = explain(error)
-            emit("failed", stage=name, reason=reason, cure=cure)
-            self.result.update(status="failed", reason=f"{name}: {reason}")
-            self._write_result()
-            raise
-
-    def _write_result(self) -> None:
-        self.result.update(seconds=self._seconds(), peak_memory_bytes=max(self.memory, peak_memory()))
-        write_json(self.paths.working / RESULT, self.result)

@@ -9,8 +9,9 @@ from typing import Any
 from kchain.kernel_metadata.sources import AdapterSource
 from kchain.phases import Chain, Phase, Source
 from kchain.phases.plan import Plan, describe_source, plan, session_words, time_words
-from kchain.phases.units import memory, memory_words, size
+from kchain.phases.units import memory, memory_words
 from kchain.templates.prose import code, prose, quotation
+from kchain.units import size
 
 RECIPES = {
     "text": "plain text, every token is learned",
