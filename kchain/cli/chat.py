@@ -78,7 +78,7 @@ def chat(
     chain = load_project()
     from kchain.export.read import read_subject
     from kchain.export.subject import need
-    from kchain.inference.settings import read_styles
+    from kchain.inference.styles import read_styles
     from kchain.orchestrator.finished import choose_phase
     from kchain.orchestrator.target import Target
 

@@ -43,6 +43,7 @@ def print_status(console: Console, rows: list[Row]) -> None:
             as_typed(row.next),
         )
     _print(console, shown)
+    _print_found(console, rows)
 
 
 def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseState]) -> None:
@@ -63,8 +64,16 @@ def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseSta
             _bytes(row.moved),
         )
     _print(console, shown)
+    _print_found(console, rows)
     if saved := savings(rows):
         console.print(saved, soft_wrap=True)
+
+
+def _print_found(console: Console, rows: Sequence[Row]) -> None:
+    """What the phases found that train nothing."""
+    for row in rows:
+        if row.found:
+            console.print(f"{row.phase}: {row.found}", markup=False, soft_wrap=True)
 
 
 def print_rehearsed(console: Console, outcomes: Sequence[Outcome]) -> None:

@@ -32,7 +32,7 @@ def check(result: Mapping[str, Any], gates: Gates, pad_id: int) -> list[GateResu
     """
     metrics = result.get("metrics")
     metrics = metrics if isinstance(metrics, Mapping) else {}
-    found = [_pad(result, pad_id)]
+    found = [pad_gate(result, pad_id)]
     if gates.all_epochs:
         found.append(_all_epochs(result, metrics))
     if gates.max_loss is not None:
@@ -40,11 +40,12 @@ def check(result: Mapping[str, Any], gates: Gates, pad_id: int) -> list[GateResu
     if gates.min_loss_fall is not None:
         found.append(_loss_fall(metrics, gates.min_loss_fall))
     if gates.min_token_accuracy is not None:
-        found.append(_at_least("token accuracy", metrics.get("token_accuracy"), gates.min_token_accuracy))
+        found.append(at_least("token accuracy", metrics.get("token_accuracy"), gates.min_token_accuracy))
     return found
 
 
-def _pad(result: Mapping[str, Any], pad_id: int) -> GateResult:
+def pad_gate(result: Mapping[str, Any], pad_id: int) -> GateResult:
+    """Whether the session had the chain's pad token."""
     got = result.get("pad_id")
     passed = type(got) is int and got == pad_id
     return GateResult("pad id", str(pad_id), _MISSING if got is None else str(got), passed)
@@ -80,7 +81,8 @@ def _at_most(name: str, value: Any, limit: float) -> GateResult:
     return GateResult(name, f"<= {limit:g}", _show(value), number is not None and number <= limit)
 
 
-def _at_least(name: str, value: Any, limit: float) -> GateResult:
+def at_least(name: str, value: Any, limit: float) -> GateResult:
+    """A share that must be reached; whatever is no number misses it."""
     number = _number(value)
     return GateResult(
         name,

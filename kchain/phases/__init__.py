@@ -5,6 +5,7 @@ from kchain.phases.chain import Chain, Phase
 from kchain.phases.data import Condition, Data, Quality, Source
 from kchain.phases.load import CHAIN_FILE, PHASE_FOLDER, find_root, load_chain
 from kchain.phases.schema import Gates, Lora, Model, Settled, Tokens, Training
+from kchain.phases.uses import Evaluation, EvaluationGates, Style
 
 __all__ = [
     "ACCELERATORS",
@@ -17,6 +18,8 @@ __all__ = [
     "Chain",
     "Condition",
     "Data",
+    "Evaluation",
+    "EvaluationGates",
     "Gates",
     "Lora",
     "Model",
@@ -24,6 +27,7 @@ __all__ = [
     "Quality",
     "Settled",
     "Source",
+    "Style",
     "Tokens",
     "Training",
     "find_root",

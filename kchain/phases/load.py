@@ -17,10 +17,12 @@ from kchain.errors import InputError
 from kchain.phases.accelerators import known_accelerator, not_on_kaggle
 from kchain.phases.chain import Chain, Phase, choose_precision
 from kchain.phases.describe import describe
-from kchain.phases.models import model_shape
+from kchain.phases.models import Shape, model_shape
 from kchain.phases.project_files import project_files
 from kchain.phases.schema import ChainFile, PhaseFile, Tokens
 from kchain.phases.settling import defaults, settle
+from kchain.phases.uses import USES, UseFile
+from kchain.phases.using import following, parent_problems, use_phase
 from kchain.phases.values import NAME, NAME_LENGTH
 
 CHAIN_FILE = "kchain.toml"
@@ -55,20 +57,18 @@ def load_chain(root: Path) -> Chain:
     if not files:
         problems.append(f"{PHASE_FOLDER}/: no phase file; a chain has at least one, {PHASE_FOLDER}/phase1.toml")
     problems += [problem for path in files for problem in _name_problems(path)]
-    tables = {path.stem: _read(path, f"{PHASE_FOLDER}/{path.name}", PhaseFile, problems) for path in files}
+    tables = {path.stem: _read_phase(path, problems) for path in files}
     _stop_on(problems)
     assert chain_file is not None
     phase_files = {name: table for name, table in tables.items() if table is not None}
     problems += _link_problems(phase_files)
     _stop_on(problems)
-    resolved = (_resolve(name, chain_file, phase_files, problems) for name in _in_order(phase_files))
-    phases = tuple(phase for phase in resolved if phase is not None)
+    phases = _resolve_all(chain_file, phase_files, problems)
     files_read = project_files(root, phases, problems)
     problems += _chain_problems(phases)
     problems += _target_problems(chain_file.model.source, phases)
     _stop_on(problems)
-    shape = model_shape(chain_file.model.source)
-    phases = tuple(settle(phase, shape, files_read) for phase in phases)
+    phases = _settled(phases, model_shape(chain_file.model.source), files_read)
     table = chain_file.chain
     return Chain(root, table.name, table.owner, table.target, table.seed, chain_file.model, phases, files_read)
 
@@ -96,6 +96,23 @@ def _name_problems(path: Path) -> list[str]:
     ]
 
 
+def _read_phase(path: Path, problems: list[str]) -> PhaseFile | UseFile | None:
+    label, table = f"{PHASE_FOLDER}/{path.name}", _phase_table(path)
+    if table is None:
+        problems.append(f"{label}: kind: one of train, {', '.join(USES)}")
+        return None
+    return _read(path, label, table, problems)
+
+
+def _phase_table(path: Path) -> type[PhaseFile | UseFile] | None:
+    """What a phase's file must be, by its kind; None for an unknown kind. What cannot be read is told later."""
+    try:
+        kind = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("kind", "train")
+    except (OSError, ValueError, RecursionError):
+        kind = "train"
+    return PhaseFile if kind == "train" else USES.get(str(kind))
+
+
 def _read(path: Path, label: str, table: type[Table], problems: list[str]) -> Table | None:
     try:
         # Some editors put a byte order mark in front.
@@ -119,13 +136,14 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _link_problems(files: Mapping[str, PhaseFile]) -> list[str]:
-    problems = []
+def _link_problems(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
+    problems = [f"{PHASE_FOLDER}/{problem}" for problem in parent_problems(files)]
     for name, table in files.items():
         label = f"{PHASE_FOLDER}/{name}.toml"
         if table.after is not None and table.after not in files:
             problems.append(f"{label}: after: there is no phase {table.after!r}; phases: {', '.join(files)}")
-        problems += [f"{label}: {problem}" for problem in _continue_problems(table)]
+        if isinstance(table, PhaseFile):
+            problems += [f"{label}: {problem}" for problem in _continue_problems(table)]
     if problems:
         return problems
     for name in files:
@@ -151,7 +169,7 @@ def _continue_problems(table: PhaseFile) -> list[str]:
     return problems
 
 
-def _in_order(files: Mapping[str, PhaseFile]) -> list[str]:
+def _in_order(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
     """Names with parents before children, otherwise by name."""
 
     def depth(name: str) -> int:
@@ -176,9 +194,37 @@ def _tokens(name: str, phase_files: Mapping[str, PhaseFile]) -> Tokens:
     return table.tokens
 
 
-def _resolve(name: str, chain: ChainFile, phase_files: Mapping[str, PhaseFile], problems: list[str]) -> Phase | None:
-    table = phase_files[name]
-    label = f"{PHASE_FOLDER}/{name}.toml"
+def _resolve_all(chain: ChainFile, files: Mapping[str, PhaseFile | UseFile], problems: list[str]) -> tuple[Phase, ...]:
+    """Every phase but those with problems, parents before children."""
+    trained = {name: table for name, table in files.items() if isinstance(table, PhaseFile)}
+    found: dict[str, Phase] = {}
+    for name in _in_order(files):
+        table, label = files[name], f"{PHASE_FOLDER}/{name}.toml"
+        if isinstance(table, PhaseFile):
+            phase = _resolve(name, label, table, chain, _tokens(name, trained), problems)
+        elif phase := found.get(table.after):
+            phase = use_phase(name, table, phase, label, problems)
+        if phase is not None:
+            found[name] = phase
+    for phase in found.values():
+        if chain.chain.target == "kaggle" and (problem := not_on_kaggle(phase.accelerator)):
+            own = files[phase.name].accelerator
+            problems.append(f"{phase.file if own else CHAIN_FILE}: accelerator: {problem}")
+    return tuple(found.values())
+
+
+def _settled(phases: tuple[Phase, ...], shape: Shape | None, files: Mapping[str, str]) -> tuple[Phase, ...]:
+    """The phases with every "auto" chosen."""
+    done: dict[str, Phase] = {}
+    for phase in phases:
+        parent = done[phase.after] if phase.use is not None and phase.after is not None else None
+        done[phase.name] = settle(phase, shape, files) if parent is None else following(phase, parent)
+    return tuple(done.values())
+
+
+def _resolve(
+    name: str, label: str, table: PhaseFile, chain: ChainFile, tokens: Tokens, problems: list[str]
+) -> Phase | None:
     training = _over(chain.training, table.training)
     place = f"{label}: accelerator" if table.accelerator else f"{CHAIN_FILE}: accelerator"
     try:
@@ -186,8 +232,6 @@ def _resolve(name: str, chain: ChainFile, phase_files: Mapping[str, PhaseFile], 
     except ValueError as error:
         problems.append(f"{place}: {error}")
         return None
-    if chain.chain.target == "kaggle" and (problem := not_on_kaggle(accelerator)):
-        problems.append(f"{place}: {problem}")
     try:
         precision, reason = choose_precision(training.precision, accelerator)
     except ValueError as error:
@@ -212,7 +256,7 @@ def _resolve(name: str, chain: ChainFile, phase_files: Mapping[str, PhaseFile], 
         internet=internet,
         session_timeout=table.session_timeout or chain.chain.session_timeout,
         data=table.data,
-        tokens=_tokens(name, phase_files),
+        tokens=tokens,
         lora=_over(chain.lora, table.lora),
         wanted=training,
         training=defaults(training),
@@ -220,7 +264,7 @@ def _resolve(name: str, chain: ChainFile, phase_files: Mapping[str, PhaseFile], 
         precision=precision,
         precision_reason=reason,
         gates=_over(chain.gates, table.gates),
-        file=Path(PHASE_FOLDER) / f"{name}.toml",
+        file=Path(label),
     )
 
 
