@@ -88,5 +88,8 @@ def metrics(report: dict[str, Any]) -> dict[str, Any]:
 def found(report: dict[str, Any]) -> str:
     """The report in one line."""
     base, chain = report["sides"]["base"], report["sides"]["chain"]
+    verdict = report["verdict"]
+    better = f"the {verdict['better']} is better" if verdict["better"] else "no difference shown"
+    faster = f"; the {verdict['faster']} answers faster" if verdict["faster"] else ""
     sides = f"{report['check']}: chain {chain['success_rate']:.1%}, base {base['success_rate']:.1%}"
-    return f"{sides} of {chain['questions']} questions. {report['verdict']['words']}"
+    return f"{sides} of {chain['questions']} questions: {better} (p = {verdict['p']:.2g}){faster}"

@@ -20,6 +20,11 @@ _WHAT = {
         "factors side by side, `lora_alpha` equal to the rank. Load the base model, then "
         "`PeftModel.from_pretrained(base, folder)`.",
     ),
+    "gguf": (
+        "gguf",
+        "This is the whole model as one GGUF file for llama.cpp: all adapters of the chain are added to the base model "
+        "in fp32, the sum is rounded once to fp16, and to the file's own type after that.",
+    ),
 }
 
 
@@ -27,7 +32,7 @@ def card(subject: Subject, form: str, licences: Sequence[str]) -> str:
     """The model card.
 
     Args:
-        form: "safetensors" or "adapter".
+        form: "safetensors", "adapter" or "gguf".
         licences: names of licence texts that lay beside the base model and were copied.
     """
     library, what = _WHAT[form]

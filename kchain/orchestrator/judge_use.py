@@ -12,8 +12,11 @@ from typing import Any
 from kchain.errors import AdapterRefused
 from kchain.orchestrator.checkpoint import lineage_of
 from kchain.orchestrator.gates import GateResult, at_least, pad_gate
+from kchain.orchestrator.json_file import read_object
 from kchain.orchestrator.state import Version
 from kchain.phases import EvaluationGates
+
+RESULT = "kchain-result.json"
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,47 @@ def verify_use(folder: Path, result: dict[str, Any], result_file: Path, version:
         raise AdapterRefused(
             f"{result_file}: it used other adapters than those it was pushed for", "push it again: --again"
         )
+    left = _compare(folder, result)
+    size = sum(int(told["bytes"]) for told in _outputs(result).values())
+    return Used(_sha256(result_file), size, result, str(result.get("found") or ""), left)
+
+
+def check_outputs(folder: Path) -> None:
+    """Compare what was fetched with what the session recorded, where it recorded anything.
+
+    Raises:
+        AdapterRefused: a file is another one.
+    """
+    file = folder / RESULT
+    if file.is_file():
+        _compare(folder, read_object(file))
+
+
+def _compare(folder: Path, result: Mapping[str, Any]) -> dict[str, int]:
+    """The files that are not here, with their bytes, after all that are were hashed."""
     left = {}
-    for name, told in (result.get("outputs") or {}).items():
+    for name, told in _outputs(result).items():
         path = folder / name
         if not path.is_file():
             left[name] = int(told["bytes"])
         elif _sha256(path) != told["sha256"]:
             raise AdapterRefused(f"{path}: is not the file that the session made", "fetch it again: kchain pull PHASE")
-    size = sum(int(told["bytes"]) for told in (result.get("outputs") or {}).values())
-    return Used(_sha256(result_file), size, result, str(result.get("found") or ""), left)
+    return left
+
+
+def _outputs(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """{name: {bytes, sha256}} of the files that a session recorded.
+
+    Raises:
+        AdapterRefused: the result says something else.
+    """
+    outputs = result.get("outputs") or {}
+    try:
+        return {
+            str(name): {"bytes": int(told["bytes"]), "sha256": str(told["sha256"])} for name, told in outputs.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise AdapterRefused("the result file does not list its outputs by hash", "run the phase again") from None
 
 
 def _sha256(path: Path) -> str:

@@ -5,7 +5,7 @@ from kchain.phases.chain import Chain, Phase
 from kchain.phases.data import Condition, Data, Quality, Source
 from kchain.phases.load import CHAIN_FILE, PHASE_FOLDER, find_root, load_chain
 from kchain.phases.schema import Gates, Lora, Model, Settled, Tokens, Training
-from kchain.phases.uses import Evaluation, EvaluationGates, Style
+from kchain.phases.uses import Evaluation, EvaluationGates, Exporting, Generation, NoGates, Style
 
 __all__ = [
     "ACCELERATORS",
@@ -20,9 +20,12 @@ __all__ = [
     "Data",
     "Evaluation",
     "EvaluationGates",
+    "Exporting",
     "Gates",
+    "Generation",
     "Lora",
     "Model",
+    "NoGates",
     "Phase",
     "Quality",
     "Settled",

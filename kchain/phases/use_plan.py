@@ -10,7 +10,13 @@ from kchain.phases.chain import Chain, Phase
 from kchain.phases.memory import HALF_BYTES, weight_bytes
 from kchain.phases.models import FP32_BYTES, Shape, model_shape
 from kchain.phases.plan import Plan, plan
-from kchain.phases.uses import EvaluationGates, UseGates, UseTable
+from kchain.phases.uses import EvaluationGates, Exporting, Generation, UseGates, UseTable
+from kchain.units import size
+
+# What Kaggle keeps of a session's output, in bytes.
+OUTPUT_LIMIT = 20 * 10**9
+# Bytes of a format as a share of the merged model's.
+_SHARES = {"safetensors": 1.0, "adapter": 0.0, "f16": 1.0, "q8_0": 0.53}
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class UsePlan:
     """The plan of such a phase. None stands where the base model's shape is not known.
 
     Attributes:
-        kind: what it does: "evaluate".
+        kind: what it does: "evaluate", "export" or "generate".
         built_on: the phases whose adapters it uses, root first.
         does: what it does, row by row.
         gpu_memory: usable bytes of the GPU it uses, 0 on a CPU.
@@ -97,16 +103,39 @@ def _plan(chain: Chain, phase: Phase, use: UseTable, shape: Shape | None) -> Use
         whole_model=merged,
         timeout_hours=phase.session_timeout / 3600,
         gates=use_gate_words(phase.gates),
-        warnings=tuple(_warnings(phase, weights, merged)),
+        warnings=tuple(_warnings(phase, use, weights, merged)),
     )
 
 
 def does_words(use: UseTable, phase: Phase) -> tuple[tuple[str, str], ...]:
     """What the phase does, row by row."""
+    if isinstance(use, Exporting):
+        return (("makes", ", ".join(_format_words(each, use.type) for each in use.formats)),)
+    if isinstance(use, Generation):
+        return _generation_words(use)
     questions = use.file or f"what {phase.after} kept aside"
     return (
         ("asks", f"the base model and the chain, {use.limit:,} questions at most, of {questions}"),
         ("success", f"check {use.check}; answers of {use.max_tokens:,} tokens at most"),
+    )
+
+
+def _format_words(form: str, kind: str) -> str:
+    return {
+        "safetensors": "the whole model for transformers, fp16",
+        "adapter": "one adapter for the original base model",
+        "gguf": f"a file for llama.cpp ({kind})",
+    }[form]
+
+
+def _generation_words(use: Generation) -> tuple[tuple[str, str], ...]:
+    named = [f"{len(use.prompts)} prompts"] if use.prompts else []
+    asked = " and ".join([*named, *([f"those of {use.file}"] if use.file else [])])
+    styles = f", each in {', '.join(use.styles)}" if use.styles else ""
+    drawn = f"temperature {use.temperature:g}, top_p {use.top_p:g}" if use.temperature else "the likeliest token"
+    return (
+        ("answers", f"{asked}{styles}; then whoever opens the notebook"),
+        ("how", f"{use.max_tokens:,} tokens at most, {drawn}"),
     )
 
 
@@ -121,9 +150,13 @@ def use_gate_words(gates: UseGates | Any) -> tuple[str, ...]:
     return (*words, "it came to its end, on these very adapters")
 
 
-def _warnings(phase: Phase, weights: int | None, merged: int | None) -> list[str]:
-    machine, found = phase.accelerator, []
-    if weights and machine.is_gpu and weights > machine.memory:
+def _warnings(phase: Phase, use: UseTable, weights: int | None, merged: int | None) -> list[str]:
+    machine, found = phase.accelerator, list[str]()
+    if isinstance(use, Exporting):
+        output = sum(_SHARES[use.type if each == "gguf" else each] for each in use.formats) * (merged or 0)
+        if output > OUTPUT_LIMIT:
+            found.append(f"the output takes {size(int(output))}; Kaggle keeps {size(OUTPUT_LIMIT)}: name fewer formats")
+    elif weights and machine.is_gpu and weights > machine.memory:
         found.append(
             f"the model takes {weights / GIB:.1f} GiB of {machine.memory / GIB:.1f} GiB: set accelerator to a larger "
             f'machine, or quantization = "nf4" in {phase.after}'

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from kchain.phases.values import Duration, Fraction, Name, Strict, Text, Title
+from kchain.phases.values import Duration, Fraction, Name, Strict, Text, Title, Token
 
 
 class Use(Strict):
@@ -66,6 +66,59 @@ class EvaluationGates(Strict):
     better: bool = Field(False, description="the chain must be shown to be better than the base model")
 
 
+class Exporting(Strict):
+    """`[export]`: what is made of the chain, and stays on the target until somebody fetches it."""
+
+    formats: Annotated[tuple[Literal["safetensors", "adapter", "gguf"], ...], Field(min_length=1)] = Field(
+        ("safetensors",), description="of `kchain export --format`: the whole model, one adapter, a file for llama.cpp"
+    )
+    type: Literal["f16", "q8_0"] = Field("f16", description="numbers of a GGUF file: 16 bits, or 8 with a scale per 32")
+
+    @property
+    def kind(self) -> str:
+        return "export"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Files of the project that it names, by the key that does: none."""
+        return {}
+
+
+class NoGates(Strict):
+    """The gates of a phase that has none to choose."""
+
+
+class Generation(Strict):
+    """`[generate]`: the chain answers prompts, and whoever opens the notebook."""
+
+    prompts: tuple[Text, ...] = Field((), description="what is asked, each in a conversation of its own")
+    file: Text | None = Field(None, description='more of them, a file of the project: one {"prompt": "..."} a line')
+    styles: tuple[Token, ...] = Field((), description="style tokens: each prompt is answered once in each")
+    settings: dict[Token, Style] = Field({}, description="what a style changes about the keys below, by its token")
+    max_tokens: int = Field(512, ge=1, le=32768, description="tokens of an answer, at most")
+    temperature: Annotated[float, Field(ge=0.0, le=10.0)] = Field(0.0, description="0: always the likeliest token")
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="draw from the likeliest so much")
+    repetition_penalty: Annotated[float, Field(gt=0.0, le=10.0)] = Field(
+        1.0, description="above 1: what was said already becomes less likely"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="the same seed draws the same answers")
+
+    @model_validator(mode="after")
+    def _something_to_ask(self) -> Generation:
+        if not self.prompts and self.file is None:
+            raise ValueError("give prompts, file, or both")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return "generate"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Files of the project that it names, by the key that does."""
+        return {"generate.file": self.file} if self.file else {}
+
+
 class EvaluateFile(Use):
     """`phases/NAME.toml` with `kind = "evaluate"`."""
 
@@ -79,8 +132,40 @@ class EvaluateFile(Use):
         return self.evaluate
 
 
-UseFile = EvaluateFile
-UseTable = Evaluation
-UseGates = EvaluationGates
+class ExportFile(Use):
+    """`phases/NAME.toml` with `kind = "export"`."""
+
+    kind: Literal["export"]
+    export: Exporting = Exporting()
+
+    @property
+    def use(self) -> Exporting:
+        """What is done."""
+        return self.export
+
+    @property
+    def gates(self) -> NoGates:
+        return NoGates()
+
+
+class GenerateFile(Use):
+    """`phases/NAME.toml` with `kind = "generate"`."""
+
+    kind: Literal["generate"]
+    generate: Generation
+
+    @property
+    def use(self) -> Generation:
+        """What is done."""
+        return self.generate
+
+    @property
+    def gates(self) -> NoGates:
+        return NoGates()
+
+
+UseFile = EvaluateFile | ExportFile | GenerateFile
+UseTable = Evaluation | Exporting | Generation
+UseGates = EvaluationGates | NoGates
 # kind -> what its file must be.
-USES: dict[str, type[UseFile]] = {"evaluate": EvaluateFile}
+USES: dict[str, type[UseFile]] = {"evaluate": EvaluateFile, "export": ExportFile, "generate": GenerateFile}

@@ -11,7 +11,7 @@ from kchain.phases.project_files import travels_as
 from kchain.templates.closure import closure, read
 
 # Kind of notebook -> the part of kchain that has its session.
-SESSIONS = {"evaluate": "kchain.evaluation"}
+SESSIONS = {"evaluate": "kchain.evaluation", "export": "kchain.export", "generate": "kchain.inference"}
 
 
 @dataclass(frozen=True)
