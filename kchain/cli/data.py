@@ -94,7 +94,7 @@ def _check(
             if word not in known:
                 raise InputError(f"{word!r} is neither a file nor a phase", f"phases of this chain: {', '.join(known)}")
         copies = {name: Path(path) for name, path in places.items()}
-        for name in phases or known:
+        for name in phases or [phase.name for phase in chain.trained]:
             found.append(check_phase(chain, name, copies, download, _measure(tokenizer, chain, name)))
     return found
 

@@ -89,7 +89,7 @@ def print_rehearsed(console: Console, outcomes: Sequence[Outcome]) -> None:
             _text(metrics.get("steps")),
             _loss(metrics.get("loss_first"), metrics.get("loss_last")),
             _NOTHING if result is None or result.seconds is None else duration(result.seconds),
-            _bytes(result.bytes if result is not None else None),
+            _bytes(result.bytes if result is not None and not result.found else None),
             outcome.code_hash[:10],
         )
     _print(console, shown)
