@@ -131,7 +131,7 @@ def _row(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> Row:
         when=state.time,
         next=_next(chain, states, phase, word),
         kind=chain.phase(phase).kind,
-        found=result.found if result is not None else "",
+        found=result.found if result is not None and word in FINISHED else "",
     )
 
 
