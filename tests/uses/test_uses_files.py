@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,18 @@ def test_the_plan_says_what_is_asked_and_what_would_not_fit(tmp_path: Path) -> N
     large = plan_of(load_chain(tmp_path), "make")
     assert any("Kaggle keeps 20.0 GB" in warning for warning in large.warnings)
     assert any("14.6 GiB" in warning for warning in plan_of(load_chain(tmp_path), "judge").warnings)
+
+
+def test_the_files_that_the_documentation_shows_go_with_the_shipped_chain(tmp_path: Path) -> None:
+    make_project(tmp_path, "qwen-t4", "someone")
+    page = (Path(__file__).parents[2] / "docs" / "use-the-model.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```toml\n# (phases/\w+\.toml)\n(.*?)```", page, re.DOTALL)
+    for name, text in shown:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    kinds = {phase.name: phase.kind for phase in load_chain(tmp_path).phases if phase.use is not None}
+    assert kinds == {"evaluate4": "evaluate", "export4": "export", "answers4": "generate"}
+    with_all = "\n".join(line.removeprefix("# ") for line in shown[2][1].splitlines())
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "x"}\n', encoding="utf-8")
+    (tmp_path / "phases" / "answers4.toml").write_text(with_all, encoding="utf-8")
+    (settings,) = told(load_chain(tmp_path), "answers4")["generate"]["settings"].values()
+    assert settings["max_tokens"] == 32, "what stands there as a comment is right, too"
