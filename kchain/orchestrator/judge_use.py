@@ -14,7 +14,7 @@ from kchain.orchestrator.checkpoint import lineage_of
 from kchain.orchestrator.gates import GateResult, at_least, pad_gate
 from kchain.orchestrator.json_file import read_object
 from kchain.orchestrator.state import Version
-from kchain.phases import EvaluationGates
+from kchain.phases import EvaluationGates, NoGates
 
 RESULT = "kchain-result.json"
 
@@ -37,7 +37,7 @@ class Used:
     left: Mapping[str, int]
 
 
-def check_use(result: Mapping[str, Any], gates: EvaluationGates | Any, pad_id: int) -> list[GateResult]:
+def check_use(result: Mapping[str, Any], gates: EvaluationGates | NoGates, pad_id: int) -> list[GateResult]:
     """Hold the result of such a session against the gates of its phase."""
     found = [pad_gate(result, pad_id)]
     if not isinstance(gates, EvaluationGates):

@@ -3,7 +3,8 @@
 from kchain.phases.accelerators import ACCELERATORS, GIB, RETIRED, TPUS, Accelerator
 from kchain.phases.chain import Chain, Phase
 from kchain.phases.data import Condition, Data, Quality, Source
-from kchain.phases.load import CHAIN_FILE, PHASE_FOLDER, find_root, load_chain
+from kchain.phases.load import find_root, load_chain
+from kchain.phases.reading import CHAIN_FILE, PHASE_FOLDER
 from kchain.phases.schema import Gates, Lora, Model, Settled, Tokens, Training
 from kchain.phases.uses import Evaluation, EvaluationGates, Exporting, Generation, NoGates, Style
 

@@ -10,6 +10,7 @@ from kchain.phases.chain import Chain, Phase
 from kchain.phases.memory import HALF_BYTES, weight_bytes
 from kchain.phases.models import FP32_BYTES, Shape, model_shape
 from kchain.phases.plan import Plan, plan
+from kchain.phases.schema import Gates
 from kchain.phases.uses import EvaluationGates, Exporting, Generation, UseGates, UseTable
 from kchain.units import size
 
@@ -139,7 +140,7 @@ def _generation_words(use: Generation) -> tuple[tuple[str, str], ...]:
     )
 
 
-def use_gate_words(gates: UseGates | Any) -> tuple[str, ...]:
+def use_gate_words(gates: Gates | UseGates) -> tuple[str, ...]:
     """What must have been reached, gate by gate."""
     words = []
     if isinstance(gates, EvaluationGates):
