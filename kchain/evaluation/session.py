@@ -40,6 +40,7 @@ class Evaluate(Use):
             )
             write_json(self.paths.working / REPORT, self.report)
             write_page(self.paths.working / PAGE, self.report)
+            self._tell_probe(self.report["probe"])
             self.result["metrics"] = metrics(self.report)
             self.result["found"] = found(self.report)
 

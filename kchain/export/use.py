@@ -106,6 +106,12 @@ class Use(Stages):
             emit("result", status="complete", found=self.result["found"], seconds=self._seconds())
             print(self.result["found"])
 
+    def _tell_probe(self, probe: dict[str, Any] | None) -> None:
+        """Says so where the merged model is not what the session trained; in 4 bits it never is."""
+        if probe is not None and not probe["agrees"] and self.parameters["quantization"] == "none":
+            last, far = self.subject.phase, probe["difference"]
+            emit("warning", message=f"the session of {last} recorded logits {far:.2f} away: is the base another one?")
+
     def _look(self) -> None:
         """What else can be found wrong before time is spent."""
 

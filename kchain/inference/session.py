@@ -41,7 +41,7 @@ class Generate(Use):
 
             speaker = load_chain(self.subject, self.precision)
             probe = compare_probe(speaker, self.subject.last.result)
-            emit("probe", **({} if probe is None else asdict(probe)))
+            self._tell_probe(None if probe is None else asdict(probe))
             self.talk = Conversation(speaker, self.subject, None, None, self._styles(), {})
             for style in self.table["styles"]:
                 self.talk.choose_style(style)

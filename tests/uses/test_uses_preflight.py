@@ -100,3 +100,38 @@ def test_an_adapter_that_is_not_the_one_its_session_recorded_is_refused(start: S
     first.unlink()
     first.write_bytes(content)
     assert "the adapter of phase1 is refused: sha256" in refused(start("make"))
+
+
+def test_a_person_asks_in_the_notebook_that_answered(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = start("say", file=None, prompts=["Hello!"], styles=["<|box_start|>", "<|box_end|>"])
+    session.preflight()
+    session.load()
+    session.answer()
+    session.save()
+    rows = [json.loads(line) for line in (tmp_path / "working" / "answers.jsonl").read_text().splitlines()]
+    assert [row["style"] for row in rows] == ["<|box_start|>", "<|box_end|>"]
+    result = json.loads((tmp_path / "working" / "kchain-result.json").read_text(encoding="utf-8"))
+    assert list(result["outputs"]) == ["answers.jsonl"] and set(result["metrics"]["mean_tokens"]) == {
+        "<|box_start|>",
+        "<|box_end|>",
+    }
+    ask, new = session.by_hand()
+    capsys.readouterr()
+    ask("Hello!")
+    ask("And now?")
+    assert len(capsys.readouterr().out.splitlines()) >= 2
+    before = [turn["content"] for turn in session.talk.turns]
+    assert before[-4::2] == ["Hello!", "And now?"], "what was said is remembered, without a style"
+    new()
+    assert [turn["role"] for turn in session.talk.turns] == ["system"]
+
+
+def test_a_session_whose_time_is_over_says_what_to_lower(start: Start) -> None:
+    session = start("say", file=None)
+    session.preflight()
+    session.load()
+    session.parameters["session_timeout"] = 30
+    with pytest.raises(Stop, match="nearly over after 0 of 1 prompts"):
+        session.answer()
