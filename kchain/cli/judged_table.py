@@ -21,7 +21,7 @@ TITLE = "Validation loss before -> after each phase, on its own split and on tho
 
 def print_judged(console: Console, chain: Chain, states: Mapping[str, PhaseState]) -> None:
     """A row for each phase, a column for each validation split; nothing where nothing was judged."""
-    results, names = read_results(chain, states), [phase.name for phase in chain.phases]
+    results, names = read_results(chain, states), [phase.name for phase in chain.trained]
     splits = columns(results, names)
     if not splits:
         return

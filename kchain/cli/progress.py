@@ -75,6 +75,8 @@ class Terminal:
                 case "step":
                     self._session.step(event)
                     self._tell_step(phase)
+                case "answers":
+                    self._session.stage = f"{event.get('side')} {event.get('count')}/{event.get('of')}"
                 case "warning":
                     self._line(phase, f"warning: {event.get('message')}")
                 case "source" if event.get("error"):

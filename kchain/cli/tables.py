@@ -43,6 +43,7 @@ def print_status(console: Console, rows: list[Row]) -> None:
             as_typed(row.next),
         )
     print_table(console, shown)
+    _print_found(console, rows)
 
 
 def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseState]) -> None:
@@ -65,8 +66,16 @@ def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseSta
             _bytes(row.moved),
         )
     print_table(console, shown)
+    _print_found(console, rows)
     if saved := savings(rows):
         console.print(saved, soft_wrap=True)
+
+
+def _print_found(console: Console, rows: Sequence[Row]) -> None:
+    """What the phases found that train nothing."""
+    for row in rows:
+        if row.found:
+            console.print(f"{row.phase}: {row.found}", markup=False, soft_wrap=True)
 
 
 def print_rehearsed(console: Console, outcomes: Sequence[Outcome]) -> None:
@@ -82,7 +91,7 @@ def print_rehearsed(console: Console, outcomes: Sequence[Outcome]) -> None:
             _text(metrics.get("steps")),
             _loss(metrics.get("loss_first"), metrics.get("loss_last")),
             NOTHING if result is None or result.seconds is None else duration(result.seconds),
-            _bytes(result.bytes if result is not None else None),
+            _bytes(result.bytes if result is not None and not result.found else None),
             outcome.code_hash[:10],
         )
     print_table(console, shown)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kchain.pages import render, write
-from kchain.phases.units import size
+from kchain.units import size
 
 
 def page(report: Mapping[str, Any]) -> str:

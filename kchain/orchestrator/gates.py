@@ -32,7 +32,7 @@ def check(result: Mapping[str, Any], gates: Gates, pad_id: int) -> list[GateResu
     """
     metrics = result.get("metrics")
     metrics = metrics if isinstance(metrics, Mapping) else {}
-    found = [_pad(result, pad_id)]
+    found = [pad_gate(result, pad_id)]
     if gates.all_epochs:
         found.append(_all_epochs(result, metrics))
     if gates.max_loss is not None:
@@ -40,7 +40,7 @@ def check(result: Mapping[str, Any], gates: Gates, pad_id: int) -> list[GateResu
     if gates.min_loss_fall is not None:
         found.append(_loss_fall(metrics, gates.min_loss_fall))
     if gates.min_token_accuracy is not None:
-        found.append(_at_least("token accuracy", metrics.get("token_accuracy"), gates.min_token_accuracy))
+        found.append(at_least("token accuracy", metrics.get("token_accuracy"), gates.min_token_accuracy))
     return found + _judged(result, metrics, gates)
 
 
@@ -56,7 +56,7 @@ def _judged(result: Mapping[str, Any], metrics: Mapping[str, Any], gates: Gates)
         found.append(_forgotten(metrics.get("forgotten"), gates.max_forgotten, absent.get("forgotten")))
     if gates.min_eos_rate is not None:
         rate, why = metrics.get("eos_rate"), absent.get("eos_rate")
-        found.append(_at_least("answers that end by themselves", rate, gates.min_eos_rate, why))
+        found.append(at_least("answers that end by themselves", rate, gates.min_eos_rate, why))
     if gates.min_style_separation is not None:
         value, why = metrics.get("style_separation"), absent.get("style_separation")
         number, least = _number(value), gates.min_style_separation
@@ -72,7 +72,8 @@ def reasons(result: Mapping[str, Any]) -> Mapping[str, str]:
     return {str(name): str(why) for name, why in absent.items()} if isinstance(absent, Mapping) else {}
 
 
-def _pad(result: Mapping[str, Any], pad_id: int) -> GateResult:
+def pad_gate(result: Mapping[str, Any], pad_id: int) -> GateResult:
+    """Whether the session had the chain's pad token."""
     got = result.get("pad_id")
     passed = type(got) is int and got == pad_id
     return GateResult("pad id", str(pad_id), _MISSING if got is None else str(got), passed)
@@ -108,7 +109,8 @@ def _at_most(name: str, value: Any, limit: float, why: str | None = None) -> Gat
     return GateResult(name, f"<= {limit:g}", _show(value, why), number is not None and number <= limit)
 
 
-def _at_least(name: str, value: Any, limit: float, why: str | None = None) -> GateResult:
+def at_least(name: str, value: Any, limit: float, why: str | None = None) -> GateResult:
+    """A share that must be reached; whatever is no number misses it."""
     number = _number(value)
     return GateResult(
         name,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kchain import __version__
-from kchain.orchestrator import gates
+from kchain.orchestrator.gates import reasons
+from kchain.orchestrator.judge import gate_results
 from kchain.orchestrator.judged import Judged, columns, judged, read_results
 from kchain.orchestrator.report import FINISHED, Row, readable_bytes, table
 from kchain.orchestrator.state import PhaseState
@@ -31,7 +32,7 @@ def write_page(path: Path, chain: Chain, target: str, states: Mapping[str, Phase
     """
     results = read_results(chain, states)
     sections = [_section(chain, row, states.get(row.phase, PhaseState()), results) for row in table(chain, states)]
-    splits = columns(results, [phase.name for phase in chain.phases])
+    splits = columns(results, [phase.name for phase in chain.trained])
     for before, section in zip([None, *sections], sections, strict=False):
         section["follows"] = section["phase"].after == (before["row"].phase if before is not None else None)
     values = {
@@ -64,11 +65,11 @@ def _section(chain: Chain, row: Row, state: PhaseState, results: Mapping[str, Ma
         "size": readable_bytes(row.adapter_bytes) if row.adapter_bytes is not None else None,
         "time": duration(row.seconds / 3600) if row.seconds is not None else None,
         "failure": state.failure,
-        "gates": gates.check(result, phase.gates, chain.model.eos_id) if result else [],
+        "gates": gate_results(chain, row.phase, result) if result else [],
         "metrics": _table(result, "metrics"),
         "judged": judged(result),
         "not_judged": _rows(evaluation, "not_judged", ("phase", "reason")),
-        "absent": gates.reasons(result),
+        "absent": reasons(result),
         "samples": _samples(evaluation),
         "styles": _styles(evaluation),
         "examples": {key: examples[key] for key in ("train", "validation") if isinstance(examples.get(key), int)},

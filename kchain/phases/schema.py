@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from kchain.phases.data import Data
-from kchain.phases.values import AUTO, NAME, Duration, Fraction, ModelRef, Name, Strict, Text, Token, one_line
+from kchain.phases.values import AUTO, NAME, Duration, Fraction, ModelRef, Name, Strict, Text, Title, Token
 
 
 class Model(Strict):
@@ -176,9 +176,8 @@ class ChainFile(Strict):
 class PhaseFile(Strict):
     """`phases/NAME.toml`."""
 
-    title: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=5, max_length=50), AfterValidator(one_line)
-    ] = Field(description="title of the Kaggle notebook; its address is made from it")
+    kind: Literal["train"] = Field("train", description="a phase of another kind uses what one has trained: see below")
+    title: Title = Field(description="title of the Kaggle notebook; its address is made from it")
     description: Text = Field(description="what this phase teaches, for whoever reviews the notebook")
     after: Name | None = Field(None, description="phase whose result this one builds on; none for the first")
     adapter: Literal["merge", "continue"] = Field(

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
 from . import checkpoint, data, gpus, handover, install, launch, locate, preflight, splits
-from .adapters import RESULT, find
-from .events import emit, peak_memory
-from .failure import Stop, explain
-from .files import write_json
+from .adapters import find
+from .events import emit
+from .failure import Stop
 from .limits import judging, reserve
 from .paths import Paths, session_paths
 from .result import unfinished
+from .stages import Stages
 
 if TYPE_CHECKING:
     from .case import Case
 
-# Progress bars fill a notebook's log with thousands of lines.
-QUIET = {
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 LOGS = "logs"
 # Tokens of an example that a failure shows: enough to find it in the data.
 SHOWN_TOKENS = 24
@@ -43,20 +33,14 @@ def start(parameters: dict[str, Any], bundle: str) -> Session:
     """
     training, gpu = parameters["training"], parameters["accelerator"]["gpus"] > 0
     preflight.choose_device(training["processes"] if gpu else 0)
-    os.environ.update(QUIET)
     return Session(parameters, bundle, session_paths())
 
 
-class Session:
+class Session(Stages):
     """The state that the driver cells share. Each method is one stage; a stage that fails ends the notebook."""
 
     def __init__(self, parameters: dict[str, Any], bundle: str, paths: Paths) -> None:
-        self.began = time.monotonic()
-        self.parameters = parameters
-        self.paths = paths
-        self.memory = 0  # bytes, the most that the training held
-        self.result = unfinished(parameters, bundle)
-        self._write_result()
+        super().__init__(parameters, paths, unfinished(parameters, bundle))
 
     def install(self) -> None:
         """Installs the packages of the environment."""
@@ -274,26 +258,3 @@ class Session:
         """An example in a few words."""
         text = self.tokenizer.decode(self.examples[index].ids[:SHOWN_TOKENS].tolist())
         return f"example {index} begins with {text!r}"
-
-    def _seconds(self) -> float:
-        return round(time.monotonic() - self.began, 1)
-
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        """Announces a stage; if it fails, says why and what to do, records it, and lets the notebook fail."""
-        emit("stage", stage=name, seconds_since_start=self._seconds())
-        # What stands in the file if the process is killed now: for memory, for time, or because a step hung.
-        self.result["reason"] = f"the session was ended during {name}: out of memory, out of time, or hung"
-        self._write_result()
-        try:
-            yield
-        except BaseException as error:
-            reason, cure = explain(error)
-            emit("failed", stage=name, reason=reason, cure=cure)
-            self.result.update(status="failed", reason=f"{name}: {reason}")
-            self._write_result()
-            raise
-
-    def _write_result(self) -> None:
-        self.result.update(seconds=self._seconds(), peak_memory_bytes=max(self.memory, peak_memory()))
-        write_json(self.paths.working / RESULT, self.result)
