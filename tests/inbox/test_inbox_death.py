@@ -117,6 +117,27 @@ def test_death_at_any_point_loses_no_file_and_trains_none_twice(place: Place, fa
     assert sorted(path.name for path in place.box.state.iterdir()) == ["lock"]
 
 
+@pytest.mark.parametrize("final", ["COMPLETE", "ERROR"])
+@pytest.mark.parametrize("fatal", range(1, 42, 3))
+def test_death_and_then_another_phase_file_still_trains_a_file_once(place: Place, fatal: int, final: str) -> None:
+    place.drop("x.jsonl", rows("cat"))
+    name = f"one-inbox-{moving.hash_file(place.box.inbox / 'x.jsonl')[:10]}"
+    place.world.service.points.names.clear()
+    place.world.service.finals[f"someone/model-phase-{name}"] = [final]
+    place.world.service.points.fatal = fatal
+    with pytest.raises(Died):
+        place.run()
+    place.world.restarted()
+    for phase in ("one", name):
+        place.world.edit(phase, "another learning rate")
+    place.world.review("one")
+    assert place.run() == (0 if final == "COMPLETE" else 1)
+    assert place.world.service.accepted == 1
+    assert [len(place.files()[folder]) for folder in ("inbox", "archive", "rejected")] == (
+        [0, 1, 0] if final == "COMPLETE" else [0, 0, 2]
+    )
+
+
 @pytest.mark.parametrize("fatal", range(1, 26))
 def test_death_while_a_file_is_rejected_leaves_it_rejected_with_its_reason(place: Place, fatal: int) -> None:
     place.drop("x.jsonl", rows("cat") + '{"other": 1\n' * 60)
