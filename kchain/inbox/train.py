@@ -94,11 +94,13 @@ def train(
         KchainError: only a person can go on from here.
     """
     with driving(run.chain, target, Named(reporter, job.name), ports) as driver:
+        before = driver.states().get(run.name, PhaseState()).failure
         if not _is_over(driver, run, job):
             try:
                 _drive(driver, run, job, lines, reporter)
             except (PhaseFailed, NotReviewed) as error:
-                if driver.states().get(run.name, PhaseState()).failure is None:
+                failure = driver.states().get(run.name, PhaseState()).failure
+                if failure is None or (job.again and failure == before):
                     raise _without_phase(error, run.name) from None
         state = driver.states()[run.name]
         if state.failure is not None:

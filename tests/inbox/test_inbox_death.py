@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 from drive_model import Died, ModelFolders, make_world, model_parts
 
-from kchain.errors import Ambiguous, DriverLocked, NotNow, NotReviewed, PhaseFailed, QuotaUsedUp, Unreachable
+from kchain.errors import (
+    Ambiguous,
+    DriverLocked,
+    NotNow,
+    NotReviewed,
+    PhaseFailed,
+    PushRefused,
+    QuotaUsedUp,
+    Unreachable,
+)
 from kchain.inbox import box as moving
 from kchain.inbox import job as taking
 from kchain.inbox import run as running
@@ -232,6 +241,34 @@ def test_a_phase_that_nobody_reviewed_trains_nothing(place: Place) -> None:
         place.run()
     assert "kchain review one" in told.value.hint
     assert place.files()["inbox"] == ["x.jsonl"]
+
+
+def test_a_file_that_failed_is_not_tried_again_before_the_changed_phase_was_reviewed(place: Place) -> None:
+    place.drop("x.jsonl", rows("cat"))
+    name = f"one-inbox-{moving.hash_file(place.box.inbox / 'x.jsonl')[:10]}"
+    place.world.service.finals[f"someone/model-phase-{name}"] = ["ERROR"]
+    assert place.run() == 1
+    place.drop("x.jsonl", rows("cat"))
+    assert not (place.box.state / "job").exists()
+    for phase in ("one", name):
+        place.world.edit(phase, "another learning rate")
+    with pytest.raises(NotReviewed, match="nobody has reviewed one"):
+        place.run()
+    place.world.review("one")
+    assert place.run() == 0
+    assert place.outcomes() == ["rejected", "trained"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_push_that_the_target_refuses_rejects_the_file_once_for_every_drop(place: Place, again: bool) -> None:
+    for _ in range(1 + again):
+        place.drop("x.jsonl", rows("cat"))
+        place.world.service.faults = [PushRefused("bad source")]
+        assert place.run() == 1
+        place.world.clock.sleep(1.0)
+    assert place.files()["inbox"] == []
+    assert "bad source" in (place.box.rejected / "x.jsonl.reason.txt").read_text()
+    assert place.outcomes() == ["rejected"] * (1 + again)
 
 
 def test_a_phase_waits_for_the_phases_that_it_builds_on(place: Place) -> None:
