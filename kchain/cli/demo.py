@@ -30,8 +30,8 @@ def demo(folder: Path) -> None:
 
     Needs the packages of: pip install "kchain[train]"
     """
-    from kchain.cli.progress import Terminal
     from kchain.cli.judged_table import print_judged
+    from kchain.cli.progress import Terminal
     from kchain.cli.tables import print_finished
     from kchain.demo.run import check_packages, open_project, publish
     from kchain.orchestrator.journal import Key, read_states

@@ -32,8 +32,8 @@ def run(target: str | None) -> None:
 
 def _drive(target: str | None, yes: bool, once: bool) -> None:
     chain = load_project()
-    from kchain.cli.progress import Terminal
     from kchain.cli.judged_table import print_judged
+    from kchain.cli.progress import Terminal
     from kchain.cli.tables import print_finished, print_status
     from kchain.orchestrator.journal import Key, read_states
     from kchain.orchestrator.report import is_finished, table
