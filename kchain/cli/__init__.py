@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "push": ("kchain.cli.push:push", "Push one reviewed phase."),
     "watch": ("kchain.cli.watch:watch", "Drive the chain on: wait, pull, verify, push the next phase."),
     "run": ("kchain.cli.watch:run", "watch, approving what is rendered now."),
+    "inbox": ("kchain.cli.inbox:inbox", "Train what is dropped into a folder, file by file."),
     "status": ("kchain.cli.status:status", "Where every phase stands, from the journal alone."),
     "logs": ("kchain.cli.logs:logs", "Show a phase's log, live with -f."),
     "pull": ("kchain.cli.pull:pull", "Fetch a phase's outputs again."),

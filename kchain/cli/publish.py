@@ -99,7 +99,7 @@ def _say(text: str) -> None:
 
 def _show(draft: Draft) -> None:
     from kchain.export.publication import licence_of
-    from kchain.phases.units import size
+    from kchain.units import size
 
     decision, name, content = draft.decision, draft.name, draft.content
     seen = "new, private" if decision.new_model else "PUBLIC" if decision.public else "private"

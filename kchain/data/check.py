@@ -67,12 +67,15 @@ def check_phase(
 
     Args:
         places: file or folder of a source, by the source's name.
-        download: fetch data sets of Hugging Face.
+        download: fetch data sets of Hugging Face; copies of others are among the places.
         measure: lengths in tokens.
 
     Raises:
-        InputError: there is no such phase or source, no source is here, or a source that must not fail did.
+        InputError: there is no such phase or source, the phase trains nothing, no source is here, or one that must not
+            fail did.
     """
+    if chain.phase(phase).use is not None:
+        raise InputError(f"{phase} trains nothing: it has no sources", f"look at those of {chain.phase(phase).after}")
     table = data_table(chain.phase(phase))
     files = {source.name: source.file for source in chain.phase(phase).data.sources if source.kind == "project"}
     own = {name: chain.root / file for name, file in files.items() if file}
@@ -84,7 +87,7 @@ def check_phase(
     if not here:
         raise InputError(
             f"{phase}: no source is on this machine: {', '.join(absent)}",
-            f"give a copy: --with {absent[0]}=PATH, or fetch what is on Hugging Face: --download",
+            f"give a copy: --with {absent[0]}=PATH, or fetch it: --download",
         )
     mix = _load({**table, "sources": here}, chain.seed)
     return _checked(phase, mix, measure, table["quality"], absent)

@@ -15,20 +15,22 @@ from kchain.errors import NotNow, PushRefused, Unreachable
 from kchain.export.companions import write_json
 from kchain.export.content import MODEL_METADATA, VARIATION_METADATA, Content, read_content
 from kchain.export.publication import Decision, Name, decide, model_metadata, name_of, notes_of, variation_metadata
-from kchain.export.run import export, folder_place
-from kchain.export.subject import read_subject
+from kchain.export.read import read_subject
+from kchain.export.run import export, export_name
 from kchain.orchestrator.connecting import open_transport
 from kchain.orchestrator.finished import Link, finished
 from kchain.orchestrator.journal import JOURNAL, Journal, Key, read_states
-from kchain.orchestrator.lock import PUBLISH_LOCK, driver_lock
+from kchain.orchestrator.lock import only_one
 from kchain.orchestrator.models import create_model, create_variation, create_version, find_model
 from kchain.orchestrator.target import Target
 from kchain.orchestrator.transport import Transport
 from kchain.orchestrator.uploads import Begun, forget, upload
 from kchain.phases import Chain
-from kchain.phases.units import size
+from kchain.units import size
 
 _BEGUN = Path(".kchain") / "uploads.json"
+# One upload at a time from a project.
+_LOCK = Path(".kchain") / "publish.lock"
 # A version that the target took may show up in its lists a while later; so long it counts as perhaps there.
 _SETTLING = 3
 Tell = Callable[[str], None]
@@ -88,7 +90,8 @@ def draft(chain: Chain, phase: str, target: Target, trained: Target, form: str, 
     """
     links = finished(chain, read_states(chain.root, Key(trained.name, chain.owner, chain.name)), phase)
     name = name_of(chain, phase, form, kind, model)
-    folder = folder_place(chain, phase, form, kind)
+    # A GGUF file has a folder of its own here, with its card.
+    folder = chain.root / "exports" / export_name(phase, form, kind).removesuffix(".gguf")
     content = read_content(chain, links, form, kind, folder) if folder.exists() else None
     there = find_model(open_transport(target), name.model)
     decision = decide(name, there, form, None if content is None else content.sha256)
@@ -126,7 +129,7 @@ def publish(draft_: Draft, tell: Tell) -> Published:
     content, root = draft_.content, draft_.chain.root
     assert content is not None and draft_.decision.found is None
     of_model, of_variation = _describe(draft_, content)
-    with driver_lock(root, PUBLISH_LOCK, "publishes from this project"):
+    with only_one(root / _LOCK, "another kchain publishes from this project"):
         transport, begun = open_transport(draft_.target), Begun(root / _BEGUN)
         if draft_.decision.new_model:
             create_model(transport, draft_.name.model, of_model)

@@ -1,4 +1,4 @@
-"""One driver at a time: an operating-system lock on `.kchain/driver.lock`; publishing has one of its own.
+"""One process at a time: an operating-system lock on a file, `.kchain/driver.lock` for the driver of a chain.
 
 The system releases it when the process ends, however it ends, so no stale lock ever needs removing. The file says who
 holds it.
@@ -19,33 +19,43 @@ from typing import IO
 from kchain.errors import DriverLocked
 
 LOCK = Path(".kchain") / "driver.lock"
-PUBLISH_LOCK = Path(".kchain") / "publish.lock"
 # Windows locks are mandatory: a byte far behind the text leaves the text readable for the one who is refused.
 _BYTE = 1 << 30
 
 
 @contextmanager
-def driver_lock(root: Path, file: Path = LOCK, doing: str = "drives this chain") -> Iterator[None]:
-    """Be the only driver of the project in `root`, or the only one who does something else there.
+def driver_lock(root: Path) -> Iterator[None]:
+    """Be the only driver of the project in `root`.
 
     Raises:
-        DriverLocked: another process does; says which, where and since when.
+        DriverLocked: another process drives it; says which, where and since when.
     """
-    path = root / file
+    path = root / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as held:
+    with only_one(path, "another kchain drives this chain"):
+        yield
+
+
+@contextmanager
+def only_one(path: Path, taken: str) -> Iterator[None]:
+    """Be the only process that holds the lock `path`.
+
+    Raises:
+        DriverLocked: another one does: `taken`, and which, where and since when.
+    """
+    with path.open("a+", encoding="utf-8") as file:
         try:
-            _acquire(held)
+            _acquire(file)
         except OSError:
             raise DriverLocked(
-                f"another kchain {doing}: {_holder(held)}",
+                f"{taken}: {_holder(file)}",
                 "wait for it, or stop it with Ctrl-C; nothing is lost",
             ) from None
         try:
-            _sign(held)
+            _sign(file)
             yield
         finally:
-            _release(held)
+            _release(file)
 
 
 def _sign(file: IO[str]) -> None:
