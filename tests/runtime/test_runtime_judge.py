@@ -157,7 +157,7 @@ def test_a_phase_without_a_split_of_its_own_still_measures_what_was_forgotten(
 
 def test_no_samples_are_drawn_where_none_are_wanted(subject: Subject, case: Case, tokenizer: Any) -> None:
     found = judged(subject, replace(case, questions=0), tokenizer)
-    assert found.evaluation["absent"]["eos_rate"] == "evaluation.samples is 0"
+    assert found.evaluation["absent"]["eos_rate"] == "samples.count is 0"
     assert found.evaluation["samples"] == []
     assert found.metrics["forgotten"] < 0, "it lowered the loss of both"
 

@@ -96,7 +96,7 @@ def test_the_base_model_stays_on_kaggle(qwen: Chain) -> None:
 
 
 def test_the_gates_are_the_field_s_where_answers_are_code_and_wider_for_prose(qwen: Chain) -> None:
-    code = {name: (0.8, 0.75) for name in ("phase1", "phase2")}
+    code = dict.fromkeys(("phase1", "phase2"), (0.8, 0.75))
     prose = {"phase3": (3.5, 0.3), "phase4": (2.0, 0.5)}
     assert {each.name: (each.gates.max_loss, each.gates.min_token_accuracy) for each in qwen.phases} == code | prose
 
