@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "kchain"
 
 # Left to right: a part imports only parts that stand before it. Parts of one row do not know each other.
 ORDER: list[set[str]] = [
-    {"errors"},
+    {"errors", "units"},
+    {"pages"},
     {"phases"},
     {"kernel_metadata"},
     {"templates"},

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("kchain.cli.logs:logs", "Show a phase's log, live with -f."),
     "pull": ("kchain.cli.pull:pull", "Fetch a phase's outputs again."),
     "export": ("kchain.cli.export:export", "Make a model, one adapter or a GGUF file of a finished phase."),
+    "publish": ("kchain.cli.publish:publish", "Publish a finished phase as a private Kaggle Model."),
     "chat": ("kchain.cli.chat:chat", "Talk with a finished phase, or ask it one question."),
     "evaluate": ("kchain.cli.evaluate:evaluate", "Base model against chain on held-out questions: which is better?"),
     "doctor": ("kchain.cli.doctor:doctor", "Check credentials, client, clock, disk, target and quota."),

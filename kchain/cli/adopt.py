@@ -44,6 +44,7 @@ def adopt(
     origin = Origin(dataset, kernel, folder, inside)
     with Terminal(console) as terminal:
         result = take_over(chain, phase, place, origin, terminal, pad_id=pad_id)
-    text = f"{phase} is {'adopted' if result.adopted else 'done'}: adapter {result.sha256[:12]}, "
+    what = "adapter" if chain.phase(phase).use is None else "result"
+    text = f"{phase} is {'adopted' if result.adopted else 'done'}: {what} {result.sha256[:12]}, "
     text += f"{readable_bytes(result.bytes)}, from {result.ref}. See what is next: kchain status"
     console.print(as_typed(text), markup=False, soft_wrap=True)

@@ -76,8 +76,9 @@ def chat(
     if as_json and prompt is None:
         raise click.UsageError("--json belongs to --prompt")
     chain = load_project()
-    from kchain.export.subject import need, read_subject
-    from kchain.inference.settings import read_styles
+    from kchain.export.read import read_subject
+    from kchain.export.subject import need
+    from kchain.inference.styles import read_styles
     from kchain.orchestrator.finished import choose_phase
     from kchain.orchestrator.target import Target
 
@@ -141,11 +142,11 @@ def _warn(talk: Conversation, subject: Subject) -> None:
     """Say so where the loaded model is not what the session trained: another base model of the same size, perhaps."""
     from kchain.inference.load import compare_probe
 
-    probe = compare_probe(talk.speaker, subject.links[-1].result)
-    quantized = subject.chain.phase(subject.phase).training.quantization != "none"
+    probe = compare_probe(talk.speaker, subject.last.result)
+    quantized = subject.quantization != "none"
     if probe is not None and not probe.agrees and not quantized:
         click.echo(
             f"warning: the session that trained {subject.phase} recorded logits {probe.difference:.2f} away; "
-            f"is {subject.base} the model {subject.chain.model.source}?",
+            f"is {subject.base} the model {subject.base_model}?",
             err=True,
         )

@@ -100,7 +100,7 @@ def _check_phases(
     from kchain.data import check_phase
 
     chain = load_project()
-    known = [phase.name for phase in chain.phases]
+    known = [phase.name for phase in chain.trained]
     phases = [word for word in what if not Path(word).is_file()]
     for word in phases:
         if word not in known:

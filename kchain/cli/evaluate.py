@@ -15,7 +15,7 @@ from kchain.cli.common import console, json_option, load_project, print_json, ta
 from kchain.cli.export import base_option
 from kchain.errors import InputError
 from kchain.evaluation.checks import CHECKS
-from kchain.phases.units import size
+from kchain.units import size
 
 if TYPE_CHECKING:
     from kchain.evaluation.questions import Questions
@@ -74,15 +74,15 @@ def evaluate(
     """
     chain = load_project()
     from kchain.evaluation.questions import read_questions
-    from kchain.export.subject import need, read_subject
+    from kchain.export.read import read_subject
+    from kchain.export.subject import need
     from kchain.orchestrator.finished import choose_phase
     from kchain.orchestrator.target import Target
 
     need("train", "torch", "transformers", "safetensors", "peft")
     place = Target(target or chain.target, chain.owner, chain.root)
     subject = read_subject(chain, choose_phase(chain, phase), place, base)
-    system = chain.phase(subject.phase).data.system_prompt
-    questions = read_questions(data or _kept_aside(subject), check, system, limit, chain.seed)
+    questions = read_questions(data or _kept_aside(subject), check, subject.system_prompt, limit, chain.seed)
     report = _evaluate(subject, questions, check, max_tokens, precision)
     if html is not None:
         from kchain.evaluation.page import write_page
@@ -98,7 +98,7 @@ def evaluate(
 
 def _kept_aside(subject: Subject) -> Path:
     """The examples that the phase's session did not train on."""
-    path = subject.last.parent / "validation.jsonl"
+    path = subject.last.folder.parent / "validation.jsonl"
     if path.is_file():
         return path
     raise InputError(f"{path}: the session kept no questions aside", "give a file of your own: --data FILE")

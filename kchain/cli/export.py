@@ -73,21 +73,21 @@ def export(
     if kind is not None and form != "gguf":
         raise click.UsageError("--type belongs to --format gguf")
     chain = load_project()
-    from kchain.export.run import default_place
+    from kchain.export.read import read_subject
     from kchain.export.run import export as write
-    from kchain.export.subject import read_subject
+    from kchain.export.run import export_name
     from kchain.orchestrator.finished import choose_phase
     from kchain.orchestrator.target import Target
-    from kchain.phases.units import size
+    from kchain.units import size
 
     place = Target(target or chain.target, chain.owner, chain.root)
     subject = read_subject(chain, choose_phase(chain, phase), place, base)
     kind = kind or "f16"
-    made = write(subject, form, kind, out or default_place(subject, form, kind), force)
+    made = write(subject, form, kind, out or chain.root / "exports" / export_name(subject.phase, form, kind), force)
     if as_json:
         print_json(made.as_dict())
         return
-    built = ", then ".join(link.phase for link in subject.links)
+    built = ", then ".join(part.phase for part in subject.parts)
     console.print(f"{chain.model.source}, then {built}", markup=False, soft_wrap=True)
     for name, file in made.manifest["files"].items():
         console.print(f"{size(file['bytes']):>10}  {file['sha256'][:10]}  {name}", markup=False, soft_wrap=True)

@@ -55,7 +55,7 @@ def inbox(folder: Path, phase: str, target: str | None, once: bool, settle: floa
     3 not now · 4 target unreachable · 130 Ctrl-C
     """
     chain = load_project()
-    chain.phase(phase)
+    chain.trained_phase(phase)
     from kchain.cli.progress import Terminal
     from kchain.inbox.box import Box
     from kchain.inbox.run import Inbox

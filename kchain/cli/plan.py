@@ -12,10 +12,12 @@ from rich.text import Text
 
 from kchain.cli.common import console, json_option, load_project, print_json
 from kchain.cli.setting import in_project, print_answer, setting_options, work_out_answer
-from kchain.phases.units import duration, memory, memory_words, size
+from kchain.phases.units import duration, memory, memory_words
+from kchain.units import size
 
 if TYPE_CHECKING:
     from kchain.phases.plan import Plan
+    from kchain.phases.use_plan import UsePlan
 
 
 # Accounts differ; `kchain doctor` asks for the real figure.
@@ -54,33 +56,37 @@ def plan(phase: str | None, model_config: Path | None, as_json: bool, **setting:
 def _plan_chain(phase: str | None, model_config: Path | None, as_json: bool) -> None:
     chain = load_project()
     from kchain.phases.model_config import read_shape
-    from kchain.phases.plan import plan as work_out
+    from kchain.phases.plan import Plan
+    from kchain.phases.use_plan import plan_of
 
     shape = read_shape(model_config) if model_config else None
     names = [chain.phase(phase).name] if phase else [each.name for each in chain.phases]
-    plans = [work_out(chain, name, shape) for name in names]
+    plans = [plan_of(chain, name, shape) for name in names]
     if as_json:
         print_json([each.as_dict() for each in plans])
         return
     console.print(f"{chain.name} of {chain.owner}, on {chain.model.source}", markup=False, soft_wrap=True)
     for each in plans:
         _print(each)
-    if len(plans) > 1:
-        _print_total(plans, chain.target == "kaggle")
+    trained = [each for each in plans if isinstance(each, Plan)]
+    if len(trained) > 1:
+        _print_total(trained, chain.target == "kaggle")
 
 
-def _print(one: Plan) -> None:
+def _print(one: Plan | UsePlan) -> None:
     console.print()
     console.print(Text(f"{one.phase}  {one.title}", style="bold"), soft_wrap=True)
     console.print(plan_table(one))
 
 
-def plan_table(one: Plan) -> Table:
+def plan_table(one: Plan | UsePlan) -> Table:
     """The plan of a phase as a person reads it."""
+    from kchain.phases.plan import Plan
+
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True, min_width=10)
     table.add_column(overflow="fold")
-    for name, words in rows(one):
+    for name, words in rows(one) if isinstance(one, Plan) else use_rows(one):
         table.add_row(name, Text(words))
     for warning in one.warnings:
         table.add_row(Text("does not fit", style="yellow"), Text(warning))
@@ -130,6 +136,29 @@ def rows(one: Plan) -> list[tuple[str, str]]:
         found.append(("comes in", f"{size(one.moved)} of adapters; a whole merged model would be {whole}"))
     found += [("gates" if number == 0 else "", gate) for number, gate in enumerate(one.gates)]
     return found + [("better" if number == 0 else "", words) for number, words in enumerate(one.advice)]
+
+
+def use_rows(one: UsePlan) -> list[tuple[str, str]]:
+    """The plan of a phase that trains nothing, line by line."""
+    machine = f"{one.accelerator}, 1 GPU used, {memory(one.gpu_memory)} usable" if one.gpus else "CPU"
+    found = [
+        ("what", one.description),
+        ("kind", one.kind),
+        ("kernel", one.kernel),
+        ("base model", one.model),
+        ("uses", ", then ".join(one.built_on)),
+        *one.does,
+        ("time", f"one session, which ends after {duration(one.timeout_hours)}"),
+        ("machine", machine),
+        ("arithmetic", f"{one.precision}: {one.precision_reason}"),
+    ]
+    if one.weight_bytes:
+        found.append(("memory", f"{memory(one.weight_bytes)} of weights"))
+    if one.disk:
+        found.append(("scratch", f"{size(one.disk)} for the merged model"))
+    if one.moved and one.whole_model:
+        found.append(("comes in", f"{size(one.moved)} of adapters; a whole model would be {size(one.whole_model)}"))
+    return found + [("gates" if number == 0 else "", gate) for number, gate in enumerate(one.gates)]
 
 
 def _machine(one: Plan) -> str:

@@ -9,18 +9,20 @@ from kchain.cli.common import console, load_project, target_option
 
 @click.command()
 @click.argument("phase")
+@click.option("--all", "everything", is_flag=True, help="The models of an export, too; they are checked by hash.")
 @target_option
-def pull(phase: str, target: str | None) -> None:
+def pull(phase: str, everything: bool, target: str | None) -> None:
     """Fetch the outputs of a phase's last version again, into runs/TARGET/PHASE/vN.
 
-    Fetching judges nothing: kchain watch verifies.
+    Of a phase that exports, the models stay on the target without --all. Fetching judges nothing: kchain watch
+    verifies.
     """
     chain = load_project()
     from kchain.orchestrator.logs import fetch_outputs
     from kchain.orchestrator.target import Target
 
     place = Target(target or chain.target, chain.owner, chain.root)
-    folder = fetch_outputs(chain, phase, place)
+    folder = fetch_outputs(chain, phase, place, everything=everything)
     console.print(f"fetched into {folder.relative_to(chain.root)}", markup=False, soft_wrap=True)
     for path in sorted(folder.rglob("*")):
         if path.is_file():

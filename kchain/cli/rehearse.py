@@ -110,7 +110,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "loss_first": metrics.get("loss_first"),
         "loss_last": metrics.get("loss_last"),
         "seconds": result.seconds if result is not None else None,
-        "adapter_bytes": result.bytes if result is not None else None,
+        "adapter_bytes": result.bytes if result is not None and not result.found else None,
         "code_hash": outcome.code_hash,
         "differences": [asdict(each) for each in outcome.differences],
     }

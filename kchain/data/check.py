@@ -71,8 +71,11 @@ def check_phase(
         measure: lengths in tokens.
 
     Raises:
-        InputError: there is no such phase or source, no source is here, or a source that must not fail did.
+        InputError: there is no such phase or source, the phase trains nothing, no source is here, or one that must not
+            fail did.
     """
+    if chain.phase(phase).use is not None:
+        raise InputError(f"{phase} trains nothing: it has no sources", f"look at those of {chain.phase(phase).after}")
     table = data_table(chain.phase(phase))
     files = {source.name: source.file for source in chain.phase(phase).data.sources if source.kind == "project"}
     own = {name: chain.root / file for name, file in files.items() if file}

@@ -86,7 +86,7 @@ def choose(name: str) -> Check:
         InputError: it needs a program that is not here.
     """
     if name == "shell" and shutil.which("bash") is None:
-        raise InputError("--check shell needs bash, and there is none on this machine", "install bash")
+        raise InputError("the check shell needs bash, and there is none on this machine", "install bash")
     return CHECKS[name]
 
 

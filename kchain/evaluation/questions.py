@@ -53,9 +53,7 @@ def read_questions(path: Path, check: str, system: str, limit: int | None, seed:
         content = path.read_bytes()
         lines = content.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read as UTF-8 text: {error!s:.100}", "give a JSONL file: --data FILE"
-        ) from None
+        raise InputError(f"{path}: cannot be read as UTF-8 text: {error!s:.100}", "give a JSONL file") from None
     found = [_question(path, number, line, check, system) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise InputError(
@@ -96,7 +94,7 @@ def _from_prompt(row: dict[str, Any], system: str) -> Question:
 
 def _check_expected(expected: str, check: str) -> None:
     if check in COMPARING and not expected.strip():
-        raise Unusable(f"has no completion or expect, which --check {check} compares with")
+        raise Unusable(f"has no completion or expect, which the check {check} compares with")
     if check == "regex":
         try:
             re.compile(expected)

@@ -13,8 +13,9 @@ import torch
 from kchain.evaluation.checks import choose
 from kchain.evaluation.questions import Question, Questions
 from kchain.evaluation.sides import Side, ask, compare
+from kchain.export.merged import merged_model
 from kchain.export.subject import Subject
-from kchain.inference.load import Probe, compare_probe, merged_model, real_tokens
+from kchain.inference.load import Probe, compare_probe
 from kchain.inference.settings import Settings
 from kchain.inference.speaker import Speaker
 
@@ -43,13 +44,13 @@ def evaluate(
 
         def load(name: str) -> Speaker:
             folder = subject.base if name == "base" else merged
-            speaker = Speaker(folder, merged, subject.pad, real_tokens(subject), precision)
-            probes.append(compare_probe(speaker, subject.links[-1].result))
+            speaker = Speaker(folder, merged, subject.pad, subject.tokens, precision)
+            probes.append(compare_probe(speaker, subject.last.result))
             return speaker
 
         for name in SIDES:
             sides[name] = ask(partial(load, name), questions.asked, judge, settings, partial(tell, name))
-    verdict = compare(sides["base"], sides["chain"], subject.chain.seed)
+    verdict = compare(sides["base"], sides["chain"], subject.seed)
     return {
         **_about(subject, questions, check, max_tokens, precision),
         "probe": None if probes[-1] is None else asdict(probes[-1]),
@@ -62,10 +63,10 @@ def evaluate(
 def _about(subject: Subject, questions: Questions, check: str, max_tokens: int, precision: str) -> dict[str, Any]:
     gpu = torch.cuda.is_available()
     return {
-        "chain": subject.chain.name,
+        "chain": subject.chain,
         "phase": subject.phase,
-        "base_model": subject.chain.model.source,
-        "lineage": [{"phase": link.phase, "sha256": link.sha256} for link in subject.links],
+        "base_model": subject.base_model,
+        "lineage": subject.lineage,
         "data": {
             "file": questions.path.name,
             "sha256": questions.sha256,

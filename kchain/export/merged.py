@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kchain.export.companions import copy_licences, copy_tokenizer, force_ids
+from kchain.export.place import workshop
 from kchain.export.subject import Subject, stops_told
+
+
+@contextmanager
+def merged_model(subject: Subject) -> Iterator[Path]:
+    """The folder of the chain merged as it is exported; it is gone afterwards.
+
+    Raises:
+        InputError: the disk lacks the room for it, or an adapter does not fit.
+    """
+    size = sum(file.stat().st_size for file in subject.base.glob("*.safetensors"))
+    with workshop(subject.work, size, force=False) as shop:
+        write_merged(subject, shop / "model")
+        yield shop / "model"
 
 
 def write_merged(subject: Subject, folder: Path) -> list[str]:

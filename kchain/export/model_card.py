@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kchain.export.subject import Subject
-from kchain.orchestrator.finished import Link
-from kchain.phases import Source
+from kchain.export.subject import Part, Subject
 
 _UNKNOWN = "unknown"
 _WHAT = {
@@ -22,6 +20,11 @@ _WHAT = {
         "factors side by side, `lora_alpha` equal to the rank. Load the base model, then "
         "`PeftModel.from_pretrained(base, folder)`.",
     ),
+    "gguf": (
+        "gguf",
+        "This is the whole model as one GGUF file for llama.cpp: all adapters of the chain are added to the base model "
+        "in fp32, the sum is rounded once to fp16, and to the file's own type after that.",
+    ),
 }
 
 
@@ -29,23 +32,22 @@ def card(subject: Subject, form: str, licences: Sequence[str]) -> str:
     """The model card.
 
     Args:
-        form: "safetensors" or "adapter".
+        form: "safetensors", "adapter" or "gguf".
         licences: names of licence texts that lay beside the base model and were copied.
     """
-    chain, phase = subject.chain, subject.chain.phase(subject.phase)
     library, what = _WHAT[form]
     lines = [
-        *("---", f"base_model: {chain.model.source}", f"library_name: {library}", "license: unknown"),
-        *("tags: [kchain, lora]", "---", f"# {chain.name} / {phase.name}: {phase.title}", ""),
-        *(phase.description, "", what, ""),
-        f"Every answer ends with `{chain.model.eos_token}` (id {chain.model.eos_id}), which is also the padding token.",
-        *_system_prompt(phase.data.system_prompt),
-        *("", "## Lineage", "", f"Base model: `{chain.model.source}` (Kaggle). Then, in this order:", ""),
+        *("---", f"base_model: {subject.base_model}", f"library_name: {library}", "license: unknown"),
+        *("tags: [kchain, lora]", "---", f"# {subject.chain} / {subject.phase}: {subject.title}", ""),
+        *(subject.description, "", what, ""),
+        f"Every answer ends with `{subject.pad['token']}` (id {subject.pad['id']}), which is also the padding token.",
+        *_system_prompt(subject.system_prompt),
+        *("", "## Lineage", "", f"Base model: `{subject.base_model}` (Kaggle). Then, in this order:", ""),
         *_table(("phase", "trained by", "sha256 of its adapter", "LoRA"), _lineage_rows(subject)),
         *("", "## Data", ""),
         *_table(("phase", "source", "from", "examples", "licence"), _data_rows(subject)),
         *("", "## Metrics", "", "Of each phase's own session, on its own data:", ""),
-        *_table(("phase", "steps", "loss", "token accuracy", "validation loss"), map(_metric_row, subject.links)),
+        *_table(("phase", "steps", "loss", "token accuracy", "validation loss"), map(_metric_row, subject.parts)),
         *("", "## Licences", "", *_licence_words(licences), ""),
     ]
     return "\n".join(lines)
@@ -61,38 +63,40 @@ def _table(heads: Sequence[str], rows: Iterator[tuple[str, ...]]) -> list[str]:
 
 
 def _lineage_rows(subject: Subject) -> Iterator[tuple[str, ...]]:
-    for link in subject.links:
-        recorded, lora = link.recorded, subject.chain.phase(link.phase).lora
-        version = f" version {recorded.version}" if recorded.version is not None else ""
-        trained_by = f"{recorded.kind} `{recorded.ref}`{version}{' (adopted)' if recorded.adopted else ''}"
-        yield link.phase, trained_by, f"`{link.sha256}`", f"r {lora.r}, alpha {lora.alpha}, {', '.join(lora.targets)}"
+    lora = subject.lora
+    words = f"r {lora['r']}, alpha {lora['alpha']}, {', '.join(lora['targets'])}"
+    for part in subject.parts:
+        adapter = part.adapter
+        version = f" version {part.version}" if part.version is not None else ""
+        trained_by = f"{adapter.kind} `{adapter.ref}`{version}{' (adopted)' if part.adopted else ''}"
+        yield part.phase, trained_by, f"`{adapter.sha256}`", words
 
 
 def _data_rows(subject: Subject) -> Iterator[tuple[str, ...]]:
-    for link in subject.links:
-        if link.recorded.adopted:
-            yield link.phase, _UNKNOWN, "trained elsewhere", _UNKNOWN, _UNKNOWN
+    for part in subject.parts:
+        if part.adopted:
+            yield part.phase, _UNKNOWN, "trained elsewhere", _UNKNOWN, _UNKNOWN
             continue
-        told = (link.result.get("examples") or {}).get("sources") or ()
+        told = (part.result.get("examples") or {}).get("sources") or ()
         counts = {report["name"]: report.get("kept") for report in told}
-        for source in subject.chain.phase(link.phase).data.sources:
-            kept = counts.get(source.name)
-            yield link.phase, source.name, _place(source), _UNKNOWN if kept is None else str(kept), _UNKNOWN
+        for source in part.sources:
+            kept = counts.get(source["name"])
+            yield part.phase, source["name"], _place(source), _UNKNOWN if kept is None else str(kept), _UNKNOWN
 
 
-def _place(source: Source) -> str:
-    if source.dataset:
-        return f"Kaggle data set `{source.dataset}`"
-    if source.huggingface:
-        return f"Hugging Face data set `{source.huggingface}`"
-    return f"`{source.file}` of the project"
+def _place(source: Mapping[str, Any]) -> str:
+    if source["dataset"]:
+        return f"Kaggle data set `{source['dataset']}`"
+    if source["huggingface"]:
+        return f"Hugging Face data set `{source['huggingface']}`"
+    return f"`{source['file']}` of the project"
 
 
-def _metric_row(link: Link) -> tuple[str, ...]:
-    metrics = link.recorded.metrics
+def _metric_row(part: Part) -> tuple[str, ...]:
+    metrics = part.result.get("metrics") or {}
     first, last = (_number(metrics, name, "{:.3f}") for name in ("loss_first", "loss_last"))
     accuracy, judged = _number(metrics, "token_accuracy", "{:.1%}"), _number(metrics, "eval_loss", "{:.3f}")
-    return link.phase, _number(metrics, "steps", "{}"), f"{first} -> {last}", accuracy, judged
+    return part.phase, _number(metrics, "steps", "{}"), f"{first} -> {last}", accuracy, judged
 
 
 def _number(metrics: Mapping[str, Any], name: str, form: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kchain.errors import InputError
-from kchain.phases.units import size
+from kchain.units import size
 
 # Only what kchain wrote is ever replaced: a folder that has this file, or a file that begins like this.
 MANIFEST = "kchain-export.json"

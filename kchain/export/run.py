@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from kchain import __version__
-from kchain.export.companions import write_json
+from kchain.export.companions import copy_licences, write_json
 from kchain.export.gguf_file import TYPES, write_gguf
-from kchain.export.merged import write_merged
+from kchain.export.merged import merged_model, write_merged
 from kchain.export.model_card import card
 from kchain.export.place import MANIFEST, put_in_place, workshop
 from kchain.export.stacked import write_stacked
 from kchain.export.subject import Subject, need
 
 FORMATS = ("safetensors", "adapter", "gguf")
-# Name of the export in exports/, and the disk it takes as a share of the base model's bytes, working files included.
+# Name of the export, and the disk it takes as a share of the base model's bytes.
 _NAMES = {"safetensors": "model", "adapter": "adapter"}
-_SHARES = {"safetensors": 1.0, "adapter": 0.0, "f16": 2.0, "q8_0": 1.6}
+_SHARES = {"safetensors": 1.0, "adapter": 0.0, "f16": 1.0, "q8_0": 0.6}
 # What the tokenizer, the configurations and the card take at most.
 _BESIDE = 64 * 1024**2
 _WRITERS: dict[str, Callable[[Subject, Path], list[str]]] = {"safetensors": write_merged, "adapter": write_stacked}
@@ -41,19 +41,19 @@ class Exported:
         return {"path": str(self.path), "bytes": self.bytes, **self.manifest}
 
 
-def default_place(subject: Subject, form: str, kind: str) -> Path:
-    """Where an export goes when nobody says: exports/PHASE-model, exports/PHASE-adapter, exports/PHASE-f16.gguf."""
-    name = f"{subject.phase}-{kind}.gguf" if form == "gguf" else f"{subject.phase}-{_NAMES[form]}"
-    return subject.chain.root / "exports" / name
+def export_name(phase: str, form: str, kind: str) -> str:
+    """What an export is called when nobody says: PHASE-model, PHASE-adapter, PHASE-f16.gguf."""
+    return f"{phase}-{kind}.gguf" if form == "gguf" else f"{phase}-{_NAMES[form]}"
 
 
-def export(subject: Subject, form: str, kind: str, out: Path, force: bool) -> Exported:
+def export(subject: Subject, form: str, kind: str, out: Path, force: bool, in_folder: bool = False) -> Exported:
     """Write one export to `out`.
 
     Args:
         form: one of FORMATS.
         kind: one of TYPES; counts for "gguf" alone.
         force: replace an earlier export.
+        in_folder: a GGUF file gets a folder with its card and manifest; the other forms always are one.
 
     Raises:
         InputError: a package or the room is missing, `out` is taken, or the model cannot be exported so.
@@ -61,32 +61,39 @@ def export(subject: Subject, form: str, kind: str, out: Path, force: bool) -> Ex
     assert form in FORMATS and kind in TYPES
     need("export", "safetensors", "torch", *(("gguf",) if form == "gguf" else ()))
     base = sum(file.stat().st_size for file in subject.base.glob("*.safetensors"))
-    adapters = len(subject.links) * 2 * sum(link.bytes for link in subject.links)
+    adapters = len(subject.parts) * 2 * sum(adapter.bytes for adapter in subject.adapters)
     share = _SHARES[kind if form == "gguf" else form]
     with workshop(out, int(base * share) + adapters + _BESIDE, force) as shop:
-        if form == "gguf":
-            made = _gguf(subject, kind, shop)
-        else:
-            made = shop / "made"
-            licences = _WRITERS[form](subject, made)
-            (made / "README.md").write_text(card(subject, form, licences), encoding="utf-8")
+        made = _folder(subject, form, kind, shop) if in_folder or form != "gguf" else _gguf(subject, kind, shop)
         manifest = _manifest(subject, form, kind, made, out)
-        if form != "gguf":
+        if made.is_dir():
             write_json(made / MANIFEST, manifest)
         put_in_place(made, out)
     return Exported(out, manifest)
 
 
+def _folder(subject: Subject, form: str, kind: str, shop: Path) -> Path:
+    made = shop / "made"
+    if form == "gguf":
+        file = _gguf(subject, kind, shop)
+        made.mkdir()
+        file.rename(made / f"{subject.phase}-{kind}.gguf")
+        licences = copy_licences(subject.base, made)
+    else:
+        licences = _WRITERS[form](subject, made)
+    (made / "README.md").write_text(card(subject, form, licences), encoding="utf-8")
+    return made
+
+
 def _gguf(subject: Subject, kind: str, shop: Path) -> Path:
-    write_merged(subject, shop / "merged")
-    lineage = ", then ".join(f"{link.phase} {link.sha256}" for link in subject.links)
     about = {
-        "general.name": f"{subject.chain.name} {subject.phase}",
-        "general.description": subject.chain.phase(subject.phase).description,
-        "kchain.base_model": subject.chain.model.source,
-        "kchain.lineage": lineage,
+        "general.name": f"{subject.chain} {subject.phase}",
+        "general.description": subject.description,
+        "kchain.base_model": subject.base_model,
+        "kchain.lineage": ", then ".join(f"{line['phase']} {line['sha256']}" for line in subject.lineage),
     }
-    write_gguf(shop / "merged", shop / "made.gguf", kind, about, subject.chain.model.eos_id)
+    with merged_model(subject) as merged:
+        write_gguf(merged, shop / "made.gguf", kind, about, subject.pad["id"])
     return shop / "made.gguf"
 
 
@@ -98,10 +105,10 @@ def _manifest(subject: Subject, form: str, kind: str, made: Path, out: Path) -> 
         "kchain": __version__,
         "format": form,
         "type": kind if form == "gguf" else None,
-        "chain": subject.chain.name,
+        "chain": subject.chain,
         "phase": subject.phase,
-        "base_model": subject.chain.model.source,
-        "lineage": [{"phase": link.phase, "sha256": link.sha256} for link in subject.links],
+        "base_model": subject.base_model,
+        "lineage": subject.lineage,
         "files": {names[path]: {"bytes": path.stat().st_size, "sha256": _hash(path)} for path in files},
     }
 

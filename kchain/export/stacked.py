@@ -83,14 +83,14 @@ def write_stacked(subject: Subject, folder: Path) -> list[str]:
     with stops_told():
         find_changes(subject.base, subject.adapters, subject.lora)
     folder.mkdir()
-    tensors = [load_file(link.folder / WEIGHTS) for link in subject.links]
-    configs = [read_json(link.folder / CONFIG) for link in subject.links]
+    tensors = [load_file(part.folder / WEIGHTS) for part in subject.parts]
+    configs = [read_json(part.folder / CONFIG) for part in subject.parts]
     rows, indices = stack_rows([(each, _indices(config)) for each, config in zip(tensors, configs, strict=True)])
     factors = stack_factors(tensors, subject.lora["alpha"] / subject.lora["r"])
     save_file(factors | rows, folder / WEIGHTS, {"format": "pt"})
     rank = subject.lora["r"] * len(tensors)
     changed = {"r": rank, "lora_alpha": rank, "trainable_token_indices": indices or None, "inference_mode": True}
-    write_json(folder / CONFIG, {**configs[-1], **changed, "base_model_name_or_path": subject.chain.model.source})
+    write_json(folder / CONFIG, {**configs[-1], **changed, "base_model_name_or_path": subject.base_model})
     copy_tokenizer(tokenizer_folder(subject.base, subject.adapters), subject.base, folder, subject.pad)
     return copy_licences(subject.base, folder)
 

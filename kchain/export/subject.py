@@ -1,8 +1,11 @@
-"""What is exported: a phase's adapters, the base model they belong to, and the words of the runtime for them."""
+"""What is exported, asked or evaluated: a phase's adapters and the base model they belong to, as plain values.
+
+`export.read` makes one of the journal of a project, `export.use` one of what is mounted into a session.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -10,64 +13,86 @@ from pathlib import Path
 from typing import Any
 
 from kchain.errors import InputError
-from kchain.export.companions import read_json
-from kchain.orchestrator.base_model import base_folder
-from kchain.orchestrator.finished import Link, finished
-from kchain.orchestrator.journal import Key, read_states
-from kchain.orchestrator.target import Target
-from kchain.phases import Chain
 from kchain.runtime.adapters import Adapter
 from kchain.runtime.failure import Stop
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A phase's result: `links` are the verified adapters it is made of, root first; `base` is the original model."""
+class Part:
+    """One verified adapter.
 
-    chain: Chain
+    Attributes:
+        version: of the kernel that trained it, where that is known.
+        adopted: it was trained elsewhere.
+        result: the kchain-result.json beside it; {} where it has none.
+        tokens: those whose rows it trained.
+        sources: what its phase file says of its data: tables with name, dataset, huggingface and file.
+    """
+
+    adapter: Adapter
+    version: int | None
+    adopted: bool
+    result: Mapping[str, Any]
+    tokens: Sequence[str]
+    sources: Sequence[Mapping[str, Any]]
+
+    @property
+    def phase(self) -> str:
+        return self.adapter.phase
+
+    @property
+    def folder(self) -> Path:
+        return self.adapter.folder
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A phase's result.
+
+    Attributes:
+        chain, phase, title, description: names and words of the phase's file.
+        system_prompt: that the phase was trained with; empty for none.
+        base_model: the model's source on Kaggle; `base` is its folder here.
+        pad: {"token", "id"} of the token that ends an answer and pads.
+        lora: the chain's LoRA configuration.
+        quantization: of the frozen base in training: "none" or "nf4".
+        parts: the adapters it is made of, root first.
+        work: folder in which a merged model may lie for a while.
+    """
+
+    chain: str
     phase: str
-    links: Sequence[Link]
+    title: str
+    description: str
+    system_prompt: str
+    base_model: str
+    seed: int
+    pad: dict[str, Any]
+    lora: dict[str, Any]
+    quantization: str
+    parts: Sequence[Part]
     base: Path
+    work: Path
 
     @property
     def adapters(self) -> list[Adapter]:
         """The adapters as the runtime takes them."""
-        return [
-            Adapter(link.phase, link.recorded.kind, link.recorded.ref, link.folder, link.sha256, link.bytes)
-            for link in self.links
-        ]
+        return [part.adapter for part in self.parts]
 
     @property
-    def lora(self) -> dict[str, Any]:
-        """The chain's LoRA configuration as the notebook's PARAMETERS have it."""
-        return self.chain.phase(self.phase).lora.model_dump()
+    def tokens(self) -> list[str]:
+        """The tokens whose rows the chain trained: they count wherever they stand in a prompt."""
+        return list(dict.fromkeys(token for part in self.parts for token in part.tokens))
 
     @property
-    def pad(self) -> dict[str, Any]:
-        """The token that ends an answer and pads."""
-        return {"token": self.chain.model.eos_token, "id": self.chain.model.eos_id}
+    def lineage(self) -> list[dict[str, str]]:
+        """The adapters by hash, root first, as a report or a manifest has them."""
+        return [{"phase": each.phase, "sha256": each.sha256} for each in self.adapters]
 
     @property
-    def last(self) -> Path:
-        """The folder of the phase's own adapter, with the tokenizer that was saved beside it."""
-        return self.links[-1].folder
-
-
-def read_subject(chain: Chain, phase: str, target: Target, base: Path | None) -> Subject:
-    """A finished phase as it lies on this machine.
-
-    Args:
-        base: folder of the base model; None: the one that the server on this machine has.
-
-    Raises:
-        NotNow, InputError, AdapterRefused: see `finished` and `base_folder`.
-    """
-    states = read_states(chain.root, Key(target.name, chain.owner, chain.name))
-    links = finished(chain, states, phase)
-    folder = base_folder(chain, target, base, links)
-    for file in sorted(folder.glob("*.json")):
-        read_json(file)  # damage is told now, by name, not by whichever library meets it first
-    return Subject(chain, phase, links, folder)
+    def last(self) -> Part:
+        """The phase's own adapter, with the tokenizer that was saved beside it."""
+        return self.parts[-1]
 
 
 @contextmanager

@@ -143,7 +143,7 @@ class Inbox:
 
     def _settle(self, job: Job) -> Settled:
         chain = load_chain(self.root)
-        chain.phase(job.phase)
+        chain.trained_phase(job.phase)
         target = Target(job.target, chain.owner, chain.root)
         job, found = self._outcome(chain, target, job)
         settled = self._reject(job, found) if isinstance(found, Rejection) else self._keep(chain, job, found)
@@ -200,7 +200,7 @@ class Inbox:
     def _require_review(self) -> None:
         """Say now what the first file would be told, and warn of what `push` warns of."""
         chain = load_chain(self.root)
-        chain.phase(self.phase)
+        chain.trained_phase(self.phase)
         target = Target(self.target or chain.target, chain.owner, chain.root)
         states = read_states(chain.root, Key(target.name, chain.owner, chain.name))
         folders = BundleFolders(chain, target, adopted_sources(chain, states))

@@ -7,7 +7,6 @@ from typing import Any
 
 from kchain.errors import InputError
 from kchain.export.subject import Subject
-from kchain.inference.load import real_tokens
 from kchain.inference.settings import Styles, settings_for
 from kchain.inference.speaker import Answer, Speaker
 
@@ -19,6 +18,9 @@ class Conversation:
         system: the system prompt, empty for none; None: the one the phase was trained with.
         style: the token to begin with; None for none.
         typed: settings given on the command line, None where they were not; they count for every style.
+
+    Attributes:
+        turns: what was said, {"role", "content"}, the system prompt first.
     """
 
     def __init__(
@@ -31,15 +33,15 @@ class Conversation:
         typed: Mapping[str, Any],
     ) -> None:
         self.speaker = speaker
-        self._system = subject.chain.phase(subject.phase).data.system_prompt if system is None else system
-        self._known = real_tokens(subject)
+        self._system = subject.system_prompt if system is None else system
+        self._known = subject.tokens
         self._styles, self._typed = styles, typed
         self.choose_style(style)
         self.begin()
 
     def begin(self) -> None:
         """Forget what was said."""
-        self._turns = [{"role": "system", "content": self._system}] if self._system else []
+        self.turns = [{"role": "system", "content": self._system}] if self._system else []
 
     def choose_style(self, style: str | None) -> None:
         """Put another style's token in front from now on; None or "" for none.
@@ -55,7 +57,7 @@ class Conversation:
     def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Answer:
         """The answer to a question; both are remembered."""
         content = f"{self._style} {question}" if self._style else question
-        turns = [*self._turns, {"role": "user", "content": content}]
+        turns = [*self.turns, {"role": "user", "content": content}]
         answer = self.speaker.answer(turns, settings_for(self._style, self._styles, self._typed), on_text)
-        self._turns = [*turns, {"role": "assistant", "content": answer.text}]
+        self.turns = [*turns, {"role": "assistant", "content": answer.text}]
         return answer

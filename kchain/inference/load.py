@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from kchain.export.merged import write_merged
-from kchain.export.place import workshop
+from kchain.export.merged import merged_model
 from kchain.export.subject import Subject
 from kchain.inference.speaker import Speaker
 
@@ -27,19 +24,6 @@ class Probe:
     agrees: bool
 
 
-@contextmanager
-def merged_model(subject: Subject) -> Iterator[Path]:
-    """The folder of the chain merged as it is exported; it is gone afterwards.
-
-    Raises:
-        InputError: the disk lacks the room for it, or an adapter does not fit.
-    """
-    size = sum(file.stat().st_size for file in subject.base.glob("*.safetensors"))
-    with workshop(subject.chain.root / ".kchain" / "merged", size, force=False) as shop:
-        write_merged(subject, shop / "model")
-        yield shop / "model"
-
-
 def load_chain(subject: Subject, precision: str) -> Speaker:
     """The chain: every adapter merged into the base, root first, with the last adapter's tokenizer.
 
@@ -47,13 +31,7 @@ def load_chain(subject: Subject, precision: str) -> Speaker:
         InputError: see `merged_model` and `Speaker`.
     """
     with merged_model(subject) as folder:
-        return Speaker(folder, folder, subject.pad, real_tokens(subject), precision)
-
-
-def real_tokens(subject: Subject) -> list[str]:
-    """The tokens whose rows the chain trained: they count wherever they stand in a prompt."""
-    tokens = (token for link in subject.links for token in subject.chain.phase(link.phase).tokens.all)
-    return list(dict.fromkeys(tokens))
+        return Speaker(folder, folder, subject.pad, subject.tokens, precision)
 
 
 def compare_probe(speaker: Speaker, result: Mapping[str, Any]) -> Probe | None:

@@ -219,7 +219,8 @@ class Actor:
         after = {**states, phase: PhaseState()}
         for other in self.chain.phases:
             if is_stale(self.chain, after, other.name) and not is_stale(self.chain, states, other.name):
-                self.reporter.note(other.name, f"is stale now: it was trained on the adapter that {phase} had before")
+                was = "was trained on" if other.use is None else "used"
+                self.reporter.note(other.name, f"is stale now: it {was} the adapter that {phase} had before")
 
 
 def _session(action: Push, max_sessions: int) -> str:

@@ -74,7 +74,8 @@ def adopt(
         NotNow: the phase's own kernel has not finished; what it has reached is known now.
         Unreachable, DriverLocked: see `kchain.errors`.
     """
-    chain.phase(phase)
+    if chain.phase(phase).use is not None and origin.kernel != chain.kernel(phase):
+        raise InputError(f"{phase} trains nothing: no adapter can be its result", f"run it: kchain push {phase}")
     if pad_id is not None and pad_id != chain.model.eos_id:
         raise AdapterRefused(
             f"an adapter trained with pad id {pad_id} does not go with this chain's {chain.model.eos_id}",

@@ -70,7 +70,7 @@ def paused(result: Mapping[str, Any], version: Version, folder: Path) -> Paused 
     if result.get("status") == "complete" or result.get("stopped") not in _STOPS or not isinstance(said, dict):
         return None
     _compare("session", result.get("session"), version.session)
-    _compare("lineage", _lineage(result), list(version.lineage))
+    _compare("lineage", lineage_of(result), list(version.lineage))
     place = folder / str(said.get("folder"))
     _compare("folder", said.get("folder"), CHECKPOINT_FOLDER)
     manifest = _manifest(place, said)
@@ -111,7 +111,8 @@ def _compare(what: str, found: Any, due: Any) -> None:
         raise AdapterRefused(f"the checkpoint's {what} is {found!r}, due is {due!r}", _CURE)
 
 
-def _lineage(result: Mapping[str, Any]) -> list[Ancestor]:
+def lineage_of(result: Mapping[str, Any]) -> list[Ancestor]:
+    """The adapters that a session recorded, root first."""
     entries = result.get("lineage")
     entries = entries if isinstance(entries, list) else []
     return [Ancestor(str(each.get("phase")), str(each.get("sha256"))) for each in entries if isinstance(each, dict)]

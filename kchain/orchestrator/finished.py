@@ -37,11 +37,11 @@ def choose_phase(chain: Chain, wanted: str | None) -> str:
     """The phase that was asked for, or the one at the end of the chain.
 
     Raises:
-        InputError: there is no such phase, or the chain has several ends and none was named.
+        InputError: there is no such phase, it trains nothing, or the chain has several ends and none was named.
     """
     if wanted is not None:
-        return chain.phase(wanted).name
-    ends = [phase.name for phase in chain.phases if not chain.children(phase.name)]
+        return chain.trained_phase(wanted).name
+    ends = [phase.name for phase in chain.trained if not chain.children(phase.name)]
     if len(ends) > 1:
         raise InputError(f"this chain has {len(ends)} ends: {', '.join(ends)}", f"name one, such as {ends[0]}")
     return ends[0]

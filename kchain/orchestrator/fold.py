@@ -191,6 +191,7 @@ def _result(entry: Entry, *, adopted: bool) -> Result:
         seconds=detail["seconds"],
         folder=detail["folder"],
         time=entry.time,
+        found=str(detail.get("found", "")),
     )
 
 

@@ -13,9 +13,10 @@ from kchain.orchestrator import gates
 from kchain.orchestrator.advice import advise, failing_cell
 from kchain.orchestrator.checkpoint import Missing, Paused, missing, paused
 from kchain.orchestrator.gates import GateResult
+from kchain.orchestrator.judge_use import Used, check_use, verify_use
 from kchain.orchestrator.state import Ancestor, Version, rows
 from kchain.orchestrator.verify import Adapter, Expected, verify
-from kchain.phases import Chain
+from kchain.phases import Chain, Gates
 
 RESULT = "kchain-result.json"
 LOG = "session.log"
@@ -23,9 +24,9 @@ LOG = "session.log"
 
 @dataclass(frozen=True)
 class Verdict:
-    """A version that counts."""
+    """A version that counts: what it made is an adapter, or, where its phase trains nothing, something else."""
 
-    adapter: Adapter
+    made: Adapter | Used
     gates: tuple[GateResult, ...]
 
 
@@ -58,7 +59,7 @@ def judge(
             return absent
         reason = str(result.get("reason") or "no reason given")
         raise with_advice(f"{phase} version {version.number} failed: {reason}", reason, folder)
-    missed = [gate for gate in _gates(chain, phase, result) if not gate.passed]
+    missed = [gate for gate in gate_results(chain, phase, result) if not gate.passed]
     if missed:
         lines = "\n".join(f"  {gate.name}: wanted {gate.wanted}, got {gate.got}" for gate in missed)
         advice = advise(lines)
@@ -69,8 +70,16 @@ def judge(
             f"{phase} version {version.number} missed its gates:\n{lines}",
             f"{hint}a gate changed in the phase file is asked again of this same run: kchain watch",
         )
-    adapter = verify(folder, expected(chain, phase, version))
-    return Verdict(adapter, tuple(_gates(chain, phase, result)))
+    passed = tuple(gate_results(chain, phase, result))
+    if chain.phase(phase).use is not None:
+        return Verdict(verify_use(folder, result, folder / RESULT, version), passed)
+    return Verdict(verify(folder, expected(chain, phase, version)), passed)
+
+
+def gate_results(chain: Chain, phase: str, result: Mapping[str, Any]) -> list[GateResult]:
+    """The gates of a phase of any kind, as they stand in its file now, asked of a result."""
+    asked, pad_id = chain.phase(phase).gates, chain.model.eos_id
+    return gates.check(result, asked, pad_id) if isinstance(asked, Gates) else check_use(result, asked, pad_id)
 
 
 def expected(chain: Chain, phase: str, version: Version) -> Expected:
@@ -104,10 +113,10 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def result_event(
-    adapter: Adapter, *, version: int | None, kind: str, ref: str, source_folder: str, folder: str
+    made: Adapter | Used, *, version: int | None, kind: str, ref: str, source_folder: str, folder: str
 ) -> dict[str, Any]:
-    """A verified adapter as the journal's `verified` or `adopted` event."""
-    result: Mapping[str, Any] = adapter.result
+    """What was verified as the journal's `verified` or `adopted` event."""
+    result: Mapping[str, Any] = made.result
     known = result.get("lineage")
     moved = dict(result.get("moved") or {})
     return {
@@ -115,14 +124,15 @@ def result_event(
         "kind": kind,
         "ref": ref,
         "source_folder": source_folder,
-        "sha256": adapter.sha256,
-        "bytes": adapter.bytes,
+        "sha256": made.sha256,
+        "bytes": made.bytes,
         "lineage": rows(_lineage(known)) if known is not None else None,
         "pad_id": result.get("pad_id"),
         "metrics": dict(result.get("metrics") or {}),
         "moved": moved,
         "seconds": result.get("seconds"),
         "folder": folder,
+        "found": made.found if isinstance(made, Used) else "",
     }
 
 
@@ -133,10 +143,6 @@ def with_advice(message: str, text: str, folder: Path) -> KchainError:
     cell = failing_cell(log)
     hint = f"{advice.meaning}; {advice.change}" if advice is not None else ""
     return PhaseFailed(f"{message}\n{cell}" if cell else message, hint)
-
-
-def _gates(chain: Chain, phase: str, result: Mapping[str, Any]) -> list[GateResult]:
-    return gates.check(result, chain.phase(phase).gates, chain.model.eos_id)
 
 
 def _without_result(phase: str, version: Version, folder: Path) -> KchainError:

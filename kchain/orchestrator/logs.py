@@ -12,6 +12,7 @@ from kchain.orchestrator.client import Client
 from kchain.orchestrator.decide import LIVE
 from kchain.orchestrator.drive import Ports
 from kchain.orchestrator.journal import Key, read_states
+from kchain.orchestrator.judge_use import check_outputs
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
 
@@ -33,14 +34,20 @@ def read_log(
     yield from client.follow(ref, version)
 
 
-def fetch_outputs(chain: Chain, phase: str, target: Target, *, ports: Ports | None = None) -> Path:
+def fetch_outputs(
+    chain: Chain, phase: str, target: Target, *, everything: bool = False, ports: Ports | None = None
+) -> Path:
     """Fetch the outputs of the last version.
+
+    Args:
+        everything: the models of an export, too.
 
     Returns:
         The folder they lie in.
 
     Raises:
         StillRunning: they exist only when the session is over.
+        AdapterRefused: with `everything`, a file is not the one that the session recorded.
         InputError, Unreachable: as `read_log`.
     """
     ports = ports or Ports()
@@ -51,7 +58,13 @@ def fetch_outputs(chain: Chain, phase: str, target: Target, *, ports: Ports | No
     # The old copy goes only when the new one is whole.
     fresh = place.with_name(f"{place.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    ports.pull(client, ref, version, fresh)
+    if everything:
+        from kchain.orchestrator.pull import pull
+
+        pull(client, ref, version, fresh, everything=True)
+        check_outputs(fresh)
+    else:
+        ports.pull(client, ref, version, fresh)
     shutil.rmtree(place, ignore_errors=True)
     fresh.rename(place)
     return place

@@ -12,6 +12,7 @@ from kchain.kernel_metadata import CHECKPOINT_FOLDER
 from kchain.orchestrator.checkpoint import Missing, Paused, is_whole, seconds_of
 from kchain.orchestrator.journal import Journal
 from kchain.orchestrator.judge import Verdict, result_event
+from kchain.orchestrator.judge_use import Used
 from kchain.orchestrator.report import Reporter, readable_bytes
 from kchain.orchestrator.state import Checkpoint, PhaseState, Version, rows
 from kchain.orchestrator.target import Target
@@ -145,26 +146,39 @@ class Outcomes:
         )
 
     def _accept(self, phase: str, state: PhaseState, version: Version, verdict: Verdict, pulled: int) -> None:
-        adapter = verdict.adapter
+        made = verdict.made
+        place = "" if isinstance(made, Used) else "adapter"
         detail = result_event(
-            adapter,
+            made,
             version=version.number,
             kind="kernel",
             ref=self.chain.kernel(phase),
-            source_folder="adapter",
-            folder=f"{version.folder}/adapter",
+            source_folder=place,
+            folder=f"{version.folder}/{place}".rstrip("/"),
         )
         detail["lineage"] = rows(version.lineage)
         before = state.checkpoint if version.continues is not None else None
         if before is not None and before.version != version.number:
-            detail["seconds"] = before.seconds + seconds_of(adapter.result)
+            detail["seconds"] = before.seconds + seconds_of(made.result)
             pulled += before.pulled_bytes
         detail["moved"]["pulled_bytes"] = pulled
         self.journal.append(phase, "verified", **detail)
-        for warning in adapter.warnings:
-            self.reporter.note(phase, warning)
         passed = ", ".join(f"{gate.name} {gate.got}" for gate in verdict.gates)
-        self.reporter.note(phase, f"verified {adapter.sha256[:12]}, {readable_bytes(adapter.bytes)}; gates: {passed}")
+        if isinstance(made, Used):
+            self._tell_used(phase, made, passed)
+            return
+        for warning in made.warnings:
+            self.reporter.note(phase, warning)
+        self.reporter.note(phase, f"verified {made.sha256[:12]}, {readable_bytes(made.bytes)}; gates: {passed}")
+
+    def _tell_used(self, phase: str, made: Used, passed: str) -> None:
+        self.reporter.note(phase, f"verified: {made.found}; gates: {passed}")
+        if made.left:
+            self.reporter.note(
+                phase,
+                f"{len(made.left)} files, {readable_bytes(sum(made.left.values()))}, stay on the target; "
+                f"to fetch them: kchain pull {phase} --all",
+            )
 
 
 def _size(folder: Path) -> int:

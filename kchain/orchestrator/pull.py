@@ -1,4 +1,7 @@
-"""The outputs of a kernel version, all of them or none: pulled beside their folder, renamed into place at the end."""
+"""The outputs of a kernel version, all of them or none: pulled beside their folder, renamed into place at the end.
+
+Of an export's models only the words are fetched: gigabytes travel when somebody asks for them.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,18 @@ from kchain.orchestrator.log_lines import lines_of
 from kchain.orchestrator.mapping import Declined
 
 LOG_NAME = "session.log"
+# Folder of an export's models in the output, and what in it is fetched without being asked for.
+MODELS = "export/"
+WORDS = ("README.md", "kchain-export.json")
 
 
-def pull(client: Client, ref: str, version: int, to: Path) -> Path:
-    """Fetch everything a finished session left into the folder `to`; a folder that is there is complete and stays.
+def pull(client: Client, ref: str, version: int, to: Path, *, everything: bool = False) -> Path:
+    """Fetch what a finished session left into the folder `to`; a folder that is there is complete and stays.
 
     A pull that was cut, or killed, goes on from where it was.
+
+    Args:
+        everything: an export's models, too; without that they stay on the target.
 
     Raises:
         Unreachable: the target or its store does not give everything.
@@ -31,10 +40,10 @@ def pull(client: Client, ref: str, version: int, to: Path) -> Path:
         return to
     part = to.with_name(f".{to.name}.part")
     try:
-        outputs = _fetch_all(client, ref, version, part)
+        outputs = _fetch_all(client, ref, version, part, everything)
     except Declined:
         # Signed addresses end; a new list has new ones, and what is here already is not fetched again.
-        outputs = _fetch_all(client, ref, version, part)
+        outputs = _fetch_all(client, ref, version, part, everything)
     try:
         _write_log(part / LOG_NAME, outputs.log)
         _put_in_place(part, to)
@@ -45,15 +54,21 @@ def pull(client: Client, ref: str, version: int, to: Path) -> Path:
     return to
 
 
-def _fetch_all(client: Client, ref: str, version: int, part: Path) -> Outputs:
+def stays(name: str) -> bool:
+    """Whether a file of the output is left on the target unless everything is asked for."""
+    return name.startswith(MODELS) and name.rpartition("/")[2] not in WORDS
+
+
+def _fetch_all(client: Client, ref: str, version: int, part: Path, everything: bool) -> Outputs:
     outputs = client.outputs(ref, version)
     sizes = client.sizes(ref, version)
-    places = {file: safe_join(part, _name_here(file.name)) for file in outputs.files}
+    wanted = [file for file in outputs.files if everything or not stays(file.name)]
+    places = {file: safe_join(part, _name_here(file.name)) for file in wanted}
     try:
         _begin(part, _fingerprint(outputs, sizes))
     except OSError as error:
         raise InputError(f"{part}: cannot be written: {error.strerror or error}", "mend the folder") from error
-    _check_room(part, sum(sizes.values()))
+    _check_room(part, sum(sizes.get(file.name, 0) for file in wanted))
     for file, place in places.items():
         if not place.exists():
             download(file.url, place, sizes.get(file.name), client.transport.patience)

@@ -46,6 +46,7 @@ class Row:
             that builds on another one.
         when: seconds since the epoch of the last event.
         next: what to type or wait for next; empty when nothing is left.
+        kind: what the phase does: "train", or how it uses what was trained; then `found` says what came of it.
     """
 
     phase: str
@@ -69,6 +70,8 @@ class Row:
     whole: int | None
     when: float | None
     next: str
+    kind: str = "train"
+    found: str = ""
 
     @property
     def progress(self) -> str:
@@ -104,7 +107,7 @@ def _row(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> Row:
     state = states.get(phase, PhaseState())
     result, version, checkpoint = state.result, state.version, state.checkpoint
     metrics = result.metrics if result is not None else {}
-    word = state_word(chain, states, phase)
+    word, trains = state_word(chain, states, phase), chain.phase(phase).use is None
     return Row(
         phase=phase,
         title=chain.phase(phase).title,
@@ -120,19 +123,21 @@ def _row(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> Row:
         loss_last=metrics.get("loss_last"),
         token_accuracy=metrics.get("token_accuracy"),
         pad_id=result.pad_id if result is not None else None,
-        adapter_bytes=result.bytes if result is not None else None,
-        sha256=result.sha256 if result is not None else None,
+        adapter_bytes=result.bytes if result is not None and trains else None,
+        sha256=result.sha256 if result is not None and trains else None,
         seconds=result.seconds if result is not None else None,
         moved=result.moved.get("pulled_bytes") if result is not None else None,
         whole=_whole(chain, state, phase),
         when=state.time,
         next=_next(chain, states, phase, word),
+        kind=chain.phase(phase).kind,
+        found=result.found if result is not None and word in FINISHED else "",
     )
 
 
 def _whole(chain: Chain, state: PhaseState, phase: str) -> int | None:
     base = state.result.moved.get("base_bytes") if state.result is not None else None
-    if base is None:
+    if base is None or chain.phase(phase).use is not None:
         return None
     return int(base) * (1 if chain.phase(phase).after is None else 2)
 

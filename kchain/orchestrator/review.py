@@ -17,7 +17,8 @@ from kchain.orchestrator.rehearsals import rehearsals
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
-from kchain.phases.plan import Plan, plan
+from kchain.phases.plan import Plan
+from kchain.phases.use_plan import UsePlan, plan_of
 
 if TYPE_CHECKING:
     from kchain.bundle.lint import Finding
@@ -40,7 +41,7 @@ class Review:
     kernel: str
     folder: Path
     hash: str
-    plan: Plan
+    plan: Plan | UsePlan
     metadata: Mapping[str, Any]
     pushed: int | None
     changes: tuple[str, ...]
@@ -91,7 +92,7 @@ def _review(
         kernel=chain.kernel(phase),
         folder=folder,
         hash=bundle.hash,
-        plan=plan(chain, phase),
+        plan=plan_of(chain, phase),
         metadata=bundle.metadata,
         pushed=state.version.number if state.version is not None else None,
         changes=tuple(_changes(folders, phase, last)),

@@ -147,7 +147,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Result:
-    """A verified adapter.
+    """A verified adapter, or what a phase that trains nothing made of one.
 
     Attributes:
         version: kernel version that made it; None for one taken from a data set.
@@ -156,7 +156,8 @@ class Result:
         lineage: adapters under it; None where that is not known.
         metrics: of the result file (loss_first, loss_last, token_accuracy, steps, ...).
         moved: of the result file (adapter_bytes_in, base_bytes), and what kchain downloaded (pulled_bytes).
-        folder: where the adapter's files lie, relative to the project.
+        folder: where its files lie, relative to the project.
+        found: what a phase that trains nothing found, in words; empty for an adapter.
     """
 
     version: int | None
@@ -173,6 +174,7 @@ class Result:
     seconds: float | None
     folder: str
     time: float
+    found: str = ""
 
 
 @dataclass(frozen=True)

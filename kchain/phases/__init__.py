@@ -3,8 +3,10 @@
 from kchain.phases.accelerators import ACCELERATORS, GIB, RETIRED, TPUS, Accelerator
 from kchain.phases.chain import Chain, Phase
 from kchain.phases.data import Condition, Data, Quality, Source
-from kchain.phases.load import CHAIN_FILE, PHASE_FOLDER, find_root, load_chain
-from kchain.phases.schema import Gates, Lora, Model, Settled, Tokens, Training
+from kchain.phases.load import find_root, load_chain
+from kchain.phases.reading import CHAIN_FILE, PHASE_FOLDER
+from kchain.phases.schema import Evaluation, Gates, Lora, Model, Settled, Tokens, Training
+from kchain.phases.uses import Evaluating, EvaluationGates, Exporting, Generation, NoGates, Style
 
 __all__ = [
     "ACCELERATORS",
@@ -17,13 +19,20 @@ __all__ = [
     "Chain",
     "Condition",
     "Data",
+    "Evaluating",
+    "Evaluation",
+    "EvaluationGates",
+    "Exporting",
     "Gates",
+    "Generation",
     "Lora",
     "Model",
+    "NoGates",
     "Phase",
     "Quality",
     "Settled",
     "Source",
+    "Style",
     "Tokens",
     "Training",
     "find_root",

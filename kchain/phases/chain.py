@@ -12,12 +12,13 @@ from slugify import slugify
 from kchain.errors import InputError
 from kchain.phases.accelerators import Accelerator
 from kchain.phases.data import Data
-from kchain.phases.schema import Gates, Lora, Model, Settled, Tokens, Training
+from kchain.phases.schema import Evaluation, Gates, Lora, Model, Settled, Tokens, Training
+from kchain.phases.uses import UseGates, UseTable
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One training step with nothing left open.
+    """One training step, or one use of what came of it, with nothing left open.
 
     Attributes:
         name: the stem of its file; what is typed on the command line.
@@ -30,6 +31,8 @@ class Phase:
         precision_reason: why, in words for the plan.
         session_timeout: seconds.
         file: the phase's own file, relative to the project.
+        use: what is done with the result of `after` where nothing is trained; such a phase has no sources of its own,
+            and all else that a training has is that of the phase whose result it uses.
     """
 
     name: str
@@ -48,8 +51,23 @@ class Phase:
     choices: tuple[str, ...]
     precision: str
     precision_reason: str
-    gates: Gates
+    evaluation: Evaluation
+    gates: Gates | UseGates
     file: Path
+    use: UseTable | None = None
+
+    @property
+    def kind(self) -> str:
+        """What its notebook does: "train", or the kind of its use."""
+        return "train" if self.use is None else self.use.kind
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Files of the project that it names, by the key of the phase file that does."""
+        if self.use is not None:
+            return self.use.files
+        named = enumerate(self.data.sources)
+        return {f"data.sources.{n}.file": each.file for n, each in named if each.kind == "project" and each.file}
 
     @property
     def slug(self) -> str:
@@ -58,8 +76,8 @@ class Phase:
 
     @property
     def processes(self) -> int:
-        """Training processes: the most GPUs that share the accumulated batches evenly; 1 on a CPU."""
-        return self.accelerator.processes(self.training.accumulation)
+        """Training processes: the most GPUs that share the accumulated batches evenly; 1 on a CPU, and for a use."""
+        return 1 if self.use is not None else self.accelerator.processes(self.training.accumulation)
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,11 @@ class Chain:
     phases: tuple[Phase, ...]
     files: Mapping[str, str]
 
+    @property
+    def trained(self) -> tuple[Phase, ...]:
+        """The phases that train an adapter; the others use what came of these."""
+        return tuple(phase for phase in self.phases if phase.use is None)
+
     def phase(self, name: str) -> Phase:
         """The phase of that name.
 
@@ -92,6 +115,17 @@ class Chain:
         names = ", ".join(phase.name for phase in self.phases)
         raise InputError(f"there is no phase {name!r}", f"phases of this chain: {names}")
 
+    def trained_phase(self, name: str) -> Phase:
+        """As `phase`, of one that trains an adapter.
+
+        Raises:
+            InputError: there is none of that name, or it trains nothing.
+        """
+        phase = self.phase(name)
+        if phase.use is not None:
+            raise InputError(f"{name} trains nothing: it uses {phase.after}", f"name {phase.after}")
+        return phase
+
     def lineage(self, name: str) -> tuple[Phase, ...]:
         """The phases whose adapters a phase is built on, root first: merged ones, then the one it continues, if any.
 
@@ -101,7 +135,7 @@ class Chain:
         return self.merged(name) if continued is None else (*self.merged(name), continued)
 
     def merged(self, name: str) -> tuple[Phase, ...]:
-        """The phases whose adapters are merged into the base before a phase trains, root first."""
+        """The phases whose adapters are merged into the base before a phase trains, or its use begins, root first."""
         phase = self.phase(name)
         if phase.after is None:
             return ()
@@ -114,8 +148,8 @@ class Chain:
         return self.phase(phase.after) if phase.adapter == "continue" and phase.after is not None else None
 
     def children(self, name: str) -> tuple[Phase, ...]:
-        """The phases that build directly on this one."""
-        return tuple(phase for phase in self.phases if phase.after == name)
+        """The phases that are trained directly on this one."""
+        return tuple(phase for phase in self.trained if phase.after == name)
 
     def kernel(self, name: str) -> str:
         """`owner/slug` of the kernel that runs a phase."""

@@ -6,27 +6,19 @@ All errors of all files are told at once, each with its file, its key and what i
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
 
 from kchain.errors import InputError
-from kchain.phases.accelerators import known_accelerator, not_on_kaggle
-from kchain.phases.chain import Chain, Phase, choose_precision
-from kchain.phases.describe import describe
+from kchain.phases.chain import Chain, Phase
 from kchain.phases.models import model_shape
 from kchain.phases.project_files import project_files
-from kchain.phases.schema import ChainFile, PhaseFile, Tokens
-from kchain.phases.settling import defaults, settle
+from kchain.phases.reading import CHAIN_FILE, PHASE_FOLDER, read_phase, read_table
+from kchain.phases.resolving import resolve, settled
+from kchain.phases.schema import ChainFile, PhaseFile
+from kchain.phases.uses import UseFile
+from kchain.phases.using import parent_problems
 from kchain.phases.values import NAME, NAME_LENGTH
-
-CHAIN_FILE = "kchain.toml"
-PHASE_FOLDER = "phases"
-
-Table = TypeVar("Table", bound=BaseModel)
 
 
 def find_root(start: Path) -> Path:
@@ -48,27 +40,25 @@ def load_chain(root: Path) -> Chain:
         InputError: one text with every problem of every file.
     """
     problems: list[str] = []
-    chain_file = _read(root / CHAIN_FILE, CHAIN_FILE, ChainFile, problems)
+    chain_file = read_table(root / CHAIN_FILE, CHAIN_FILE, ChainFile, problems)
     if chain_file is not None and not _is_target(target := chain_file.chain.target):
         problems.append(f"{CHAIN_FILE}: chain.target: kaggle, local, or the URL of a kchain server; found {target!r}")
     files = sorted((root / PHASE_FOLDER).glob("*.toml"))
     if not files:
         problems.append(f"{PHASE_FOLDER}/: no phase file; a chain has at least one, {PHASE_FOLDER}/phase1.toml")
     problems += [problem for path in files for problem in _name_problems(path)]
-    tables = {path.stem: _read(path, f"{PHASE_FOLDER}/{path.name}", PhaseFile, problems) for path in files}
+    tables = {path.stem: read_phase(path, f"{PHASE_FOLDER}/{path.name}", problems) for path in files}
     _stop_on(problems)
     assert chain_file is not None
     phase_files = {name: table for name, table in tables.items() if table is not None}
     problems += _link_problems(phase_files)
     _stop_on(problems)
-    resolved = (_resolve(name, chain_file, phase_files, problems) for name in _in_order(phase_files))
-    phases = tuple(phase for phase in resolved if phase is not None)
+    phases = resolve(chain_file, phase_files, problems)
     files_read = project_files(root, phases, problems)
     problems += _chain_problems(phases)
     problems += _target_problems(chain_file.model.source, phases)
     _stop_on(problems)
-    shape = model_shape(chain_file.model.source)
-    phases = tuple(settle(phase, shape, files_read) for phase in phases)
+    phases = settled(phases, model_shape(chain_file.model.source), files_read)
     table = chain_file.chain
     return Chain(root, table.name, table.owner, table.target, table.seed, chain_file.model, phases, files_read)
 
@@ -96,36 +86,14 @@ def _name_problems(path: Path) -> list[str]:
     ]
 
 
-def _read(path: Path, label: str, table: type[Table], problems: list[str]) -> Table | None:
-    try:
-        # Some editors put a byte order mark in front.
-        return table.model_validate(_tuples(tomllib.loads(path.read_text(encoding="utf-8-sig"))))
-    except OSError as error:
-        problems.append(f"{label}: cannot be read: {error.strerror or error}")
-    except UnicodeDecodeError:
-        problems.append(f"{label}: is not UTF-8 text")
-    except ValidationError as error:
-        problems += [f"{label}: {text}" for text in describe(error, table)]
-    except (ValueError, RecursionError) as error:
-        # Not only TOMLDecodeError: a number of 5,000 digits is a plain ValueError.
-        problems.append(f"{label}: is not TOML: {error}")
-    return None
-
-
-def _tuples(value: Any) -> Any:
-    """Arrays as tuples: the schema takes no other type in place of the one it names."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _link_problems(files: Mapping[str, PhaseFile]) -> list[str]:
-    problems = []
+def _link_problems(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
+    problems = [f"{PHASE_FOLDER}/{problem}" for problem in parent_problems(files)]
     for name, table in files.items():
         label = f"{PHASE_FOLDER}/{name}.toml"
         if table.after is not None and table.after not in files:
             problems.append(f"{label}: after: there is no phase {table.after!r}; phases: {', '.join(files)}")
-        problems += [f"{label}: {problem}" for problem in _continue_problems(table)]
+        if isinstance(table, PhaseFile):
+            problems += [f"{label}: {problem}" for problem in _continue_problems(table)]
     if problems:
         return problems
     for name in files:
@@ -149,79 +117,6 @@ def _continue_problems(table: PhaseFile) -> list[str]:
     if table.tokens.all:
         problems.append('tokens: with adapter = "continue" they are those of the adapter trained on; leave them out')
     return problems
-
-
-def _in_order(files: Mapping[str, PhaseFile]) -> list[str]:
-    """Names with parents before children, otherwise by name."""
-
-    def depth(name: str) -> int:
-        parent = files[name].after
-        return 0 if parent is None else depth(parent) + 1
-
-    return sorted(files, key=lambda name: (depth(name), name))
-
-
-def _over(chain: Table, phase: Table | None) -> Table:
-    """The chain's table with what the phase says in its place."""
-    if phase is None:
-        return chain
-    return chain.model_copy(update={key: getattr(phase, key) for key in phase.model_fields_set})
-
-
-def _tokens(name: str, phase_files: Mapping[str, PhaseFile]) -> Tokens:
-    """The tokens of a phase's adapter; what a continued adapter added is there when it is trained on."""
-    table = phase_files[name]
-    if table.adapter == "continue" and table.after is not None:
-        return Tokens(trained=_tokens(table.after, phase_files).all)
-    return table.tokens
-
-
-def _resolve(name: str, chain: ChainFile, phase_files: Mapping[str, PhaseFile], problems: list[str]) -> Phase | None:
-    table = phase_files[name]
-    label = f"{PHASE_FOLDER}/{name}.toml"
-    training = _over(chain.training, table.training)
-    place = f"{label}: accelerator" if table.accelerator else f"{CHAIN_FILE}: accelerator"
-    try:
-        accelerator = known_accelerator(table.accelerator or chain.chain.accelerator)
-    except ValueError as error:
-        problems.append(f"{place}: {error}")
-        return None
-    if chain.chain.target == "kaggle" and (problem := not_on_kaggle(accelerator)):
-        problems.append(f"{place}: {problem}")
-    try:
-        precision, reason = choose_precision(training.precision, accelerator)
-    except ValueError as error:
-        own = table.training is not None and "precision" in table.training.model_fields_set
-        problems.append(f"{label if own else CHAIN_FILE}: training.precision: {error}")
-        return None
-    internet = chain.chain.internet if table.internet is None else table.internet
-    if not internet:
-        problems += [
-            f"{label}: data.sources.{index}: {source.name!r} needs internet, which is off; "
-            "set internet = true or attach the data as a Kaggle data set"
-            for index, source in enumerate(table.data.sources)
-            if source.kind == "huggingface"
-        ]
-    return Phase(
-        name=name,
-        title=table.title,
-        description=table.description,
-        after=table.after,
-        adapter=table.adapter,
-        accelerator=accelerator,
-        internet=internet,
-        session_timeout=table.session_timeout or chain.chain.session_timeout,
-        data=table.data,
-        tokens=_tokens(name, phase_files),
-        lora=_over(chain.lora, table.lora),
-        wanted=training,
-        training=defaults(training),
-        choices=(),
-        precision=precision,
-        precision_reason=reason,
-        gates=_over(chain.gates, table.gates),
-        file=Path(PHASE_FOLDER) / f"{name}.toml",
-    )
 
 
 def _target_problems(source: str, phases: tuple[Phase, ...]) -> list[str]:

@@ -97,7 +97,7 @@ class Plan:
 
 
 def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
-    """Work out the plan of a phase from the files alone.
+    """Work out the plan of a phase that trains from the files alone.
 
     Args:
         shape: of the base model; None: what kchain knows of it.
@@ -106,7 +106,8 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
         InputError: the chain has no phase of that name.
     """
     phase = chain.phase(phase_name)
-    training = phase.training
+    training, gates = phase.training, phase.gates
+    assert isinstance(gates, Gates), "a phase that trains; the others: use_plan.plan_of"
     ancestors = chain.lineage(phase_name)
     shape = shape or model_shape(chain.model.source)
     setting = setting_of(phase, shape)
@@ -158,7 +159,7 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
         adapter_bytes=adapter,
         moved=None if adapter is None else adapter * len(ancestors),
         whole_model=weights if ancestors else 0,
-        gates=gate_words(phase.gates),
+        gates=gate_words(gates),
         choices=phase.choices,
         advice=advice(phase, setting, known_lengths(phase.data, chain.files)),
         warnings=(

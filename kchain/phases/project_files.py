@@ -28,14 +28,13 @@ def project_files(root: Path, phases: Iterable[Phase], problems: list[str]) -> d
     """JSON lines of every file that a phase names, by its path as written there; what is wrong goes into `problems`."""
     found: dict[str, str] = {}
     for phase in phases:
-        for index, source in enumerate(phase.data.sources):
-            if source.kind != "project" or source.file is None or source.file in found:
+        for key, file in phase.files.items():
+            if file in found:
                 continue
-            label = f"{phase.file}: data.sources.{index}.file"
             try:
-                found[source.file] = _read_project_file(root, source.file)
+                found[file] = _read_project_file(root, file)
             except ValueError as error:
-                problems.append(f"{label}: {error}")
+                problems.append(f"{phase.file}: {key}: {error}")
     return found
 
 

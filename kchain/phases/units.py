@@ -1,17 +1,9 @@
-"""Sizes and times for people: decimal megabytes as Kaggle shows them, GiB for memory as CUDA does."""
+"""Memory and times for people: GiB as CUDA counts them."""
 
 from __future__ import annotations
 
 from kchain.phases.accelerators import GIB
 from kchain.phases.memory import Memory
-
-
-def size(count: int) -> str:
-    """Bytes as `812 B`, `8.7 MB` or `15.2 GB` (powers of ten)."""
-    for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= step:
-            return f"{count / step:.1f} {unit}"
-    return f"{count} B"
 
 
 def memory(count: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -46,6 +46,7 @@ ModelRef = Annotated[str, StringConstraints(pattern=MODEL_REF)]
 AUTO = BeforeValidator(_auto)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Column = Text | Annotated[tuple[Text, ...], Field(min_length=1)]
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=5, max_length=50), AfterValidator(one_line)]
 Token = Annotated[str, StringConstraints(pattern=r"^\S+$", max_length=64)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kchain.demo.tokenizer import QWEN
-from kchain.phases import Chain, Phase, Source
+from kchain.phases import Chain, Gates, Phase, Source
 from kchain.phases.plan import plan
 from kchain.rehearse.base import Base
 from kchain.rehearse.model import specials
@@ -27,7 +27,8 @@ def not_rehearsed(done: Rehearsal) -> list[str]:
     left = [name for name in done.names if name not in passed]
     sentences = [f"{', '.join(left)}: a phase failed, see below"] if left else []
     if passed:
-        sentences += _not_rehearsed(done, [phase for phase in done.chain.phases if phase.name in passed])
+        trained = [phase for phase in done.chain.trained if phase.name in passed]
+        sentences += _not_rehearsed(done, trained)
     return sentences
 
 
@@ -45,6 +46,9 @@ def _rehearsed(done: Rehearsal, outcomes: Sequence[Outcome], phases: Sequence[Ph
     )
     if merged := [phase for phase in phases if phase.after is not None]:
         yield f"the merge of earlier adapters into the base model, before {_names(merged)}"
+    if uses := [phase for phase in phases if phase.use is not None]:
+        listed = ", ".join(f"{each.name} ({each.kind})" for each in uses)
+        yield f"what uses the adapters, on a few short answers: {listed}"
     if nf4 := [phase for phase in phases if phase.training.quantization == "nf4"]:
         yield f"the base in 4 bits, in real layers of bitsandbytes, in {_names(nf4)}"
     if done.base.tokenizer is not None:
@@ -109,7 +113,7 @@ def _place(source: Source) -> str:
 
 
 def _gates(phases: Sequence[Phase]) -> Iterator[str]:
-    keys = ("max_loss", "min_loss_fall", "min_token_accuracy")
+    keys = [key for key in Gates.model_fields if key != "all_epochs"]
     asked = [key for key in keys if any(getattr(phase.gates, key) is not None for phase in phases)]
     if asked:
         yield f"the gates {', '.join(asked)}: they mean nothing on random weights"

@@ -8,16 +8,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kchain.phases import ACCELERATORS, Chain, Data, Gates, Phase, Quality, Settled, Source
+from kchain.phases import (
+    ACCELERATORS,
+    Chain,
+    Data,
+    Evaluating,
+    Evaluation,
+    EvaluationGates,
+    Exporting,
+    Gates,
+    NoGates,
+    Phase,
+    Quality,
+    Settled,
+    Source,
+)
+from kchain.phases.uses import UseTable
 
 # Two passes over two batches: the halves of the run are the same examples, so their losses can be compared.
 EPOCHS, STEPS_PER_EPOCH = 2, 2
 # Examples of an optimizer step and tokens of an example, at most.
 MOST_TOGETHER, MOST_TOKENS = 16, 512
+# Answers of a phase that asks, and tokens of an answer, at most.
+MOST_ANSWERS, ANSWER_TOKENS = 4, 16
 # Random weights have nothing to lose, and a few steps at an ordinary rate would show nothing.
 LEARNING_RATE = 5e-3
 # Share by which the loss of the second pass lies below that of the first, at least: gradients reach the adapter.
 LOSS_FALL = 0.01
+# Prompts that are answered, and tokens of an answer, at most: a tiny model never comes to an end by itself.
+SAMPLES, SAMPLE_TOKENS = 2, 16
 # Seconds: no step here is slow, and no session long.
 STEP_SECONDS, SESSION_SECONDS = 60.0, 900
 TARGET = "local"
@@ -94,7 +113,7 @@ def _are_alike(real: Any, other: Any) -> bool:
 
 
 def _phase(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Phase:
-    return replace(
+    small = replace(
         phase,
         accelerator=ACCELERATORS["cpu"],
         internet=False,
@@ -102,9 +121,30 @@ def _phase(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Phase:
         precision="fp32",
         precision_reason="a rehearsal runs on the CPU",
         training=_training(phase.training),
+    )
+    if phase.use is not None:
+        return replace(small, use=_use(phase.use), gates=_no_gates(phase))
+    return replace(
+        small,
         data=_data(phase, places),
+        evaluation=_evaluation(phase.evaluation),
         gates=Gates(min_loss_fall=LOSS_FALL),
     )
+
+
+def _use(use: UseTable) -> UseTable:
+    """A few short answers: random weights have nothing to say."""
+    if isinstance(use, Exporting):
+        return use
+    shorter: dict[str, Any] = {"max_tokens": min(use.max_tokens, ANSWER_TOKENS)}
+    if isinstance(use, Evaluating):
+        return use.model_copy(update={**shorter, "limit": min(use.limit, MOST_ANSWERS)})
+    styles = {token: style.model_copy(update={"max_tokens": None}) for token, style in use.settings.items()}
+    return use.model_copy(update={**shorter, "settings": styles, "prompts": use.prompts[:MOST_ANSWERS]})
+
+
+def _no_gates(phase: Phase) -> EvaluationGates | NoGates:
+    return EvaluationGates() if isinstance(phase.gates, EvaluationGates) else NoGates()
 
 
 def _training(training: Settled) -> Settled:
@@ -122,6 +162,11 @@ def _training(training: Settled) -> Settled:
         "step_seconds": max(training.step_seconds, STEP_SECONDS),
     }
     return training.model_copy(update=changes)
+
+
+def _evaluation(evaluation: Evaluation) -> Evaluation:
+    most = {"samples": SAMPLES, "sample_tokens": SAMPLE_TOKENS}
+    return Evaluation(**{key: min(getattr(evaluation, key), limit) for key, limit in most.items()})
 
 
 def _data(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Data:

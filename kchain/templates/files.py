@@ -8,6 +8,10 @@ from importlib.resources import files
 
 from kchain.phases import Chain
 from kchain.phases.project_files import travels_as
+from kchain.templates.closure import closure, read
+
+# Kind of notebook -> the part of kchain that has its session.
+SESSIONS = {"evaluate": "kchain.evaluation", "export": "kchain.export", "generate": "kchain.inference"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,31 @@ def file(path: str, text: str) -> File:
     return File(path, text if text.endswith("\n") else f"{text}\n")
 
 
+@dataclass(frozen=True)
+class Code:
+    """The code of one kind of notebook.
+
+    Attributes:
+        package: the name under which its modules are imported; they lie in a folder of that name.
+        session: the module that the driver cells import `session` from.
+        variable: what the notebook calls that folder.
+    """
+
+    package: str
+    session: str
+    variable: str
+    files: tuple[File, ...]
+
+
+def code_of(kind: str) -> Code:
+    """The code of a kind of notebook: the whole runtime for one that trains, else what its own session needs."""
+    if kind == "train":
+        return Code("kchain_runtime", "kchain_runtime", "RUNTIME", runtime_files())
+    session = SESSIONS[kind]
+    needed = closure(f"{session}.session")
+    return Code("kchain", session, "KCHAIN", tuple(file(path, read(path)) for path in needed))
+
+
 def runtime_files() -> tuple[File, ...]:
     """Every module of `kchain/runtime`, as it stands in this installation, in the order of their names."""
     folder = files("kchain").joinpath("runtime")
@@ -49,7 +78,6 @@ def runtime_files() -> tuple[File, ...]:
 
 
 def project_files(chain: Chain, phase_name: str) -> tuple[File, ...]:
-    """The files of the project that a phase names, as JSON lines, each once, in the order of its sources."""
-    sources = chain.phase(phase_name).data.sources
-    names = dict.fromkeys(source.file for source in sources if source.kind == "project" and source.file)
+    """The files of the project that a phase names, as JSON lines, each once, in the order of its file."""
+    names = dict.fromkeys(chain.phase(phase_name).files.values())
     return tuple(file(travels_as(name), chain.files[name]) for name in names)

@@ -9,8 +9,9 @@ from typing import Any
 from kchain.kernel_metadata.sources import AdapterSource
 from kchain.phases import Chain, Phase, Source
 from kchain.phases.plan import Plan, describe_source, plan, session_words, time_words
-from kchain.phases.units import memory, memory_words, size
+from kchain.phases.units import memory, memory_words
 from kchain.templates.prose import code, prose, quotation
+from kchain.units import size
 
 RECIPES = {
     "text": "plain text, every token is learned",
@@ -28,7 +29,7 @@ def head(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSo
         "description": quotation(phase.description),
         "chain": chain.name,
         "plan": planned,
-        "built_on": _built_on(sources),
+        "built_on": built_on(sources),
         "pad": f"{prose(chain.model.eos_token)} ({chain.model.eos_id})",
         "lora": phase.lora,
         "machine": _machine(planned),
@@ -41,7 +42,8 @@ def head(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSo
     }
 
 
-def _built_on(sources: Iterable[AdapterSource]) -> str:
+def built_on(sources: Iterable[AdapterSource]) -> str:
+    """The adapters by phase, and where each comes from."""
     adapters = [f"{source.phase} (`{source.ref}`, {_whence(source)})" for source in sources]
     return ", then ".join(adapters) if adapters else "nothing: the base model as it is"
 

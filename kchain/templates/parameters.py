@@ -7,14 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from kchain.kernel_metadata.sources import AdapterSource
-from kchain.phases import Accelerator, Chain, Phase, Source, Training
+from kchain.phases import Chain, Phase, Source
 from kchain.phases.project_files import travels_as
-
-# What Kaggle's image lacks and what in it must go (docker-python 78aaa43, August 2026: torch 2.10, peft 0.19.1,
-# torchao 0.10.0, no bitsandbytes). bitsandbytes asks for torch >= 2.4 and no more, so the image's torch stays.
-BITSANDBYTES = "bitsandbytes==0.50.2"
-# peft since 0.18.1 refuses to put LoRA on a model while a torchao this old is installed.
-CONFLICTING = "torchao"
+from kchain.templates.environment import accelerator_table, environment
+from kchain.templates.use_parameters import use_parameters
 
 
 def parameters(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSource]) -> dict[str, Any]:
@@ -24,6 +20,8 @@ def parameters(chain: Chain, phase_name: str, target: str, sources: Iterable[Ada
         InputError: the chain has no phase of that name.
     """
     phase = chain.phase(phase_name)
+    if phase.use is not None:
+        return use_parameters(chain, phase, target, sources)
     return {
         "chain": chain.name,
         "phase": phase.name,
@@ -39,11 +37,12 @@ def parameters(chain: Chain, phase_name: str, target: str, sources: Iterable[Ada
         "lora": {**phase.lora.model_dump(), "targets": list(phase.lora.targets)},
         "training": {**phase.training.model_dump(), "precision": phase.precision, "processes": phase.processes},
         "data": data_table(phase),
-        "accelerator": _accelerator(phase.accelerator),
+        "evaluation": phase.evaluation.model_dump(),
+        "accelerator": accelerator_table(phase.accelerator),
         "session_timeout": phase.session_timeout,
         # Of a later session: kchain.bundle.continued fills it in when it pushes one.
         "continuation": None,
-        "environment": _environment(phase.training, target),
+        "environment": environment(phase, target),
     }
 
 
@@ -59,20 +58,3 @@ def _source(source: Source) -> dict[str, Any]:
     if source.kind == "project" and source.file:
         table["file"] = travels_as(source.file)
     return {"name": table.pop("name"), "kind": source.kind, **table}
-
-
-def _accelerator(accelerator: Accelerator) -> dict[str, Any]:
-    return {
-        "name": accelerator.name,
-        "gpus": accelerator.gpus,
-        "memory": accelerator.memory,
-        "capability": list(accelerator.capability),
-    }
-
-
-def _environment(training: Training, target: str) -> dict[str, list[str]]:
-    """What to install and remove first: on Kaggle's image alone, one's own machine has its environment already."""
-    if target != "kaggle":
-        return {"install": [], "uninstall": []}
-    needs_bitsandbytes = training.quantization == "nf4" or "8bit" in training.optimizer
-    return {"install": [BITSANDBYTES] if needs_bitsandbytes else [], "uninstall": [CONFLICTING]}

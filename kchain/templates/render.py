@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from kchain.kernel_metadata.sources import AdapterSource
 from kchain.phases import Chain
-from kchain.templates.files import File, project_files, runtime_files
+from kchain.templates.files import Code, File, code_of, project_files
 from kchain.templates.head import head
 from kchain.templates.literal import literal
 from kchain.templates.parameters import parameters
 from kchain.templates.percent import Cell, comment, quote, read
+from kchain.templates.use_head import use_head
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from nbformat import NotebookNode
 
-TEMPLATE = "phase.py.jinja"
+# The kinds that have a template of another name than their own.
+TEMPLATES = {"train": "phase"}
 # What BUNDLE holds until the hash is known.
 NO_HASH = "0" * 64
 # nbformat allows letters, digits, - and _, 64 at most.
@@ -55,19 +57,23 @@ def percent(chain: Chain, phase_name: str, target: str, sources: tuple[AdapterSo
         InputError: the chain has no phase of that name.
     """
     values = parameters(chain, phase_name, target, sources)
-    runtime, project = runtime_files(), project_files(chain, phase_name)
-    template = _environment().get_template(TEMPLATE)
+    kind = chain.phase(phase_name).kind
+    code, project = code_of(kind), project_files(chain, phase_name)
+    template = _environment().get_template(f"{TEMPLATES.get(kind, kind)}.py.jinja")
     return template.render(
-        **head(chain, phase_name, target, sources),
+        **(head if kind == "train" else use_head)(chain, phase_name, target, sources),
         bundle=NO_HASH,
         parameters=values,
         ancestors=[source.phase for source in sources if source.use == "merge"],
         continued=[source.phase for source in sources if source.use == "continue"],
         environment_words=_environment_words(values["environment"]),
-        runtime=runtime,
+        package=code.package,
+        session_from=code.session,
+        variable=code.variable,
+        runtime=code.files,
         project=project,
-        folders=_folders(project),
-        sha256=_sha256(runtime, project),
+        folders=_folders(code, project),
+        sha256=_sha256(code, project),
     )
 
 
@@ -99,8 +105,8 @@ def _environment() -> Environment:
 
 def _cell_name(kind: str, path: str) -> str:
     """A name for the cell of a file, as the header's JSON string: readable for a module, unique for any path."""
-    stem = path.removesuffix(".py")
-    if kind == "runtime" and re.fullmatch(r"\w+", stem, re.ASCII):
+    stem = path.removesuffix(".py").replace("/", "-")
+    if kind == "runtime" and re.fullmatch(r"[\w-]+", stem, re.ASCII):
         return json.dumps(f"runtime-{stem}")
     return json.dumps(f"{kind}-{hashlib.sha256(path.encode()).hexdigest()[:8]}")
 
@@ -111,14 +117,15 @@ def _cell(phase_name: str, cell: Cell) -> dict[str, Any]:
     return common if cell.kind == "markdown" else {**common, "execution_count": None, "outputs": []}
 
 
-def _folders(project: Iterable[File]) -> list[str]:
+def _folders(code: Code, project: Iterable[File]) -> list[str]:
     """The folders below scratch that the files need."""
+    needed = {f"{code.package}/{file.folder}".rstrip("/") for file in code.files}
     below = {f"project/{file.folder}".rstrip("/") for file in project}
-    return ["kchain_runtime", *sorted(below)]
+    return [*sorted(needed), *sorted(below)]
 
 
-def _sha256(runtime: Iterable[File], project: Iterable[File]) -> dict[str, str]:
-    written = {f"kchain_runtime/{file.path}": file.sha256 for file in runtime}
+def _sha256(code: Code, project: Iterable[File]) -> dict[str, str]:
+    written = {f"{code.package}/{file.path}": file.sha256 for file in code.files}
     return {**written, **{f"project/{file.path}": file.sha256 for file in project}}
 
 

@@ -156,7 +156,7 @@ def test_a_limit_draws_the_same_questions_every_time(tmp_path: Path) -> None:
         ("[1]", "json", "is no JSON object"),
         ('{"text": "x"}', "json", "has neither messages nor prompt"),
         ('{"prompt": " "}', "json", "prompt is empty"),
-        ('{"prompt": "x"}', "exact", "no completion or expect, which --check exact compares with"),
+        ('{"prompt": "x"}', "exact", "no completion or expect, which the check exact compares with"),
         ('{"prompt": "x", "expect": "("}', "regex", "expects no regular expression"),
         ('{"messages": [{"role": "user", "content": "x"}]}', "json", "nothing that the assistant says"),
         ('{"messages": "x"}', "json", "messages is not a list"),

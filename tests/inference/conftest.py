@@ -26,7 +26,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def subject(project: Path) -> Subject:
     """Its end."""
-    from kchain.export.subject import read_subject
+    from kchain.export.read import read_subject
     from kchain.orchestrator.target import Target
     from kchain.phases import load_chain
 

@@ -9,7 +9,8 @@ import pytest
 from export_tools import kchain
 
 from kchain.errors import InputError
-from kchain.inference.settings import Settings, read_styles, settings_for
+from kchain.inference.settings import Settings, settings_for
+from kchain.inference.styles import read_styles
 
 
 def test_one_prompt_is_answered_as_text_and_as_json(project: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_conversation_remembers_until_it_begins_anew(
     conversation.ask("two")
     turns = asked[1][0]
     assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "user"]
-    assert turns[0]["content"] == subject.chain.phase("phase2").data.system_prompt
+    assert turns[0]["content"] == subject.system_prompt
     assert turns[2]["content"] == first.text
     conversation.begin()
     conversation.ask("three")
@@ -133,9 +133,8 @@ def test_a_conversation_remembers_until_it_begins_anew(
 def test_a_style_stands_in_front_of_the_prompt_and_brings_its_settings(
     speaker: Speaker, subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kchain.inference.settings import Style
 
-    styles = {"<|box_start|>": Style(max_tokens=3, temperature=0.5), "<|box_end|>": Style(temperature=0.25)}
+    styles = {"<|box_start|>": {"max_tokens": 3, "temperature": 0.5}, "<|box_end|>": {"temperature": 0.25}}
     conversation, asked = talk(speaker, subject, monkeypatch, style="<|box_start|>", styles=styles, typed={}, system="")
     conversation.ask("hi")
     turns, settings = asked[0]

@@ -31,7 +31,7 @@ from kchain.errors import (
 from kchain.orchestrator.adopt import Origin, adopt
 from kchain.orchestrator.adopted import adopted
 from kchain.orchestrator.journal import JOURNAL
-from kchain.orchestrator.push import rehearse_push
+from kchain.orchestrator.push import preview
 from kchain.orchestrator.review import review
 from kchain.server import launch
 
@@ -120,11 +120,11 @@ def test_pull_fetches_the_outputs_again(finished: Project) -> None:
 
 def test_a_dry_run_shows_everything_and_changes_nothing(finished: Project) -> None:
     before = (finished.root / JOURNAL).read_bytes()
-    shown = rehearse_push(finished.chain, "two", finished.target, again=True)
+    shown = preview(finished.chain, "two", finished.target, again=True)
     assert shown.verdict == "would push over version 1"
     assert shown.metadata["kernel_sources"] == [f"{OWNER}/quick-phase-one"]
     assert shown.command == "kaggle kernels push -p build/local/two -t 600"
-    assert "would push nothing" in rehearse_push(finished.chain, "two", finished.target, again=False).verdict
+    assert "would push nothing" in preview(finished.chain, "two", finished.target, again=False).verdict
     assert (finished.root / JOURNAL).read_bytes() == before
     assert finished.versions() == [1, 1]
 

@@ -15,7 +15,8 @@ from kchain.phases.memory import Memory
 from kchain.phases.memory import memory as step_memory
 from kchain.phases.models import QWEN3, QWEN3_VL, QWEN25, Shape, model_shape
 from kchain.phases.plan import Plan, plan, session_words
-from kchain.phases.units import duration, memory, memory_words, size
+from kchain.phases.units import duration, memory, memory_words
+from kchain.units import size
 
 QWEN = "qwen-lm/qwen2.5/transformers/0.5b-instruct/1"
 HUB = '{ name = "hub", huggingface = "h/f", fields = { prompt = "p", completion = "c" }'

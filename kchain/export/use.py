@@ -1,0 +1,168 @@
+"""What the sessions have in common that use a trained phase: the machine and the adapters checked, the files recorded.
+
+It runs inside a notebook, with the same functions that the commands on one's own machine call.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kchain.errors import KchainError
+from kchain.export.subject import Part, Subject
+
+# Only what needs no torch: the environment is not installed yet when this module is imported.
+from kchain.runtime import gpus, install, preflight
+from kchain.runtime.adapters import RESULT, Adapter, find, sha256
+from kchain.runtime.events import emit
+from kchain.runtime.failure import Stop
+from kchain.runtime.paths import session_paths
+from kchain.runtime.stages import Stages
+
+# Share of the session's time that is left for the end, and its least in seconds.
+RESERVE, LEAST_RESERVE = 0.05, 30.0
+
+
+class Use(Stages):
+    """The state that the driver cells share. Each method is one stage; a stage that fails ends the notebook.
+
+    Args:
+        parameters: the notebook's PARAMETERS.
+        bundle: hash of the bundle, 64 hex digits.
+    """
+
+    def __init__(self, parameters: dict[str, Any], bundle: str) -> None:
+        preflight.choose_device(1 if parameters["accelerator"]["gpus"] else 0)
+        result = {
+            "format": 1,
+            "bundle": bundle,
+            "chain": parameters["chain"],
+            "phase": parameters["phase"],
+            "kind": parameters["kind"],
+            "status": "failed",
+            "reason": "the session ended before its first stage",
+            "pad_token": parameters["pad"]["token"],
+            "pad_id": parameters["pad"]["id"],
+            "lora": parameters["lora"],
+            "base_model": parameters["model"]["source"],
+            "lineage": [],
+            "adapter": None,
+            "metrics": {},
+            "found": "",
+            "outputs": {},
+            "moved": {},
+            "versions": {},
+        }
+        super().__init__(parameters, session_paths(), result)
+        self.table: dict[str, Any] = parameters[parameters["kind"]]
+
+    @property
+    def precision(self) -> str:
+        """Numbers that the model computes with: those of the phase that trained it."""
+        quantization: str = self.parameters["quantization"]
+        return str(self.parameters["precision"]) if quantization == "none" else quantization
+
+    def install(self) -> None:
+        """Installs the packages of the environment."""
+        with self._stage("install"):
+            environment = self.parameters["environment"]
+            install.prepare(environment["install"], environment["uninstall"])
+
+    def preflight(self) -> None:
+        """Checks the machine and the inputs, and stops in the first minute if something is wrong."""
+        with self._stage("preflight"):
+            self._check_machine()
+            base = self.paths.mount("model", self.parameters["model"]["source"])
+            preflight.check_model(base)
+            adapters = find(self.paths, self.parameters)
+            from kchain.runtime.changes import find_changes
+
+            find_changes(base, adapters, self.parameters["lora"])
+            base_bytes = preflight.weight_bytes(base)
+            preflight.check_disk(self.paths.scratch, base_bytes)
+            inputs = [{"phase": each.phase, "path": str(each.folder), "sha256": each.sha256} for each in adapters]
+            emit("inputs", adapters=inputs)
+            self.result["lineage"] = [adapter.entry() for adapter in adapters]
+            moved = sum(adapter.bytes for adapter in adapters)
+            self.result["moved"] = {"adapter_bytes_in": moved, "base_bytes": base_bytes}
+            self.subject = self._subject(base, adapters)
+            self._look()
+
+    def save(self) -> None:
+        """Records every file of the output by its hash and, last of all, that this session reached its end."""
+        with self._stage("save"):
+            files = sorted(path for path in self.paths.working.rglob("*") if path.is_file() and path.name != RESULT)
+            self.result["outputs"] = {
+                path.relative_to(self.paths.working).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+                for path in files
+                if not path.relative_to(self.paths.working).parts[0].startswith((".", "__"))
+            }
+            self.result.update(status="complete", reason=None)
+            self._write_result()
+            emit("result", status="complete", found=self.result["found"], seconds=self._seconds())
+            print(self.result["found"])
+
+    def _tell_probe(self, probe: dict[str, Any] | None) -> None:
+        """Says so where the merged model is not what the session trained; in 4 bits it never is."""
+        if probe is not None and not probe["agrees"] and self.parameters["quantization"] == "none":
+            last, far = self.subject.phase, probe["difference"]
+            emit("warning", message=f"the session of {last} recorded logits {far:.2f} away: is the base another one?")
+
+    def _look(self) -> None:
+        """What else can be found wrong before time is spent."""
+
+    def _check_time(self, done: str) -> None:
+        """Stops when the session's time is nearly over: what was done by then would be lost with it."""
+        limit = self.parameters["session_timeout"]
+        if time.monotonic() - self.began > limit - max(LEAST_RESERVE, RESERVE * limit):
+            raise Stop(f"the session's {limit} s are nearly over after {done}", self._shorter())
+
+    def _shorter(self) -> str:
+        """What to change where the time does not suffice."""
+        return "raise session_timeout"
+
+    def _check_machine(self) -> None:
+        accelerator, precision = self.parameters["accelerator"], self.parameters["precision"]
+        self.result["versions"] = preflight.versions()
+        emit("versions", **self.result["versions"])
+        preflight.check_precision(precision, accelerator)
+        preflight.check_bitsandbytes(self.parameters["quantization"], "")
+        if accelerator["gpus"]:
+            preflight.check_gpus(accelerator, gpus.look(), gpus.others())
+
+    def _subject(self, base: Path, adapters: list[Adapter]) -> Subject:
+        told, last = self.parameters, adapters[-1].phase
+        return Subject(
+            chain=told["chain"],
+            phase=last,
+            title=told["trained"][last]["title"],
+            description=told["trained"][last]["description"],
+            system_prompt=told["system_prompt"],
+            base_model=told["model"]["source"],
+            seed=told["seed"],
+            pad=told["pad"],
+            lora=told["lora"],
+            quantization=told["quantization"],
+            parts=[self._part(adapter, line) for adapter, line in zip(adapters, told["lineage"], strict=True)],
+            base=base,
+            work=self.paths.scratch / "merged",
+        )
+
+    def _part(self, adapter: Adapter, line: dict[str, Any]) -> Part:
+        mount, trained = self.paths.mount(adapter.kind, adapter.ref), self.parameters["trained"][adapter.phase]
+        file = mount / RESULT
+        result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return Part(adapter, None, line["sha256"] is not None, result, trained["tokens"], trained["sources"])
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """A stage whose errors of kchain's are told as reasons to stop."""
+        with super()._stage(name):
+            try:
+                yield
+            except KchainError as error:
+                raise Stop(error.message, error.hint) from error

@@ -1,0 +1,63 @@
+"""What every session has: its clock, its result file, and stages that tell why they fail."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .adapters import RESULT
+from .events import emit, peak_memory
+from .failure import explain
+from .files import write_json
+from .paths import Paths
+
+# Progress bars fill a notebook's log with thousands of lines.
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class Stages:
+    """A session's result file tells the truth from its first second on, even if the machine dies.
+
+    Args:
+        parameters: the notebook's PARAMETERS.
+        result: what the result file holds so far; `seconds` and `peak_memory_bytes` are added.
+    """
+
+    def __init__(self, parameters: dict[str, Any], paths: Paths, result: dict[str, Any]) -> None:
+        os.environ.update(QUIET)
+        self.began = time.monotonic()
+        self.parameters = parameters
+        self.paths = paths
+        self.result = result
+        self.memory = 0  # bytes, the most that other processes of this session held
+        self._write_result()
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.began, 1)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Announces a stage; if it fails, says why and what to do, records it, and lets the notebook fail."""
+        emit("stage", stage=name, seconds_since_start=self._seconds())
+        # What stands in the file if the process is killed now: for memory, for time, or because a step hung.
+        self.result["reason"] = f"the session was ended during {name}: out of memory, out of time, or hung"
+        self._write_result()
+        try:
+            yield
+        except BaseException as error:
+            reason, cure = explain(error)
+            emit("failed", stage=name, reason=reason, cure=cure)
+            self.result.update(status="failed", reason=f"{name}: {reason}")
+            self._write_result()
+            raise
+
+    def _write_result(self) -> None:
+        self.result.update(seconds=self._seconds(), peak_memory_bytes=max(self.memory, peak_memory()))
+        write_json(self.paths.working / RESULT, self.result)

@@ -1,0 +1,94 @@
+"""Notebooks that train nothing: kchain's own modules in them, no more and no less, and their words."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from uses_tools import ENTRIES, carried, needed, told, use_chain
+
+from kchain.bundle import build, parse, source_bytes
+from kchain.bundle.folder import metadata_text, notebook_text, write
+from kchain.bundle.lint import lint
+from kchain.phases import Chain, load_chain
+from kchain.rehearse.settings import rehearsed_chain
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """The chain for Kaggle, with a GGUF file among its exports."""
+    root = tmp_path_factory.mktemp("qwen")
+    use_chain(root, "qwen-t4")
+    path = root / "phases" / "make.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace('"adapter"', '"gguf"'), encoding="utf-8")
+    return load_chain(root)
+
+
+@pytest.mark.parametrize("phase", ENTRIES)
+def test_a_notebook_carries_the_modules_that_it_needs_word_for_word(chain: Chain, phase: str) -> None:
+    assert carried(chain, phase) == {path: text.removesuffix("\n") for path, text in needed(phase).items()}
+
+
+@pytest.mark.parametrize("phase", ENTRIES)
+def test_with_nothing_else_of_kchain_its_session_can_be_imported(tmp_path: Path, phase: str) -> None:
+    modules = []
+    for name, text in needed(phase).items():
+        file = tmp_path / "kchain" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        modules += [name.removesuffix(".py").replace("/", ".")] if name.endswith(".py") else []
+    loads = {f"kchain.{name}" for name in modules if not name.endswith("__init__")}
+    found = {
+        name
+        for file in (tmp_path / "kchain").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (name := node.module or "").startswith("kchain.")
+    }
+    assert found - loads <= {"kchain.runtime"}, "every module that one of them imports is there"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import {ENTRIES[phase]}.session as s; print(s.__file__)"
+    heavy = "; print([name for name in ('torch', 'transformers', 'pydantic', 'jinja2') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code + heavy], capture_output=True, text=True, timeout=60)
+    assert str(tmp_path) in done.stdout and done.stdout.endswith("[]\n"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("phase", ENTRIES)
+def test_the_notebook_is_valid_small_and_the_linter_finds_nothing(chain: Chain, phase: str) -> None:
+    bundle = build(chain, phase, "kaggle", {})
+    nbformat.validate(bundle.notebook)
+    assert source_bytes(bundle.notebook) < 400_000
+    assert not lint(write(bundle, chain.root))
+    again = parse(notebook_text(bundle), metadata_text(bundle.metadata))
+    assert (again.hash, again.code_hash) == (bundle.hash, bundle.code_hash)
+    assert bundle.metadata["kernel_sources"] == [chain.kernel("phase1"), chain.kernel("phase2")]
+    assert bundle.metadata["dataset_sources"] == []
+
+
+def test_gguf_is_installed_pinned_and_only_where_it_is_asked_for(chain: Chain) -> None:
+    assert [package.partition("==")[0] for package in told(chain, "make")["environment"]["install"]] == ["gguf"]
+    assert told(chain, "say")["environment"]["install"] == []
+
+
+def test_the_notebook_that_answers_ends_with_what_a_person_types(chain: Chain) -> None:
+    cells = build(chain, "say", "kaggle", {}).notebook["cells"]
+    assert cells[-1]["source"] == "ask, new = run.by_hand()"
+    assert 'ask("What can you do?")' in cells[-2]["source"]
+    assert "prompts.jsonl" in " ".join(cell["source"] for cell in cells), "the project's file travels in it"
+
+
+@pytest.mark.parametrize("phase", ENTRIES)
+def test_a_rehearsal_runs_the_same_code_on_less(chain: Chain, phase: str) -> None:
+    small = rehearsed_chain(chain, chain.root, _stands(chain), [each.name for each in chain.phases])
+    real, here = build(chain, phase, "kaggle", {}), build(small, phase, "local", {})
+    assert real.code_hash == here.code_hash and real.hash != here.hash
+    assert small.phase(phase).precision == "fp32"
+
+
+def _stands(chain: Chain) -> list[object]:
+    from kchain.rehearse.settings import Stand
+
+    pairs = [(phase.name, source.name) for phase in chain.phases for source in phase.data.sources]
+    return [Stand(phase, source, "invented", "kchain/x", "x.jsonl") for phase, source in pairs]
