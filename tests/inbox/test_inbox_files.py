@@ -45,6 +45,11 @@ def test_an_inbox_that_stays_tries_again_by_itself(place: Place, monkeypatch: py
     assert place.world.service.accepted == 1
 
 
+def test_an_empty_inbox_says_so(place: Place) -> None:
+    assert place.run() == 0
+    assert place.world.listener.said("nothing to take in")
+
+
 def test_a_file_in_work_is_finished_as_it_was_begun(place: Place) -> None:
     place.drop("x.jsonl", rows("cat"))
     place.world.service.faults = [QuotaUsedUp("no hours left")]
