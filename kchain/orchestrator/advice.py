@@ -45,6 +45,11 @@ TABLE = (
         "merge onto a smaller base, or keep fewer checkpoints; /kaggle/working has 20 GB",
     ),
     _row(
+        r"was ended during (evaluate|judge)",
+        "the session was ended while it judged the adapter that it had saved: the training itself was done",
+        "give it more time: a larger `session_timeout`, or a smaller `max_validation` in [data]",
+    ),
+    _row(
         r"Attempting to unscale FP16 gradients",
         "the LoRA weights themselves were in fp16, where fp16 training needs them in fp32",
         "render again with this kchain, whose notebooks keep LoRA weights in fp32",

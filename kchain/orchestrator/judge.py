@@ -20,6 +20,8 @@ from kchain.phases import Chain, Gates
 
 RESULT = "kchain-result.json"
 LOG = "session.log"
+# How a result says that its session came to no end of its own (kchain/runtime/session.py).
+_ENDED = "the session was ended during"
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def result_event(
 def with_advice(message: str, text: str, folder: Path) -> KchainError:
     """A failed phase with what the log tells and what experience says about it."""
     log = _log(folder)
-    advice = advise(text) or advise(log)
+    # Whoever was ended from outside left no reason of his own: his log may tell of memory or disk, which counts first.
+    advice = advise(f"{log}\n{text}") if _ENDED in text else advise(text) or advise(log)
     cell = failing_cell(log)
     hint = f"{advice.meaning}; {advice.change}" if advice is not None else ""
     return PhaseFailed(f"{message}\n{cell}" if cell else message, hint)

@@ -1,4 +1,4 @@
-"""CreateDataset and CreateDatasetVersion: uploaded blobs become the files of a version."""
+"""CreateDataset and CreateDatasetVersion: uploaded blobs become the files of a version; UpdateDatasetMetadata."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kchain.server import archives, blobs, datasets, files
 from kchain.server.context import Context
 from kchain.server.layout import Upload, laid_out
 from kchain.server.publish import dataset_folder
-from kchain.server.wire import ApiError, Json, denied, name, number, slug_of, text
+from kchain.server.wire import ApiError, Json, denied, name, number, objects, slug_of, text
 
 SLUG_LENGTH = (6, 50)  # of data set titles and slugs
 
@@ -90,6 +90,37 @@ def create_version_by_id(context: Context, user: str, body: Json) -> Json:
     if row is None:
         raise denied("datasets.update")
     return create_version(context, user, {**body, "ownerSlug": row["owner"], "datasetSlug": row["slug"]})
+
+
+def update_metadata(context: Context, user: str, body: Json) -> Json:
+    """UpdateDatasetMetadata: what the server knows of a data set is replaced; refusals come as `errors`.
+
+    Kaggle's client sends every setting, an absent isPrivate as false. Keywords, collaborators, descriptions of files
+    and pictures have no meaning here.
+    """
+    dataset = datasets.find(context, user, body)
+    if dataset["owner"] != user:
+        raise denied("datasets.update")
+    settings = body.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise ApiError(400, "settings must be an object.")
+    title = text(settings, "title")
+    shortest, longest = SLUG_LENGTH
+    if not shortest <= len(title) <= longest:
+        return {"errors": [f"The dataset title must be between {shortest} and {longest} characters."]}
+    licences = [text(entry, "name") for entry in objects(settings, "licenses")] or [dataset["license"]]
+    with context.db.write() as db:
+        taken = "SELECT 1 FROM datasets WHERE owner = ? AND title = ? AND id != ?"
+        if db.execute(taken, (user, title, dataset["id"])).fetchone() is not None:
+            return {"errors": [_in_use(title)]}
+        db.execute(
+            "UPDATE datasets SET title = ?, subtitle = ?, description = ?, license = ?, private = ? WHERE id = ?",
+            (
+                *(title, text(settings, "subtitle"), text(settings, "description")),
+                *(licences[0], bool(settings.get("isPrivate")), dataset["id"]),
+            ),
+        )
+    return {"errors": []}
 
 
 def _add_version(

@@ -40,6 +40,7 @@ _DATASETS: dict[str, Method] = {
     "CreateDataset": dataset_uploads.create,
     "CreateDatasetVersion": dataset_uploads.create_version,
     "CreateDatasetVersionById": dataset_uploads.create_version_by_id,
+    "UpdateDatasetMetadata": dataset_uploads.update_metadata,
     "GetDatasetStatus": datasets.status,
     "GetDataset": datasets.get,
     "GetDatasetMetadata": datasets.metadata,
