@@ -172,6 +172,25 @@ def test_a_file_that_is_deleted_while_it_trains_is_archived_all_the_same(place: 
     assert (place.box.archive / "x.jsonl").read_text() == rows("cat")
 
 
+def test_an_archive_that_cannot_be_written_to_any_more_costs_no_second_run(place: Place) -> None:
+    place.drop("x.jsonl", rows("cat"))
+
+    def break_it() -> None:
+        if place.box.archive.is_dir():
+            place.box.archive.rmdir()
+            place.box.archive.write_text("a file stands in its way")
+
+    place.world.clock.on_tick = break_it
+    with pytest.raises(OSError, match="archive"):
+        place.run()
+    assert place.files()["inbox"] == ["x.jsonl"]
+    place.world.clock.on_tick = lambda: None
+    place.box.archive.unlink()
+    assert place.run() == 0
+    assert place.files()["archive"] == ["x.jsonl"]
+    assert place.world.service.accepted == 1
+
+
 def test_a_file_that_changes_while_it_trains_is_another_file(place: Place) -> None:
     place.drop("x.jsonl", rows("cat"))
     place.world.clock.on_tick = lambda: place.drop("x.jsonl", rows("dog"))
