@@ -108,10 +108,13 @@ class Inbox:
 
     def _work(self, job: Job | None, once: bool) -> int:
         arrivals = Arrivals(self.box.inbox, self.still, self.reporter.note)
-        rejected, rested = 0, False
+        done, rejected, rested = 0, 0, False
+        if not once:
+            self.reporter.note("inbox", f"waits for files in {self.box.inbox}; Ctrl-C ends it")
         while True:
             if job is not None:
                 outcome = self._insist(job, once)
+                done += 1
                 rejected += outcome.outcome == "rejected"
                 self._stop_on_failures(outcome)
                 job, rested = None, False
@@ -121,6 +124,8 @@ class Inbox:
             elif once and (rested or not arrivals.restless()):
                 for name in arrivals.restless():
                     self.reporter.note(name, "is still being written; left for the next time")
+                if not done:
+                    self.reporter.note("inbox", f"nothing to take in {self.box.inbox}")
                 return rejected
             else:
                 time.sleep(self.still + 0.1 if once else _POLL)

@@ -45,6 +45,11 @@ def test_an_inbox_that_stays_tries_again_by_itself(place: Place, monkeypatch: py
     assert place.world.service.accepted == 1
 
 
+def test_an_empty_inbox_says_so(place: Place) -> None:
+    assert place.run() == 0
+    assert place.world.listener.said("nothing to take in")
+
+
 def test_a_file_in_work_is_finished_as_it_was_begun(place: Place) -> None:
     place.drop("x.jsonl", rows("cat"))
     place.world.service.faults = [QuotaUsedUp("no hours left")]
@@ -165,6 +170,25 @@ def test_a_file_that_is_deleted_while_it_trains_is_archived_all_the_same(place: 
     place.world.clock.on_tick = lambda: (place.box.inbox / "x.jsonl").unlink(missing_ok=True)
     place.run()
     assert (place.box.archive / "x.jsonl").read_text() == rows("cat")
+
+
+def test_an_archive_that_cannot_be_written_to_any_more_costs_no_second_run(place: Place) -> None:
+    place.drop("x.jsonl", rows("cat"))
+
+    def break_it() -> None:
+        if place.box.archive.is_dir():
+            place.box.archive.rmdir()
+            place.box.archive.write_text("a file stands in its way")
+
+    place.world.clock.on_tick = break_it
+    with pytest.raises(OSError, match="archive"):
+        place.run()
+    assert place.files()["inbox"] == ["x.jsonl"]
+    place.world.clock.on_tick = lambda: None
+    place.box.archive.unlink()
+    assert place.run() == 0
+    assert place.files()["archive"] == ["x.jsonl"]
+    assert place.world.service.accepted == 1
 
 
 def test_a_file_that_changes_while_it_trains_is_another_file(place: Place) -> None:
