@@ -196,10 +196,3 @@ def _have_files(driver: Driver, run: Run, result: Result) -> None:
         assert result.version is not None, "a run of the inbox is never adopted"
         shutil.rmtree(outputs, ignore_errors=True)
         driver.fetch(run.chain.kernel(run.name), result.version, outputs)
-
-
-def _told(error: PhaseFailed) -> KchainError:
-    """An error that is no fault of the file, without advice about phases: the run of a file is none that has a name."""
-    return type(error)(
-        error.message, "look at it on the target; the file stays in inbox/, and the same command goes on"
-    )
