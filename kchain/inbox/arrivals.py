@@ -20,8 +20,6 @@ from pathlib import Path
 
 from kchain.runtime.readers import FOREIGN, GZIP
 
-# Seconds of rest after which a file may be taken: longer than the pauses of a copy over a network.
-STILL = 5.0
 # Seconds since its last change after which a file that is not whole is given up.
 GIVEN_UP = 600.0
 SUFFIX = ".jsonl"
