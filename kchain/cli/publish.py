@@ -13,6 +13,8 @@ from kchain.cli.common import as_typed, console, load_project, target_option
 from kchain.cli.export import base_option
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from kchain.export.publish import Draft, Published
 
 
@@ -90,7 +92,40 @@ def publish(
             raise NotReviewed("nobody is here to be asked", "look with --dry-run, then add --yes")
         if not click.confirm(f"Upload it to {place.name}?"):
             raise click.Abort
-    return _tell_use(draft, library.publish(draft, _say))
+    with _Sent() as sent:
+        published = library.publish(draft, sent)
+    return _tell_use(draft, published)
+
+
+class _Sent:
+    """Tells of the files on their way: a bar each on a terminal, else a line each."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Sent:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, name: str, reached: int, size: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=size)
+            if not console.is_terminal:
+                self._line(name, reached, size)
+        self._bars.update(self._tasks[name], completed=reached)
+
+    def _line(self, name: str, reached: int, size: int) -> None:
+        from kchain.units import size as words
+
+        on = f"going on with {name} at {words(reached)} of {words(size)}"
+        _say(on if reached else f"sending {name}, {words(size)}")
 
 
 def _say(text: str) -> None:
