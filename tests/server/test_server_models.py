@@ -110,6 +110,22 @@ def test_names_that_are_taken_or_bad_are_told_in_the_answer(server: Running, tmp
     assert make_variation(server, "taken-model", framework="MODEL_FRAMEWORK_GGUF")["id"] > 0
 
 
+def test_the_kaggle_command_changes_what_is_said_and_who_may_see_it(server: Running, tmp_path: Path) -> None:
+    make_model(server, "told-model")
+    make_variation(server, "told-model")
+    folder = model_folder(tmp_path, "told-model", {}, overview="anew", usage="", trainingData=["a/b"])
+    model = json.loads((folder / "model-metadata.json").read_text()) | {"isPrivate": False}
+    (folder / "model-metadata.json").write_text(json.dumps(model), encoding="utf-8")
+    assert "Your model was updated" in server.kaggle("models", "update", "-p", str(folder))
+    assert "Your model instance was updated" in server.kaggle("models", "variations", "update", "-p", str(folder))
+    now = server.rpc(f"{MODELS}/GetModel", ref("told-model"), "bob")
+    assert (now["title"], now["description"], now["isPrivate"]) == ("The told-model", "Told.", False)
+    (instance,) = now["instances"]
+    assert (instance["overview"], instance["licenseName"], instance["trainingData"]) == ("anew", "MIT", ["a/b"])
+    for method in ("UpdateModel", "UpdateModelInstance"):
+        assert server.post(f"{MODELS}/{method}", ref("told-model"), "bob").status_code == 403
+
+
 def test_what_is_not_ones_own_or_not_there_is_refused(server: Running) -> None:
     assert make_model(server, "secret-model", isPrivate=True)["id"] and make_variation(server, "secret-model")["id"]
     assert make_model(server, "open-model", isPrivate=False)["id"] and make_variation(server, "open-model")["id"]
