@@ -79,7 +79,7 @@ def publish(
     _show(draft)
     if draft.decision.found is not None:
         _say(f"nothing to publish: version {draft.decision.found} holds these files")
-        return _tell_use(draft, library.Published(draft.decision.found, ""))
+        return _tell_use(draft, library.Published(draft.decision.found, "", draft.decision.is_processed))
     if draft.decision.public and not public and not dry_run:
         raise NotReviewed(
             f"model {draft.name.model} is public: everybody would see the new version at once",
@@ -162,6 +162,8 @@ def _tell_use(draft: Draft, published: Published) -> None:
         return
     handle = draft.name.handle(number)
     _say(f"published  {handle}" + (f"  {published.url}" if published.url else ""))
+    if not published.is_processed:
+        _say("the target still processes it: it can be mounted when its page says that it is ready")
     if draft.form == "safetensors":
         model = draft.chain.model
         _say("the base of another chain, in its kchain.toml:")

@@ -68,10 +68,12 @@ class Published:
     Attributes:
         version: its number; None where the target does not list it yet.
         url: of its page; "" where the target gave none.
+        is_processed: whether it can be mounted already, as far as the target tells.
     """
 
     version: int | None
     url: str
+    is_processed: bool
 
 
 def draft(chain: Chain, phase: str, target: Target, trained: Target, form: str, kind: str, model: str | None) -> Draft:
@@ -129,7 +131,7 @@ def publish(draft_: Draft, progress: Progress) -> Published:
         transport, begun = open_transport(draft_.target), Begun(root / _BEGUN)
         decision = decide(draft_.name, find_model(transport, draft_.name.model), draft_.form, content.sha256)
         if decision.found is not None:
-            return Published(decision.found, "")
+            return Published(decision.found, "", decision.is_processed)
         of_model, of_variation = _describe(draft_, content)
         if decision.new_model:
             create_model(transport, draft_.name.model, of_model)
@@ -137,7 +139,7 @@ def publish(draft_: Draft, progress: Progress) -> Published:
         made = of_variation if decision.new_variation else None
         url = _make_version(transport, draft_, content, made, tokens)
         forget(transport, content.paths, "MODEL", begun)
-        return Published(_number(transport, draft_, content), url)
+        return _published(transport, draft_, content, url)
 
 
 def _send(transport: Transport, path: Path, begun: Begun, progress: Progress) -> str:
@@ -182,13 +184,14 @@ def _describe(draft_: Draft, content: Content) -> tuple[dict[str, object], dict[
     return of_model, of_variation
 
 
-def _number(transport: Transport, draft_: Draft, content: Content) -> int | None:
-    """Number of the version that was just made, as the target lists it."""
+def _published(transport: Transport, draft_: Draft, content: Content, url: str) -> Published:
+    """The version that was just made, as the target lists it."""
     try:
         there = find_model(transport, draft_.name.model)
     except Unreachable:
-        return None
-    return decide(draft_.name, there, draft_.form, content.sha256).found
+        return Published(None, url, False)
+    decision = decide(draft_.name, there, draft_.form, content.sha256)
+    return Published(decision.found, url, decision.is_processed)
 
 
 def _check_settled(draft_: Draft, content: Content) -> None:

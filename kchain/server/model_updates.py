@@ -10,7 +10,14 @@ from kchain.server.db import Row
 from kchain.server.wire import Json, denied, strings, text
 
 _MODEL_TEXTS = ("subtitle", "description", "provenanceSources")
-_VARIATION_TEXTS = ("overview", "usage", "licenseName", "externalBaseModelUrl", "modelInstanceType")
+_VARIATION_TEXTS = (
+    "overview",
+    "usage",
+    "licenseName",
+    "baseModelInstance",
+    "externalBaseModelUrl",
+    "modelInstanceType",
+)
 
 
 def update(context: Context, user: str, body: Json) -> Json:

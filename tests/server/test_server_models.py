@@ -56,7 +56,8 @@ def ref(slug: str, variation: str = "small", **more: Any) -> dict[str, Any]:
 
 
 def test_the_kaggle_command_takes_a_model_from_its_first_upload_to_a_session(server: Running, tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "model", "life-of-model", {"weights.txt": "one", "config.json": "{}"})
+    files = {"weights.txt": "one", "config.json": "{}"}
+    folder = model_folder(tmp_path / "model", "life-of-model", files, baseModelInstance="org/base/transformers/large")
     small = "ana/life-of-model/transformers/small"
     assert "Your model was created" in server.kaggle("models", "create", "-p", str(folder))
     said = server.kaggle("models", "variations", "create", "-p", str(folder))
@@ -71,7 +72,8 @@ def test_the_kaggle_command_takes_a_model_from_its_first_upload_to_a_session(ser
     got = json.loads(server.kaggle("models", "variations", "get", small))
     assert (got["versionNumber"], got["licenseName"], got["usage"]) == (2, "MIT", "# How")
     server.kaggle("models", "variations", "get", small, "-p", str(tmp_path))
-    assert json.loads((tmp_path / "model-instance-metadata.json").read_text())["framework"] == "transformers"
+    written = json.loads((tmp_path / "model-instance-metadata.json").read_text())
+    assert written["framework"] == "transformers" and "org/base/" in written["baseModelInstance"]
     assert "second" in server.kaggle("models", "variations", "list", "ana/life-of-model")
     assert "small" in server.kaggle("models", "variations", "versions", "list", small)
     assert "config.json" in server.kaggle("models", "variations", "files", small)
