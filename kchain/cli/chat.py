@@ -71,6 +71,9 @@ def chat(
     The adapters are merged into the base model, root first, and the last one's tokenizer is used. In a conversation,
     /new begins another one, /style TOKEN changes the style, and an empty line or Ctrl-D ends it.
 
+    This runs here and needs the base model here. To ask where the base model is, write a phase file with kind =
+    "generate": docs/use-the-model.md.
+
     Needs the packages of: pip install "kchain[train]"
     """
     if as_json and prompt is None:

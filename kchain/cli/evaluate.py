@@ -70,6 +70,9 @@ def evaluate(
     Both sides answer greedily, one question at a time. The rate's interval is Wilson's; the verdict on success is
     McNemar's exact test, the one on time a paired bootstrap, both at 95 %.
 
+    This runs here and needs the base model here. To run it where the base model is, write a phase file with kind =
+    "evaluate": docs/use-the-model.md.
+
     Needs the packages of: pip install "kchain[train]"
     """
     chain = load_project()

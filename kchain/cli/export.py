@@ -67,6 +67,9 @@ def export(
     adapter      one LoRA adapter for the original base model: the phases' factors side by side, exact
     gguf         one file for llama.cpp (Qwen2, Qwen3, Llama and Mistral with a byte-level BPE tokenizer)
 
+    This runs here and needs the base model here. To run it where the base model is, write a phase file with kind =
+    "export": docs/use-the-model.md.
+
     The adapters are those the journal has verified, and they are verified again. Needs the packages of: pip install
     "kchain[export]"
     """

@@ -138,6 +138,8 @@ class Inbox:
                 self.reporter.waiting(job.name, f"{error.message}; it stays, trying again in {pause:.0f} s")
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+            # With what was found out about it meanwhile.
+            job = unfinished_job(self.box) or job
 
     def _settle(self, job: Job) -> Settled:
         chain = load_chain(self.root)
@@ -146,8 +148,9 @@ class Inbox:
         job, found = self._outcome(chain, target, job)
         settled = self._reject(job, found) if isinstance(found, Rejection) else self._keep(chain, job, found)
         self.box.withdraw(job.name, job.sha256)
-        forget(job)
+        # Told before it is forgotten: rather twice than never.
         self.settled(settled)
+        forget(job)
         return settled
 
     def _outcome(self, chain: Chain, target: Target, job: Job) -> tuple[Job, Result | Rejection]:

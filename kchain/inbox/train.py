@@ -94,22 +94,39 @@ def train(
         KchainError: only a person can go on from here.
     """
     with driving(run.chain, target, Named(reporter, job.name), ports) as driver:
-        wish = _get_ready(driver, run, job, lines, reporter)
-        try:
-            if not job.already:
-                driver.drive(run.name, wish)
-        except PhaseFailed as error:
-            state = driver.states()[run.name]
-            if state.failure is None:
-                # No fault of the file; and advice that names its run would lead nowhere: there is no such phase.
-                cure = "look at it on the target; the file stays in inbox/, and the same command goes on from here"
-                raise type(error)(error.message, cure) from None
+        before = driver.states().get(run.name, PhaseState()).failure
+        if not _is_over(driver, run, job):
+            try:
+                _drive(driver, run, job, lines, reporter)
+            except (PhaseFailed, NotReviewed) as error:
+                failure = driver.states().get(run.name, PhaseState()).failure
+                if failure is None or (job.again and failure == before):
+                    raise _without_phase(error, run.name) from None
+        state = driver.states()[run.name]
+        if state.failure is not None:
             return _rejection(run.chain, state)
-        result = driver.states()[run.name].result
-        assert result is not None, "a phase that is done has a result"
-        _have_files(driver, run, result)
+        assert state.result is not None, "a phase that is done has a result"
+        _have_files(driver, run, state.result)
         shutil.rmtree(driver.folders.folder(run.name), ignore_errors=True)
-        return result
+        return state.result
+
+
+def _is_over(driver: Driver, run: Run, job: Job) -> bool:
+    """Whether the job's run has come to its end, whatever its phase file says by now."""
+    state = driver.states().get(run.name, PhaseState())
+    failed = state.failure is not None and not _asks_other_gates(run, driver.folders, state.failure)
+    return has_begun(job, state) and (failed or state.result is not None)
+
+
+def _drive(driver: Driver, run: Run, job: Job, lines: Path, reporter: Reporter) -> None:
+    wish = _get_ready(driver, run, job, lines, reporter)
+    try:
+        driver.drive(run.name, wish)
+    except NotReviewed:
+        # Its push was about to be sent and never was, and the phase file has changed since.
+        if _is_over(driver, run, job):
+            raise
+        driver.drive(run.name, _get_ready(driver, run, job, lines, reporter))
 
 
 def _get_ready(driver: Driver, run: Run, job: Job, lines: Path, reporter: Reporter) -> Wish:
@@ -121,6 +138,14 @@ def _get_ready(driver: Driver, run: Run, job: Job, lines: Path, reporter: Report
     prepare(driver, run.name, approve=True)
     _have_data_set(driver, run, lines, reporter, job.name)
     return Wish.AGAIN if job.again else Wish.FINISH
+
+
+def _without_phase(error: KchainError, name: str) -> KchainError:
+    """The error without advice that names the run of a file: no command knows a phase of that name."""
+    if name not in error.hint:
+        return error
+    cure = "look at it on the target; the file stays in inbox/, and the same command goes on from here"
+    return type(error)(error.message, cure)
 
 
 def _rejection(chain: Chain, state: PhaseState) -> Rejection:

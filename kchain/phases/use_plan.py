@@ -29,7 +29,7 @@ class UsePlan:
         built_on: the phases whose adapters it uses, root first.
         does: what it does, row by row.
         gpu_memory: usable bytes of the GPU it uses, 0 on a CPU.
-        weight_bytes: of the model in the precision in which it answers.
+        weight_bytes: of the model in the precision in which it answers; None where it does not.
         disk: bytes of scratch for the merged model.
         moved: bytes of adapters that come in.
         whole_model: bytes that would come in if the last phase handed on its whole merged model.
@@ -83,7 +83,8 @@ def _plan(chain: Chain, phase: Phase, use: UseTable, shape: Shape | None) -> Use
     merged = shape.parameters * HALF_BYTES if shape else None
     quantization = phase.training.quantization
     wide = FP32_BYTES if phase.precision == "fp32" else HALF_BYTES
-    weights = weight_bytes(shape, wide, quantization) if shape else None
+    answers = not isinstance(use, Exporting)
+    weights = weight_bytes(shape, wide, quantization) if shape and answers else None
     return UsePlan(
         kind=phase.kind,
         phase=phase.name,

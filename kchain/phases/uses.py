@@ -19,7 +19,7 @@ class Use(Strict):
     title: Title = Field(description="title of the Kaggle notebook; its address is made from it")
     description: Text = Field(description="what this is for, for whoever reviews the notebook")
     after: Name = Field(description="trained phase whose result is used, with all that it builds on")
-    accelerator: Text | None = Field(None, description="another machine than that phase's")
+    accelerator: Text | None = Field(None, description="another machine than that phase's, or, to export, than a CPU")
     internet: bool | None = Field(None, description="another setting than that phase's")
     session_timeout: Duration | None = Field(None, ge=60, le=12 * 3600, description="another limit than that phase's")
 

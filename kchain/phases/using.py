@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from kchain.phases.accelerators import known_accelerator
+from kchain.phases.accelerators import ACCELERATORS, Accelerator, known_accelerator
 from kchain.phases.chain import Phase, choose_precision
 from kchain.phases.schema import PhaseFile, Tokens
-from kchain.phases.uses import USES, Evaluating, UseFile
+from kchain.phases.uses import USES, Evaluating, Exporting, UseFile, UseTable
+
+# Why an export is what it is.
+ADDED = "updates are added in fp32, the sums rounded once; no GPU is needed"
 
 
 def use_phase(name: str, table: UseFile, parent: Phase, label: str, problems: list[str]) -> Phase:
@@ -19,13 +23,14 @@ def use_phase(name: str, table: UseFile, parent: Phase, label: str, problems: li
         parent: the phase named by `after`.
         label: its file, as problems name it.
     """
+    use = table.use
     accelerator, precision, reason = parent.accelerator, parent.precision, parent.precision_reason
     try:
-        accelerator = known_accelerator(table.accelerator) if table.accelerator else accelerator
-        precision, reason = choose_precision(parent.wanted.precision, accelerator)
+        accelerator = known_accelerator(table.accelerator) if table.accelerator else _machine(use, parent)
+        wanted = "fp32" if isinstance(use, Exporting) else parent.wanted.precision
+        precision, reason = choose_precision(wanted, accelerator)
     except ValueError as error:
         problems.append(f"{label}: accelerator: {error}")
-    use = table.use
     if isinstance(use, Evaluating):
         problems += [f"{label}: {problem}" for problem in _evaluation_problems(use, parent)]
     phase = replace(
@@ -41,7 +46,7 @@ def use_phase(name: str, table: UseFile, parent: Phase, label: str, problems: li
         data=parent.data.model_copy(update={"sources": ()}),
         tokens=Tokens(),
         precision=precision,
-        precision_reason=reason,
+        precision_reason=ADDED if isinstance(use, Exporting) else reason,
         gates=table.gates,
         file=Path(label),
         use=use,
@@ -51,7 +56,15 @@ def use_phase(name: str, table: UseFile, parent: Phase, label: str, problems: li
 
 def following(phase: Phase, parent: Phase) -> Phase:
     """The phase with the settings of its parent as they are now. A use is one session."""
-    return replace(phase, training=parent.training.model_copy(update={"max_sessions": 1}), choices=())
+    changes: dict[str, Any] = {"max_sessions": 1}
+    if isinstance(phase.use, Exporting):
+        changes["quantization"] = "none"  # nothing is loaded: files are added up
+    return replace(phase, training=parent.training.model_copy(update=changes), choices=())
+
+
+def _machine(use: UseTable, parent: Phase) -> Accelerator:
+    """That of the trained phase; an export adds up files, for which no GPU hours need be spent."""
+    return ACCELERATORS["cpu"] if isinstance(use, Exporting) else parent.accelerator
 
 
 def parent_problems(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:

@@ -58,7 +58,7 @@ class Judge:
         self.pace = 0.0  # seconds a token, of the slowest pass so far
         self.bare = subject.model.get_base_model()
         self.ends = samples.ends_of(self.bare, pad_id)
-        self.how = samples.Drawing(self.ends, case.tokens, case.batch, case.deadline)
+        self.how = samples.Drawing(self.ends, case.tokens, max(case.batch, samples.TOGETHER), case.deadline)
 
     def judge(self) -> Judgement:
         """Everything that there is time for.
@@ -131,13 +131,13 @@ class Judge:
         case = self.case
         self._check(None)
         if not case.questions:
-            raise _Skipped("evaluation.samples is 0")
+            raise _Skipped("samples.count is 0")
         if not case.own.examples:
             raise _Skipped(NO_SPLIT)
         asked = samples.questions(case.own.examples, self.ends, case.tokens)
         self.found.evaluation["samples"] = drawn = []
-        for begin in range(0, min(case.questions, len(asked)), case.batch):
-            chunk = asked[begin : min(begin + case.batch, case.questions)]
+        for begin in range(0, min(case.questions, len(asked)), self.how.batch):
+            chunk = asked[begin : min(begin + self.how.batch, case.questions)]
             try:
                 drawn += self._pairs(chunk)
             except samples.Late:

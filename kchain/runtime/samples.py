@@ -15,6 +15,8 @@ from .encode import IGNORED, Encoded
 from .failure import out_of_memory
 
 Ids = list[int]
+# Answers at a time, at least: they need far less memory than training, and one by one they take as many times longer.
+TOGETHER = 8
 
 
 class Late(Exception):

@@ -31,8 +31,7 @@ def environment(phase: Phase, target: str) -> dict[str, list[str]]:
         return {"install": [], "uninstall": []}
     trains = phase.use is None
     exports = phase.use if isinstance(phase.use, Exporting) else None
-    in_4_bits = phase.training.quantization == "nf4" and exports is None
-    needs_bitsandbytes = in_4_bits or (trains and "8bit" in phase.training.optimizer)
+    needs_bitsandbytes = phase.training.quantization == "nf4" or (trains and "8bit" in phase.training.optimizer)
     needs_gguf = exports is not None and "gguf" in exports.formats
     install = [*([BITSANDBYTES] if needs_bitsandbytes else []), *([GGUF] if needs_gguf else [])]
     return {"install": install, "uninstall": [CONFLICTING]}

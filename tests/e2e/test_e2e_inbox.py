@@ -11,7 +11,7 @@ from e2e_tools import accepted_versions, kchain, make_project, states
 
 from kchain.server import launch
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 def examples(word: str, count: int) -> str:
@@ -38,7 +38,6 @@ def trained(project: Path, phase: str) -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.mark.slow
 def test_a_dropped_file_becomes_an_adapter_of_a_phase_that_stays_as_it_is(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project", max_steps=3)
     assert kchain(project, "review", "phase1").returncode == 0
@@ -52,7 +51,6 @@ def test_a_dropped_file_becomes_an_adapter_of_a_phase_that_stays_as_it_is(tmp_pa
     launch.stop(project / ".kchain" / "local")
 
 
-@pytest.mark.long
 def test_large_files_are_trained_on_what_their_phase_builds_on(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project", max_steps=3)
     assert kchain(project, "review", "phase1").returncode == 0

@@ -72,11 +72,3 @@ def test_the_model_made_on_the_target_is_the_one_made_here(project: Path) -> Non
     there: dict[str, Any] = json.loads((place / "kchain-export.json").read_text(encoding="utf-8"))["files"]
     assert there["model.safetensors"] == made["files"]["model.safetensors"]
     assert {"config.json", "tokenizer.json"} <= set(there)
-
-
-def test_another_training_makes_all_of_them_stale(project: Path) -> None:
-    done = kchain(project, "push", "phase1", "--again", "--yes")
-    assert done.returncode == 0, done.stderr
-    rows = states(project)
-    assert {rows[name]["state"] for name in ("judge", "make", "say")} == {"stale"}
-    assert "is stale now: it used the adapter that phase1 had before" in done.stdout

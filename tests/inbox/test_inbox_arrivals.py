@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ STILL = 0.2
         (gzip.compress(os.urandom(5000))[:-9], "its gzip ends in the middle"),
         (b"PK\x03\x04 whatever", ""),
     ],
+    ids=itertools.count(),
 )
 def test_a_file_is_whole_when_its_last_line_is(tmp_path: Path, content: bytes, missing: str) -> None:
     path = tmp_path / "x.jsonl"

@@ -28,6 +28,13 @@ def test_model_machine_prompt_and_precision_are_those_of_the_phase_that_was_trai
     assert values["environment"] == {"install": [], "uninstall": ["torchao"]}
 
 
+def test_an_export_takes_no_gpu_hours_unless_it_is_told_to(tmp_path: Path) -> None:
+    chain = use_chain(tmp_path, "golden-14b-a10g", "phase1")
+    assert (chain.phase("judge").training.quantization, chain.phase("judge").accelerator.name) == ("nf4", "NvidiaA10G")
+    made, values = chain.phase("make"), told(chain, "make")
+    assert (made.accelerator.gpus, values["precision"], values["quantization"]) == (0, "fp32", "none")
+
+
 def test_the_lineage_ends_with_the_adapter_of_the_phase_that_is_used(tmp_path: Path) -> None:
     chain = use_chain(tmp_path)
     assert [line["phase"] for line in told(chain, "make")["lineage"]] == ["phase1", "phase2"]

@@ -14,7 +14,8 @@ from kchain.errors import AdapterRefused, EditedOutside, GateMissed, PhaseFailed
 from kchain.orchestrator.judge import Verdict, judge
 from kchain.orchestrator.judge_use import Used
 from kchain.orchestrator.pull import stays
-from kchain.orchestrator.state import Ancestor, Version
+from kchain.orchestrator.report import table
+from kchain.orchestrator.state import Ancestor, PhaseState, Result, Version
 from kchain.phases import Chain
 
 GATES = "[gates]\nmin_success_rate = 0.5\nbetter = true\n"
@@ -84,6 +85,22 @@ def test_files_that_came_are_compared_and_the_others_are_told(chain: Chain, tmp_
     (tmp_path / "answers.jsonl").write_bytes(b"{ }")
     with pytest.raises(AdapterRefused, match="is not the file that the session made"):
         judged(chain, tmp_path, result_of(chain, "make", outputs=outputs), "make")
+
+
+def test_another_training_below_it_makes_it_stale_and_waits_to_be_finished(chain: Chain) -> None:
+    def state(phase: str, sha256: str) -> PhaseState:
+        lineage = tuple(Ancestor(each.name, each.name[-1] * 64) for each in chain.lineage(phase))
+        told = {"kind": "kernel", "ref": "a/b", "source_folder": "", "adopted": False, "bytes": 1, "pad_id": 1}
+        rest = {"metrics": {}, "moved": {"base_bytes": 9}, "seconds": 1.0, "folder": "", "time": 0.0, "found": "found"}
+        return PhaseState(result=Result(version=1, sha256=sha256, lineage=lineage, **told, **rest))
+
+    states = {name: state(name, name[-1] * 64) for name in ("phase1", "phase2", "judge")}
+    judged = next(row for row in table(chain, states) if row.phase == "judge")
+    assert (judged.state, judged.found, judged.adapter_bytes, judged.whole) == ("done", "found", None, None)
+    states["phase1"] = state("phase1", "0" * 64)
+    judged = next(row for row in table(chain, states) if row.phase == "judge")
+    assert (judged.state, judged.found) == ("stale", ""), "what was found is no longer true"
+    assert judged.next == "waits for phase2", "which is stale itself"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,11 @@ import nbformat
 import pytest
 from uses_tools import ENTRIES, carried, needed, told, use_chain
 
-from kchain.bundle import build, parse, source_bytes
+sys.path.append(str(Path(__file__).parents[1] / "templates"))
+
+from templates_tools import NASTY, toml  # noqa: E402
+
+from kchain.bundle import build, parameters_of, parse, source_bytes
 from kchain.bundle.folder import metadata_text, notebook_text, write
 from kchain.bundle.lint import lint
 from kchain.phases import Chain, load_chain
@@ -77,6 +81,24 @@ def test_the_notebook_that_answers_ends_with_what_a_person_types(chain: Chain) -
     assert cells[-1]["source"] == "ask, new = run.by_hand()"
     assert 'ask("What can you do?")' in cells[-2]["source"]
     assert "prompts.jsonl" in " ".join(cell["source"] for cell in cells), "the project's file travels in it"
+
+
+def test_any_text_of_a_phase_file_comes_back_unchanged(tmp_path: Path) -> None:
+    use_chain(tmp_path)
+    texts = [text for text in NASTY if text.strip()]
+    prompts = ", ".join(map(toml, texts))
+    (tmp_path / "phases" / "say.toml").write_text(
+        f'kind = "generate"\ntitle = {toml("Any <b>|text|</b> {{ x }}")}\ndescription = {toml("".join(NASTY))}\n'
+        f'after = "phase2"\n[generate]\nprompts = [{prompts}]\n',
+        encoding="utf-8",
+    )
+    chain = load_chain(tmp_path)
+    bundle = build(chain, "say", "local", {})
+    nbformat.validate(bundle.notebook)
+    values = parameters_of(bundle.notebook)
+    assert values["generate"]["prompts"] == [text.strip() for text in texts]
+    assert values["description"] == "".join(NASTY).strip()
+    assert carried(chain, "say").keys() == needed("say").keys(), "no cell was broken in two"
 
 
 @pytest.mark.parametrize("phase", ENTRIES)
