@@ -13,6 +13,8 @@ from kchain.cli.common import as_typed, console, load_project, target_option
 from kchain.cli.export import base_option
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from kchain.export.publish import Draft, Published
 
 
@@ -77,7 +79,7 @@ def publish(
     _show(draft)
     if draft.decision.found is not None:
         _say(f"nothing to publish: version {draft.decision.found} holds these files")
-        return _tell_use(draft, library.Published(draft.decision.found, ""))
+        return _tell_use(draft, library.Published(draft.decision.found, "", draft.decision.is_processed))
     if draft.decision.public and not public and not dry_run:
         raise NotReviewed(
             f"model {draft.name.model} is public: everybody would see the new version at once",
@@ -90,7 +92,40 @@ def publish(
             raise NotReviewed("nobody is here to be asked", "look with --dry-run, then add --yes")
         if not click.confirm(f"Upload it to {place.name}?"):
             raise click.Abort
-    return _tell_use(draft, library.publish(draft, _say))
+    with _Sent() as sent:
+        published = library.publish(draft, sent)
+    return _tell_use(draft, published)
+
+
+class _Sent:
+    """Tells of the files on their way: a bar each on a terminal, else a line each."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Sent:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, name: str, reached: int, size: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=size)
+            if not console.is_terminal:
+                self._line(name, reached, size)
+        self._bars.update(self._tasks[name], completed=reached)
+
+    def _line(self, name: str, reached: int, size: int) -> None:
+        from kchain.units import size as words
+
+        on = f"going on with {name} at {words(reached)} of {words(size)}"
+        _say(on if reached else f"sending {name}, {words(size)}")
 
 
 def _say(text: str) -> None:
@@ -127,6 +162,8 @@ def _tell_use(draft: Draft, published: Published) -> None:
         return
     handle = draft.name.handle(number)
     _say(f"published  {handle}" + (f"  {published.url}" if published.url else ""))
+    if not published.is_processed:
+        _say("the target still processes it: it can be mounted when its page says that it is ready")
     if draft.form == "safetensors":
         model = draft.chain.model
         _say("the base of another chain, in its kchain.toml:")

@@ -82,6 +82,7 @@ class Decision:
         new_model, new_variation: whether these must be made first; else a new version of the variation is.
         before: the variation's newest version; 0 for none.
         public: whether everybody can see the model.
+        status: of the variation's newest version, on its way to READY; "" where the target does not tell.
     """
 
     found: int | None
@@ -89,6 +90,12 @@ class Decision:
     new_variation: bool
     before: int
     public: bool
+    status: str = ""
+
+    @property
+    def is_processed(self) -> bool:
+        """Whether what was found can be mounted, as far as the target tells."""
+        return self.found != self.before or self.status in ("", "READY")
 
 
 def decide(name: Name, model: Model | None, form: str, sha256: str | None) -> Decision:
@@ -112,7 +119,7 @@ def decide(name: Name, model: Model | None, form: str, sha256: str | None) -> De
             "publish under another name: --model SLUG; or rename or delete that variation on its page",
         )
     found = None if sha256 is None else _version_with(there, sha256)
-    return Decision(found, False, False, there.version, not model.private)
+    return Decision(found, False, False, there.version, not model.private, there.status.upper())
 
 
 def _version_with(variation: Variation, sha256: str) -> int | None:

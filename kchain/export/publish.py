@@ -26,14 +26,14 @@ from kchain.orchestrator.target import Target
 from kchain.orchestrator.transport import Transport
 from kchain.orchestrator.uploads import Begun, forget, upload
 from kchain.phases import Chain
-from kchain.units import size
 
 _BEGUN = Path(".kchain") / "uploads.json"
 # One upload at a time from a project.
 _LOCK = Path(".kchain") / "publish.lock"
 # A version that the target took may show up in its lists a while later; so long it counts as perhaps there.
 _SETTLING = 3
-Tell = Callable[[str], None]
+# Told the name of a file, how many of its bytes have left, and how many there are.
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,12 @@ class Published:
     Attributes:
         version: its number; None where the target does not list it yet.
         url: of its page; "" where the target gave none.
+        is_processed: whether it can be mounted already, as far as the target tells.
     """
 
     version: int | None
     url: str
+    is_processed: bool
 
 
 def draft(chain: Chain, phase: str, target: Target, trained: Target, form: str, kind: str, model: str | None) -> Draft:
@@ -114,11 +116,8 @@ def make(draft_: Draft, base: Path | None) -> None:
     export(subject, draft_.form, draft_.kind, draft_.folder, force=False, in_folder=True)
 
 
-def publish(draft_: Draft, tell: Tell) -> Published:
-    """Upload what the draft holds, and make of it what was decided.
-
-    Args:
-        tell: told of every file.
+def publish(draft_: Draft, progress: Progress) -> Published:
+    """Upload what the draft holds, and make a version of it; looks again first, now that nobody else publishes.
 
     Raises:
         DriverLocked: another kchain publishes from this project.
@@ -127,31 +126,41 @@ def publish(draft_: Draft, tell: Tell) -> Published:
         Unreachable: an upload broke off; the same command goes on with it.
     """
     content, root = draft_.content, draft_.chain.root
-    assert content is not None and draft_.decision.found is None
-    of_model, of_variation = _describe(draft_, content)
+    assert content is not None
     with only_one(root / _LOCK, "another kchain publishes from this project"):
         transport, begun = open_transport(draft_.target), Begun(root / _BEGUN)
-        if draft_.decision.new_model:
+        decision = decide(draft_.name, find_model(transport, draft_.name.model), draft_.form, content.sha256)
+        if decision.found is not None:
+            return Published(decision.found, "", decision.is_processed)
+        of_model, of_variation = _describe(draft_, content)
+        if decision.new_model:
             create_model(transport, draft_.name.model, of_model)
-        tokens = []
-        for number, path in enumerate(content.paths, 1):
-            tell(f"sending {number} of {len(content.files)}: {path.name}, {size(path.stat().st_size)}")
-            tokens.append(upload(transport, path, "MODEL", begun))
-        url = _make_version(transport, draft_, content, of_variation, tokens)
+        tokens = [_send(transport, path, begun, progress) for path in content.paths]
+        made = of_variation if decision.new_variation else None
+        url = _make_version(transport, draft_, content, made, tokens)
         forget(transport, content.paths, "MODEL", begun)
-        return Published(_number(transport, draft_, content), url)
+        return _published(transport, draft_, content, url)
+
+
+def _send(transport: Transport, path: Path, begun: Begun, progress: Progress) -> str:
+    size = path.stat().st_size
+    return upload(transport, path, "MODEL", begun, lambda reached: progress(path.name, reached, size))
 
 
 def _make_version(
-    transport: Transport, draft_: Draft, content: Content, metadata: Mapping[str, object], tokens: Sequence[str]
+    transport: Transport, draft_: Draft, content: Content, variation: Mapping[str, object] | None, tokens: Sequence[str]
 ) -> str:
-    """Make the version of the uploaded files, between an event that says so and one that tells the outcome."""
+    """Make the version of the uploaded files, between an event that says so and one that tells the outcome.
+
+    Args:
+        variation: the metadata of the variation to make with it; None: it is there.
+    """
     name, phase, told = draft_.name, draft_.links[-1].phase, _told(draft_, content)
     with Journal(draft_.chain.root, _key(draft_)) as journal:
         journal.append(phase, "publishing", **told)
         try:
-            if draft_.decision.new_variation:
-                url = create_variation(transport, name.model, metadata, tokens, name.framework)
+            if variation is not None:
+                url = create_variation(transport, name.model, variation, tokens, name.framework)
             else:
                 notes = notes_of(content.sha256)
                 url = create_version(transport, name.model, (name.framework, name.variation), notes, tokens)
@@ -175,13 +184,14 @@ def _describe(draft_: Draft, content: Content) -> tuple[dict[str, object], dict[
     return of_model, of_variation
 
 
-def _number(transport: Transport, draft_: Draft, content: Content) -> int | None:
-    """Number of the version that was just made, as the target lists it."""
+def _published(transport: Transport, draft_: Draft, content: Content, url: str) -> Published:
+    """The version that was just made, as the target lists it."""
     try:
         there = find_model(transport, draft_.name.model)
     except Unreachable:
-        return None
-    return decide(draft_.name, there, draft_.form, content.sha256).found
+        return Published(None, url, False)
+    decision = decide(draft_.name, there, draft_.form, content.sha256)
+    return Published(decision.found, url, decision.is_processed)
 
 
 def _check_settled(draft_: Draft, content: Content) -> None:

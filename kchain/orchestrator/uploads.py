@@ -12,8 +12,9 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import requests
 
@@ -26,6 +27,7 @@ from kchain.orchestrator.transport import Transport
 # A store keeps an unfinished upload for a week (Google's rule for resumable uploads); Kaggle's client trusts six days.
 _KEPT_SECONDS = 6 * 24 * 3600
 _RANGE = re.compile(r"bytes=0-(\d+)")
+_PIECE = 1 << 16
 
 
 class _Expired(Declined):
@@ -73,12 +75,19 @@ class Begun:
         sync_folder(self._path.parent)
 
 
-def upload(transport: Transport, path: Path, kind: Literal["DATASET", "MODEL"], begun: Begun | None = None) -> str:
+def upload(
+    transport: Transport,
+    path: Path,
+    kind: Literal["DATASET", "MODEL"],
+    begun: Begun | None = None,
+    reached: Callable[[int], None] = lambda count: None,
+) -> str:
     """Send one file; the token by which it becomes part of a data set or model version.
 
     Args:
         kind: what it will be part of.
         begun: what earlier runs began; the same bytes for the same target are gone on with.
+        reached: told how many bytes of it have left, first where it begins or goes on.
 
     Raises:
         Unreachable: it breaks off again and again, or the store refuses it.
@@ -88,13 +97,13 @@ def upload(transport: Transport, path: Path, kind: Literal["DATASET", "MODEL"], 
     known = begun.find(key) if begun is not None else None
     if known is not None:
         try:
-            return _finish(transport, path, *known, fresh=False)
+            return _finish(_Sending(transport, path, known[1], False, reached), known[0])
         except _Expired:
             pass
     token, url = _start(transport, path, kind)
     if begun is not None:
         begun.keep(key, token, url)
-    return _finish(transport, path, token, url, fresh=True)
+    return _finish(_Sending(transport, path, url, True, reached), token)
 
 
 def forget(transport: Transport, paths: list[Path], kind: str, begun: Begun) -> None:
@@ -128,13 +137,12 @@ def _start(transport: Transport, path: Path, kind: str) -> tuple[str, str]:
     return token, url
 
 
-def _finish(transport: Transport, path: Path, token: str, url: str, *, fresh: bool) -> str:
-    sending = _Sending(transport, path, url, fresh)
+def _finish(sending: _Sending, token: str) -> str:
     try:
         while not sending.is_whole():
             continue
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}", "mend the file") from error
+        raise InputError(f"{sending.path}: cannot be read: {error.strerror or error}", "mend the file") from error
     return token
 
 
@@ -143,12 +151,14 @@ class _Sending:
 
     Args:
         fresh: nothing was sent to this address yet; else the store is asked how far it got.
+        reached: told how many bytes have left.
     """
 
-    def __init__(self, transport: Transport, path: Path, url: str, fresh: bool) -> None:
+    def __init__(self, transport: Transport, path: Path, url: str, fresh: bool, reached: Callable[[int], None]) -> None:
+        self.path = path
         self._patience = transport.patience
         self._call = transport.call_for(f"the upload of {path.name}")
-        self._path, self._url, self._fresh = path, url, fresh
+        self._url, self._fresh, self._tell = url, fresh, reached
         self._size = path.stat().st_size
         self._reached = 0
 
@@ -167,6 +177,7 @@ class _Sending:
         """One connection: everything, or what the store has not got yet. An empty file has nothing to go on from."""
         start = 0 if self._fresh or not self._size else self._present()
         self._reached, self._fresh = max(self._reached, start), False
+        self._tell(start)
         if start < self._size or not self._size:
             answer = self._put(start)
             if answer.status_code not in (200, 201):
@@ -185,12 +196,12 @@ class _Sending:
         raise self._unexpected(answer)
 
     def _put(self, start: int) -> requests.Response:
-        with foreign_errors(self._call), self._session() as session, self._path.open("rb") as file:
+        with foreign_errors(self._call), self._session() as session, self.path.open("rb") as file:
             file.seek(start)
             headers = {"Content-Length": str(self._size - start)}
             if start:
                 headers["Content-Range"] = f"bytes {start}-{self._size - 1}/{self._size}"
-            data = file if self._size else b""
+            data = _Told(file, start, self._size, self._tell) if self._size else b""
             return session.put(self._url, data=data, headers=headers, timeout=self._patience.timeout)
 
     def _session(self) -> requests.Session:
@@ -203,3 +214,23 @@ class _Sending:
         if code in (404, 410):
             return _Expired(f"{doing}: the store does not know it any more ({code})", "repeat the command")
         return Unreachable(f"{doing} broke off: the store answered {code}", "repeat the command: it goes on from there")
+
+
+class _Told:
+    """The rest of a file as requests reads it: by length and in pieces; tells how far that is."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int, tell: Callable[[int], None]) -> None:
+        self._file, self._at, self._size, self._tell = file, start, size, tell
+
+    def __len__(self) -> int:
+        return self._size - self._at
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self.read(_PIECE):
+            yield piece
+
+    def read(self, count: int = -1) -> bytes:
+        piece = self._file.read(count)
+        self._at += len(piece)
+        self._tell(self._at)
+        return piece

@@ -22,6 +22,8 @@ from kchain.server.wire import ApiError, Json, denied, name, strings, text
 
 # As Kaggle's client checks slugs before it sends them.
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+# What is kept of a variation as it came; whether the base model exists is not asked.
+TEXTS = ("overview", "usage", "licenseName", "baseModelInstance", "externalBaseModelUrl")
 # kagglesdk 0.1.37, models/types/model_enums.py.
 _TYPES = ("UNSPECIFIED", "BASE_MODEL", "KAGGLE_VARIANT", "EXTERNAL_VARIANT")
 
@@ -58,7 +60,7 @@ def create_instance(context: Context, user: str, body: Json) -> Json:
         return _refused(400, f"{variation!r} is not a valid variation slug.")
     key = (model["id"], spelled(framework), variation)
     # The license may be left out while the model is private; which names Kaggle knows is not checked here.
-    details: Json = {part: text(given, part) for part in ("overview", "usage", "licenseName", "externalBaseModelUrl")}
+    details: Json = {part: text(given, part) for part in TEXTS}
     details |= {"fineTunable": bool(given.get("fineTunable")), "trainingData": strings(given, "trainingData")}
     details |= {"modelInstanceType": f"MODEL_INSTANCE_TYPE_{_type(given)}"}
     with laid_out(context, user, given, "model") as upload, context.db.write() as db:

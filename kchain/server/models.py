@@ -121,8 +121,10 @@ def _instance(context: Context, model: Row, rows: Sequence[Row]) -> Json:
         "SELECT details FROM model_instances WHERE model = ? AND framework = ? AND variation = ?",
         *(model["id"], newest["framework"], newest["variation"]),
     )
+    told = json.loads(details["details"]) if details is not None else {}
     return {
-        **(json.loads(details["details"]) if details is not None else {}),
+        **_base(told.pop("baseModelInstance", "")),
+        **told,
         "id": rows[-1]["id"],
         "slug": newest["variation"],
         "framework": on_the_wire(newest["framework"]) or "MODEL_FRAMEWORK_OTHER",
@@ -131,6 +133,16 @@ def _instance(context: Context, model: Row, rows: Sequence[Row]) -> Json:
         "totalUncompressedBytes": newest["bytes"],
         "url": context.page(f"models/{ref}"),
     }
+
+
+def _base(ref: str) -> Json:
+    """What GetModelInstance tells of "owner/model/framework/variation"."""
+    parts = ref.split("/")
+    if len(parts) != 4:
+        return {}
+    framework = on_the_wire(parts[2]) or "MODEL_FRAMEWORK_OTHER"
+    base = {"owner": {"slug": parts[0]}, "modelSlug": parts[1], "framework": framework, "instanceSlug": parts[3]}
+    return {"baseModelInstanceInformation": base}
 
 
 def list_instances(context: Context, user: str, body: Json) -> Json:

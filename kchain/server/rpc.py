@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kchain.server import blobs, dataset_uploads, datasets, kernels, model_uploads, models, outputs, push, quota
+from kchain.server import (
+    blobs,
+    dataset_uploads,
+    datasets,
+    kernels,
+    model_updates,
+    model_uploads,
+    models,
+    outputs,
+    push,
+    quota,
+)
 from kchain.server.context import Context
 from kchain.server.wire import Json
 
@@ -60,6 +71,8 @@ _MODELS: dict[str, Method] = {
     "ListModelInstanceVersions": models.list_versions,
     "ListModelInstanceVersionFiles": models.list_files,
     "DownloadModelInstanceVersion": _redirect(models.download),
+    "UpdateModel": model_updates.update,
+    "UpdateModelInstance": model_updates.update_instance,
     "DeleteModel": models.delete,
     "DeleteModelInstance": models.delete_instance,
     "DeleteModelInstanceVersion": models.delete_version,

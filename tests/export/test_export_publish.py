@@ -29,8 +29,9 @@ SERVICE = "models.ModelApiService"
 class Project:
     """A finished project with its export, and the server it publishes to."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **switches: float) -> None:
         self.root = root
+        launch.write_profile(root / ".kchain" / "local", "machine", switches)
         self.endpoint = launch.ensure_running(root / ".kchain" / "local", idle_seconds=600)
 
     def publish(self, *arguments: str, code: int = 0) -> str:
@@ -89,6 +90,7 @@ def test_a_phase_is_published_privately_once_and_then_as_versions(project: Proje
     assert 'source = "demo/tiny/transformers/phase2/1"' in said
     model = project.rpc("GetModel", modelSlug="tiny")
     (instance,) = model["instances"]
+    assert instance["baseModelInstanceInformation"]["modelSlug"] == "tiny-qwen"
     assert model["isPrivate"] is True and instance["licenseName"] == ""
     assert "## Lineage" in instance["usage"] and "---" not in instance["usage"].splitlines()[0]
     assert "nothing to publish: version 1 holds these files" in project.publish("--yes")
@@ -137,7 +139,9 @@ def test_kill_9_during_an_upload_loses_nothing_and_makes_one_version(project: Pr
     assert requests.put(url, data=data[:half], headers=header, timeout=60).status_code == 308
     # Only what was not begun may be begun now.
     project.faults({"method": "StartBlobUpload", "kind": "403", "skip": 8 - len(entries), "calls": 99})
-    assert "demo/tiny/transformers/phase2/1" in project.publish("--yes")
+    said = project.publish("--yes")
+    assert "going on with model.safetensors at 14.7 MB of 29.4 MB" in said
+    assert "demo/tiny/transformers/phase2/1" in said
     assert project.variations() == {"phase2": (1, "")}
     got = project.root / ".kchain/local/models/demo/tiny/transformers/phase2/1/model.safetensors"
     assert got.read_bytes() == data
@@ -174,6 +178,16 @@ def test_an_adapter_and_a_gguf_file_are_variations_of_their_own(project: Project
     assert set(project.variations()) == {"phase2-adapter"}
     made = project.root / ".kchain/local/models/demo/other-name/gguf/phase2-q8-0/1"
     assert sorted(path.name for path in made.iterdir()) == ["README.md", "kchain-export.json", "phase2-q8_0.gguf"]
+
+
+def test_a_version_that_is_still_processed_is_told_so(exported: Path, tmp_path: Path) -> None:
+    project = Project(Path(shutil.copytree(exported, tmp_path / "project")), dataset_seconds=3600)
+    try:
+        said = project.publish("--yes")
+        assert "demo/tiny/transformers/phase2/1" in said and "the target still processes it" in said
+        assert "the target still processes it" in project.publish("--yes")
+    finally:
+        launch.stop(project.root / ".kchain" / "local")
 
 
 def test_a_name_that_holds_something_else_is_refused_and_so_is_a_public_model(project: Project) -> None:

@@ -56,7 +56,8 @@ def ref(slug: str, variation: str = "small", **more: Any) -> dict[str, Any]:
 
 
 def test_the_kaggle_command_takes_a_model_from_its_first_upload_to_a_session(server: Running, tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "model", "life-of-model", {"weights.txt": "one", "config.json": "{}"})
+    files = {"weights.txt": "one", "config.json": "{}"}
+    folder = model_folder(tmp_path / "model", "life-of-model", files, baseModelInstance="org/base/transformers/large")
     small = "ana/life-of-model/transformers/small"
     assert "Your model was created" in server.kaggle("models", "create", "-p", str(folder))
     said = server.kaggle("models", "variations", "create", "-p", str(folder))
@@ -71,7 +72,8 @@ def test_the_kaggle_command_takes_a_model_from_its_first_upload_to_a_session(ser
     got = json.loads(server.kaggle("models", "variations", "get", small))
     assert (got["versionNumber"], got["licenseName"], got["usage"]) == (2, "MIT", "# How")
     server.kaggle("models", "variations", "get", small, "-p", str(tmp_path))
-    assert json.loads((tmp_path / "model-instance-metadata.json").read_text())["framework"] == "transformers"
+    written = json.loads((tmp_path / "model-instance-metadata.json").read_text())
+    assert written["framework"] == "transformers" and "org/base/" in written["baseModelInstance"]
     assert "second" in server.kaggle("models", "variations", "list", "ana/life-of-model")
     assert "small" in server.kaggle("models", "variations", "versions", "list", small)
     assert "config.json" in server.kaggle("models", "variations", "files", small)
@@ -108,6 +110,22 @@ def test_names_that_are_taken_or_bad_are_told_in_the_answer(server: Running, tmp
     assert make_model(server, "-x")["errorCode"] == 400 and make_model(server, "Upper")["errorCode"] == 400
     # The same name in another framework is another variation.
     assert make_variation(server, "taken-model", framework="MODEL_FRAMEWORK_GGUF")["id"] > 0
+
+
+def test_the_kaggle_command_changes_what_is_said_and_who_may_see_it(server: Running, tmp_path: Path) -> None:
+    make_model(server, "told-model")
+    make_variation(server, "told-model")
+    folder = model_folder(tmp_path, "told-model", {}, overview="anew", usage="", trainingData=["a/b"])
+    model = json.loads((folder / "model-metadata.json").read_text()) | {"isPrivate": False}
+    (folder / "model-metadata.json").write_text(json.dumps(model), encoding="utf-8")
+    assert "Your model was updated" in server.kaggle("models", "update", "-p", str(folder))
+    assert "Your model instance was updated" in server.kaggle("models", "variations", "update", "-p", str(folder))
+    now = server.rpc(f"{MODELS}/GetModel", ref("told-model"), "bob")
+    assert (now["title"], now["description"], now["isPrivate"]) == ("The told-model", "Told.", False)
+    (instance,) = now["instances"]
+    assert (instance["overview"], instance["licenseName"], instance["trainingData"]) == ("anew", "MIT", ["a/b"])
+    for method in ("UpdateModel", "UpdateModelInstance"):
+        assert server.post(f"{MODELS}/{method}", ref("told-model"), "bob").status_code == 403
 
 
 def test_what_is_not_ones_own_or_not_there_is_refused(server: Running) -> None:
