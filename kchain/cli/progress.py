@@ -83,7 +83,7 @@ class Terminal:
                     self._line(phase, f"source {event.get('name')} skipped: {event.get('error')}")
                 case "source" if event.get("broken"):
                     self._line(phase, f"source {event.get('name')}: {event.get('broken')} rows could not be used")
-                case "judged" | "answers" | "styles":
+                case "judged" | "samples" | "styles":
                     self._line(phase, judged_words(event))
                 case "failed":
                     self._line(phase, f"failed in {event.get('stage')}: {event.get('reason')}")
@@ -165,7 +165,7 @@ def judged_words(event: Mapping[str, Any]) -> str:
         return (
             f"validation loss {losses}, accuracy {_change(event, 'token_accuracy', '{:.1%}')} on {event.get('phase')}"
         )
-    if event.get("event") == "answers":
+    if event.get("event") == "samples":
         rates = [event.get("eos_rate_before"), event.get("eos_rate")]
         return f"answers that end by themselves {' -> '.join(_figure(rate, '{:.0%}') for rate in rates)}"
     return f"answers in the longest style are {_figure(event.get('separation'), '{:.1f}')} times as long"

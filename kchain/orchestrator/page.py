@@ -40,7 +40,7 @@ def write_page(path: Path, chain: Chain, target: str, states: Mapping[str, Phase
         "target": target,
         "sections": sections,
         "splits": splits,
-        "matrix": [_line(section["row"].phase, section["judged"], splits) for section in sections],
+        "matrix": [_line(one["row"].phase, one["judged"], splits) for one in sections if one["judged"]],
         "done": sum(section["row"].state in FINISHED for section in sections),
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "version": __version__,

@@ -147,7 +147,7 @@ class Judge:
             raise _Skipped(LATE)
         rates = {side: sum(one[side]["ended"] for one in drawn) / len(drawn) for side in ("before", "after")}
         self.found.metrics.update(eos_rate=rates["after"], eos_rate_before=rates["before"])
-        emit("answers", samples=len(drawn), eos_rate=rates["after"], eos_rate_before=rates["before"])
+        emit("samples", count=len(drawn), eos_rate=rates["after"], eos_rate_before=rates["before"])
         with self._optional("the styles", ("style_separation",)):
             self._styles(asked)
 

@@ -37,8 +37,14 @@ def test_a_missed_final_loss_stops_the_chain(trained: Path) -> None:
 
 @pytest.mark.parametrize(
     ("gates", "told"),
-    [({"min_loss_fall": 0.999}, "fall of the loss: wanted falls by 99.9%"), ({"min_token_accuracy": 1.0}, "accuracy")],
-    ids=["loss fall", "token accuracy"],
+    [
+        ({"min_loss_fall": 0.999}, "fall of the loss: wanted falls by 99.9%"),
+        ({"min_token_accuracy": 1.0}, "accuracy"),
+        ({"max_eval_loss": 0.001}, "validation loss: wanted <= 0.001, got "),
+        ({"min_eos_rate": 1.0}, "answers that end by themselves: wanted >= 100.0%, got "),
+        ({"min_style_separation": 2.0}, "wanted >= 2, got no figure: the examples have no style tokens"),
+    ],
+    ids=["loss fall", "token accuracy", "validation loss", "ends", "styles"],
 )
 def test_a_changed_gate_is_asked_again_of_the_same_run(trained: Path, gates: dict[str, float], told: str) -> None:
     set_gates(trained, **gates)

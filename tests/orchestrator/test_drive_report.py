@@ -122,7 +122,7 @@ def test_plain_progress_is_one_line_per_piece_of_news() -> None:
         terminal.event("one", {"event": "source", "name": "bad", "skipped": True, "error": "broken JSON"})
         sides = {"before": {"loss": 3.1, "token_accuracy": 0.1}, "after": {"loss": 1.2, "token_accuracy": 0.75}}
         terminal.event("one", {"event": "judged", "phase": "zero", "examples": 8, **sides})
-        terminal.event("one", {"event": "answers", "samples": 8, "eos_rate": 0.875, "eos_rate_before": 0.0})
+        terminal.event("one", {"event": "samples", "count": 8, "eos_rate": 0.875, "eos_rate_before": 0.0})
         terminal.event("one", {"event": "styles", "separation": 16.0})
         terminal.event("one", {"event": "failed", "stage": "train", "reason": "too slow"})
     lines = file.getvalue().splitlines()
@@ -162,7 +162,7 @@ def test_strange_events_do_not_stop_a_watch() -> None:
             {"event": "stage"},
             {"event": "step", "loss": "x"},
             {"event": "judged", "before": None, "after": {"loss": "x"}},
-            {"event": "answers"},
+            {"event": "samples"},
         ):
             terminal.event("one", event)
         terminal.note("one", "still here")

@@ -176,6 +176,8 @@ def test_a_conversation_trains_in_four_bits_with_the_paged_optimizer_and_checkpo
     run_session(values)
     result = read_result(kaggle)
     assert result["status"] == "complete"
+    assert result["metrics"]["forgotten"] is not None
+    assert result["metrics"]["eos_rate"] is not None, "a model in 4 bits answers, too"
     assert result["metrics"]["loss_last"] < result["metrics"]["loss_first"]
 
 

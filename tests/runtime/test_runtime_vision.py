@@ -123,6 +123,8 @@ def test_two_phases_train_the_language_part_and_stock_peft_loads_both(
     result = read_result(second)
     base = AutoModelForImageTextToText.from_pretrained(seeing, dtype=torch.float32)
     merged = rounded(PeftModel.from_pretrained(base, folder).merge_and_unload())
+    assert result["metrics"]["eos_rate"] is not None, "it answered"
+    assert [one["phase"] for one in result["evaluation"]["splits"]] == ["phase1", "phase2"]
     model = PeftModel.from_pretrained(merged, second / "working" / "adapter")
     assert torch.allclose(logits(model, result), torch.tensor(result["probe"]["logits"]), rtol=0, atol=1e-5)
 

@@ -13,6 +13,7 @@ from uses_tools import result_of, use_chain
 from kchain.errors import AdapterRefused, EditedOutside, GateMissed, PhaseFailed
 from kchain.orchestrator.judge import Verdict, judge
 from kchain.orchestrator.judge_use import Used
+from kchain.orchestrator.page import write_page
 from kchain.orchestrator.pull import stays
 from kchain.orchestrator.report import table
 from kchain.orchestrator.state import Ancestor, PhaseState, Result, Version
@@ -87,7 +88,7 @@ def test_files_that_came_are_compared_and_the_others_are_told(chain: Chain, tmp_
         judged(chain, tmp_path, result_of(chain, "make", outputs=outputs), "make")
 
 
-def test_another_training_below_it_makes_it_stale_and_waits_to_be_finished(chain: Chain) -> None:
+def test_another_training_below_it_makes_it_stale_and_waits_to_be_finished(chain: Chain, tmp_path: Path) -> None:
     def state(phase: str, sha256: str) -> PhaseState:
         lineage = tuple(Ancestor(each.name, each.name[-1] * 64) for each in chain.lineage(phase))
         told = {"kind": "kernel", "ref": "a/b", "source_folder": "", "adopted": False, "bytes": 1, "pad_id": 1}
@@ -97,6 +98,9 @@ def test_another_training_below_it_makes_it_stale_and_waits_to_be_finished(chain
     states = {name: state(name, name[-1] * 64) for name in ("phase1", "phase2", "judge")}
     judged = next(row for row in table(chain, states) if row.phase == "judge")
     assert (judged.state, judged.found, judged.adapter_bytes, judged.whole) == ("done", "found", None, None)
+    write_page(tmp_path / "chain.html", chain, "local", states)
+    page = (tmp_path / "chain.html").read_text(encoding="utf-8")
+    assert "evaluate phase2" in page and "<p>found</p>" in page, "the chain's page says it, too"
     states["phase1"] = state("phase1", "0" * 64)
     judged = next(row for row in table(chain, states) if row.phase == "judge")
     assert (judged.state, judged.found) == ("stale", ""), "what was found is no longer true"

@@ -37,14 +37,30 @@ def test_a_notebook_carries_the_modules_that_it_needs_word_for_word(chain: Chain
     assert carried(chain, phase) == {path: text.removesuffix("\n") for path, text in needed(phase).items()}
 
 
-@pytest.mark.parametrize("phase", ENTRIES)
-def test_with_nothing_else_of_kchain_its_session_can_be_imported(tmp_path: Path, phase: str) -> None:
-    modules = []
+def lay_out(folder: Path, phase: str) -> list[str]:
+    """The files of kchain that a notebook carries, in a folder of their own; their paths below kchain's."""
     for name, text in needed(phase).items():
-        file = tmp_path / "kchain" / name
+        file = folder / "kchain" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-        modules += [name.removesuffix(".py").replace("/", ".")] if name.endswith(".py") else []
+    return list(needed(phase))
+
+
+def test_with_nothing_else_of_kchain_its_page_can_be_made(tmp_path: Path) -> None:
+    lay_out(tmp_path, "judge")
+    report = {"chain": "c", "phase": "p", "base_model": "b", "check": "exact", "max_tokens": 8, "machine": "a CPU"}
+    report |= {"lineage": [{"phase": "p"}], "data": {"asked": 0, "held": 0, "file": "f"}, "sides": {}, "answers": []}
+    report["verdict"] = {"words": "no difference shown"}
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from kchain.evaluation.page import page, __file__ as f"
+    show = f"; print(f); print(page({report!r}))"
+    done = subprocess.run([sys.executable, "-c", code + show], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith(str(tmp_path)), done.stderr
+    assert "no difference shown" in done.stdout and "prefers-color-scheme" in done.stdout
+
+
+@pytest.mark.parametrize("phase", ENTRIES)
+def test_with_nothing_else_of_kchain_its_session_can_be_imported(tmp_path: Path, phase: str) -> None:
+    modules = [name.removesuffix(".py").replace("/", ".") for name in lay_out(tmp_path, phase) if name.endswith(".py")]
     loads = {f"kchain.{name}" for name in modules if not name.endswith("__init__")}
     found = {
         name
