@@ -35,6 +35,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 @pytest.mark.parametrize("phase", ENTRIES)
 def test_a_notebook_carries_the_modules_that_it_needs_word_for_word(chain: Chain, phase: str) -> None:
     assert carried(chain, phase) == {path: text.removesuffix("\n") for path, text in needed(phase).items()}
+    parts = {path.partition("/")[0] for path in needed(phase)}
+    assert parts <= {"__init__.py", "errors.py", "units.py", "runtime", "export", "inference", "evaluation"}
 
 
 @pytest.mark.parametrize("phase", ENTRIES)
