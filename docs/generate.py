@@ -35,13 +35,14 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "`[tokens]` in a phase": ("Tokens whose rows are trained; how styles are used: how-it-works.md.", schema.Tokens),
     "`[lora]` in kchain.toml": ("One configuration for the whole chain.", schema.Lora),
     "`[training]` in kchain.toml or a phase": ("A phase changes only the keys it names.", schema.Training),
+    "`[evaluation]` in kchain.toml or a phase": ("What is looked at beside the losses: judging.md.", schema.Evaluation),
     "`[gates]` in kchain.toml or a phase": ("What must be reached before the chain goes on.", schema.Gates),
     'phases/NAME.toml with `kind = "evaluate"`, `"export"` or `"generate"`': (
         "A phase that trains nothing: it uses, on the target, what another one trained (use-the-model.md), and takes "
         "from that one whatever is not said here. It has one table more, named after its kind.",
         uses.Use,
     ),
-    "`[evaluate]` in a phase that evaluates": ("Base and chain are asked the same questions.", uses.Evaluation),
+    "`[evaluate]` in a phase that evaluates": ("Base and chain are asked the same questions.", uses.Evaluating),
     "`[gates]` in a phase that evaluates": ("What the answers must come to.", uses.EvaluationGates),
     "`[export]` in a phase that exports": ("What is made of the chain.", uses.Exporting),
     "`[generate]` in a phase that answers": ("What the chain is asked, and how it answers.", uses.Generation),

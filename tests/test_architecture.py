@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "kchain"
 # Left to right: a part imports only parts that stand before it. Parts of one row do not know each other.
 ORDER: list[set[str]] = [
     {"errors", "units"},
+    {"pages"},
     {"phases"},
     {"kernel_metadata"},
     {"templates"},
@@ -23,7 +24,7 @@ ORDER: list[set[str]] = [
     {"inference"},
     {"evaluation"},
     {"demo"},
-    {"rehearse"},
+    {"rehearse", "inbox"},
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

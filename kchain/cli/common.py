@@ -22,7 +22,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 # Commands that a hint names, with their phase; the second kind takes no --target.
 _NAMED = re.compile(
-    r"\bkchain ((?:adopt|review|render|push|logs|pull|export|chat|evaluate)(?: \w[\w-]*)?|watch|run|status|doctor)\b"
+    r"\bkchain ((?:adopt|review|render|push|logs|pull|export|publish|chat|evaluate)(?: \w[\w-]*)?"
+    r"|watch|run|status|doctor)\b"
 )
 _WITHOUT_TARGET = re.compile(r"\bkchain (rehearse)\b")
 # What was typed in front of and behind this command's name; a hint repeats it, so that it can be pasted.

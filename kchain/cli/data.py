@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kchain.cli.common import console, json_option, load_project, print_json
+from kchain.cli.common import console, json_option, load_project, print_json, target_option
 from kchain.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +29,12 @@ def data() -> None:
 @data.command()
 @click.argument("what", nargs=-1, metavar="[PHASE|FILE]...")
 @click.option("--with", "places", multiple=True, metavar="NAME=PATH", help="Where a copy of the source NAME lies.")
-@click.option("--download", is_flag=True, help="Fetch data sets of Hugging Face; needs kchain[train].")
+@click.option(
+    "--download",
+    is_flag=True,
+    help="Fetch data sets that are not here: Kaggle's from the target, Hugging Face's with kchain[train].",
+)
+@target_option
 @click.option("--field", "fields", multiple=True, metavar="FIELD=COLUMN", help="What a column of FILE is.")
 @click.option("--validation", type=EXISTING, help="Examples to judge by, beside one FILE.")
 @click.option("--tokenizer", type=EXISTING, metavar="DIR", help="A model's folder: lengths in tokens.")
@@ -40,6 +45,7 @@ def check(
     what: tuple[str, ...],
     places: tuple[str, ...],
     download: bool,
+    target: str | None,
     fields: tuple[str, ...],
     validation: Path | None,
     tokenizer: Path | None,
@@ -53,10 +59,14 @@ def check(
     language or of an odd length; turns out of order, leaked chat templates, examples over the length cap, prompts on
     both sides of the split, rows of no use. Every notebook does the same before it trains. Exit code 1 if there is
     more of anything than the phase's [data.quality] allows.
+
+    Copies that are fetched lie in .kchain/copies/ and are not fetched again; they may be deleted.
     """
     from kchain.cli.data_tables import print_checked
 
-    found = _check(what, _pairs(places), download, _pairs(fields), validation, tokenizer)
+    found = _check_files(what, _pairs(fields), validation, tokenizer)
+    if len(found) < len(what) or not what:
+        found += _check_phases(what, _pairs(places), download, target, tokenizer)
     if page is not None:
         from kchain.data.page import write_page
 
@@ -72,31 +82,65 @@ def check(
         raise click.exceptions.Exit(1)
 
 
-def _check(
-    what: Sequence[str],
-    places: dict[str, str],
-    download: bool,
-    fields: dict[str, str],
-    validation: Path | None,
-    tokenizer: Path | None,
+def _check_files(
+    what: Sequence[str], fields: dict[str, str], validation: Path | None, tokenizer: Path | None
 ) -> list[Checked]:
-    from kchain.data import check_file, check_phase
+    from kchain.data import check_file
 
-    files = [word for word in what if Path(word).is_file()]
+    files = [Path(word) for word in what if Path(word).is_file()]
     if validation is not None and len(files) != 1:
         raise InputError("--validation goes with one FILE")
-    found = [check_file(Path(name), fields, validation, _measure(tokenizer, None, "")) for name in files]
-    phases = [word for word in what if word not in files]
-    if phases or not what:
-        chain = load_project()
-        known = [phase.name for phase in chain.phases]
-        for word in phases:
-            if word not in known:
-                raise InputError(f"{word!r} is neither a file nor a phase", f"phases of this chain: {', '.join(known)}")
-        copies = {name: Path(path) for name, path in places.items()}
-        for name in phases or [phase.name for phase in chain.trained]:
-            found.append(check_phase(chain, name, copies, download, _measure(tokenizer, chain, name)))
+    return [check_file(path, fields, validation, _measure(tokenizer, None, "")) for path in files]
+
+
+def _check_phases(
+    what: Sequence[str], places: dict[str, str], download: bool, target: str | None, tokenizer: Path | None
+) -> list[Checked]:
+    """The phases among the words; all, where there are no words."""
+    from kchain.data import check_phase
+
+    chain = load_project()
+    known = [phase.name for phase in chain.trained]
+    phases = [word for word in what if not Path(word).is_file()]
+    for word in phases:
+        if word not in known:
+            raise InputError(f"{word!r} is neither a file nor a phase", f"phases of this chain: {', '.join(known)}")
+    copies = {name: Path(path) for name, path in places.items()}
+    return [
+        check_phase(
+            chain,
+            name,
+            {**(_fetched(chain, name, target, set(copies)) if download else {}), **copies},
+            download,
+            _measure(tokenizer, chain, name),
+        )
+        for name in phases or known
+    ]
+
+
+def _fetched(chain: Chain, phase: str, name: str | None, here: set[str]) -> dict[str, Path]:
+    """Copies of a phase's data sets of the target, by source; those of this project's own server are read in place."""
+    from kchain.orchestrator.client import connect
+    from kchain.orchestrator.copies import copy_dataset
+    from kchain.orchestrator.target import LOCAL, Target
+
+    target = Target(name or chain.target, chain.owner, chain.root)
+    sources = [source for source in chain.phase(phase).data.sources if source.dataset and source.name not in here]
+    if target.name == LOCAL or not sources:
+        return {}
+    client, found = connect(target), dict[str, Path]()
+    for source in sources:
+        try:
+            found[source.name] = copy_dataset(client, str(source.dataset), source.file, chain.root, _say)
+        except InputError as error:
+            if not source.optional:
+                raise
+            _say(f"{source.name} (optional): {error.message}")
     return found
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _measure(tokenizer: Path | None, chain: Chain | None, phase: str) -> Measure | None:

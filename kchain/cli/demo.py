@@ -23,13 +23,14 @@ def demo(folder: Path) -> None:
 
     \b
     Look into it afterwards:
-      kchain -C kchain-demo status
+      kchain -C kchain-demo status --html chain.html     what each phase learned and forgot
       kchain -C kchain-demo logs phase2
       kchain-demo/build/local/phase2/notebook.ipynb      what was pushed
       kchain-demo/runs/local/phase4/                     what came back
 
     Needs the packages of: pip install "kchain[train]"
     """
+    from kchain.cli.judged_table import print_judged
     from kchain.cli.progress import Terminal
     from kchain.cli.tables import print_finished
     from kchain.demo.run import check_packages, open_project, publish
@@ -51,4 +52,5 @@ def demo(folder: Path) -> None:
     with Terminal(console) as terminal:
         finished = watch(chain, target, terminal, yes=True)
     print_finished(console, chain, finished)
-    console.print(f"\nLook into it: kchain -C {folder} status", markup=False, soft_wrap=True)
+    print_judged(console, chain, finished)
+    console.print(f"\nLook into it: kchain -C {folder} status --html chain.html", markup=False, soft_wrap=True)

@@ -83,6 +83,8 @@ class Terminal:
                     self._line(phase, f"source {event.get('name')} skipped: {event.get('error')}")
                 case "source" if event.get("broken"):
                     self._line(phase, f"source {event.get('name')}: {event.get('broken')} rows could not be used")
+                case "judged" | "answers" | "styles":
+                    self._line(phase, judged_words(event))
                 case "failed":
                     self._line(phase, f"failed in {event.get('stage')}: {event.get('reason')}")
             self._show(phase)
@@ -154,6 +156,28 @@ class _Session:
         done = int(self._step.get("step") or 0) - first
         left = int(self._step.get("steps") or 0) - int(self._step.get("step") or 0)
         return (time.monotonic() - since) / done * left if done > 0 else None
+
+
+def judged_words(event: Mapping[str, Any]) -> str:
+    """What a session found out about itself: `validation loss 11.717 -> 0.980, accuracy 0.0% -> 71.5% on phase1`."""
+    if event.get("event") == "judged":
+        losses = _change(event, "loss", "{:.3f}")
+        return (
+            f"validation loss {losses}, accuracy {_change(event, 'token_accuracy', '{:.1%}')} on {event.get('phase')}"
+        )
+    if event.get("event") == "answers":
+        rates = [event.get("eos_rate_before"), event.get("eos_rate")]
+        return f"answers that end by themselves {' -> '.join(_figure(rate, '{:.0%}') for rate in rates)}"
+    return f"answers in the longest style are {_figure(event.get('separation'), '{:.1f}')} times as long"
+
+
+def _change(event: Mapping[str, Any], key: str, form: str) -> str:
+    sides = [side for side in (event.get("before"), event.get("after")) if isinstance(side, Mapping)]
+    return " -> ".join(_figure(side.get(key), form) for side in sides)
+
+
+def _figure(value: object, form: str) -> str:
+    return form.format(value) if isinstance(value, int | float) else "unknown"
 
 
 def duration(seconds: float) -> str:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from kchain.cli.common import as_typed, console, load_project, target_option
+
+if TYPE_CHECKING:
+    from kchain.orchestrator.push import Preview
 
 
 @click.command()
@@ -33,7 +37,7 @@ def push(phase: str, target: str | None, yes: bool, again: bool, no_wait: bool, 
 
     place = Target(target or chain.target, chain.owner, chain.root)
     if dry_run:
-        _show(library.rehearse_push(chain, phase, place, yes=yes, again=again))
+        _show(library.preview(chain, phase, place, yes=yes, again=again))
         return
     with Terminal(console) as terminal:
         done = library.push(chain, phase, place, terminal, yes=yes, again=again, wait=not no_wait)
@@ -46,16 +50,16 @@ def push(phase: str, target: str | None, yes: bool, again: bool, no_wait: bool, 
     console.print(as_typed(text), markup=False, soft_wrap=True)
 
 
-def _show(rehearsed: object) -> None:
-    from kchain.orchestrator.push import Rehearsed
+def _show(preview: Preview) -> None:
     from kchain.phases.units import duration
 
-    assert isinstance(rehearsed, Rehearsed)
-    console.print(f"kernel   {rehearsed.kernel}", soft_wrap=True)
-    console.print(f"folder   {os.path.relpath(rehearsed.folder)}", markup=False, soft_wrap=True)
-    console.print(f"bundle   {rehearsed.hash}", soft_wrap=True)
-    console.print(f"timeout  {duration(rehearsed.session_timeout / 3600)}")
-    console.print(json.dumps(rehearsed.metadata, indent=2), markup=False, soft_wrap=True)
-    if rehearsed.command:
-        console.print(f"by hand  {rehearsed.command}", markup=False, soft_wrap=True)
-    console.print(rehearsed.verdict, markup=False, soft_wrap=True)
+    console.print(f"kernel   {preview.kernel}", soft_wrap=True)
+    console.print(f"folder   {os.path.relpath(preview.folder)}", markup=False, soft_wrap=True)
+    console.print(f"bundle   {preview.hash}", soft_wrap=True)
+    console.print(f"timeout  {duration(preview.session_timeout / 3600)}")
+    console.print(json.dumps(preview.metadata, indent=2), markup=False, soft_wrap=True)
+    if preview.command:
+        console.print(f"by hand  {preview.command}", markup=False, soft_wrap=True)
+    if preview.warning:
+        console.print(as_typed(f"warning  {preview.warning}"), markup=False, soft_wrap=True)
+    console.print(preview.verdict, markup=False, soft_wrap=True)

@@ -1,8 +1,11 @@
-"""`kchain status`: reads the journal and nothing else."""
+"""`kchain status`: reads the journal and the results on this machine, and nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,29 +14,50 @@ from kchain.cli.common import as_typed, console, json_option, load_project, prin
 
 @click.command()
 @target_option
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page about the chain."
+)
 @json_option
-def status(target: str | None, as_json: bool) -> None:
-    """Where every phase stands, from the journal alone: nothing is asked and nothing changes.
+def status(target: str | None, html: Path | None, as_json: bool) -> None:
+    """Where every phase stands, what it learned and what was forgotten: nothing is asked and nothing changes.
 
     States: new, reviewed, pushing, queued, running, ended, paused (between two sessions), done, adopted, failed, stale
     (trained on an adapter that has been replaced since).
+
+    Losses are nats a token on examples that were kept aside, before and after each phase. The page has the lineage,
+    every figure and gate, and the answers before and after, side by side.
     """
     chain = load_project()
+    from kchain.cli.judged_table import print_judged
     from kchain.cli.tables import print_status
     from kchain.orchestrator.journal import Key, read_states
+    from kchain.orchestrator.judged import read_results
     from kchain.orchestrator.report import table
 
     name = target or chain.target
     states = read_states(chain.root, Key(name, chain.owner, chain.name))
-    rows = table(chain, states)
+    rows, results = table(chain, states), read_results(chain, states)
+    if html is not None:
+        from kchain.orchestrator.page import write_page
+
+        write_page(html, chain, name, states)
     if as_json:
-        print_json({"chain": chain.name, "owner": chain.owner, "target": name, "phases": [asdict(row) for row in rows]})
+        phases = [{**asdict(row), **_judged(results.get(row.phase, {}))} for row in rows]
+        print_json({"chain": chain.name, "owner": chain.owner, "target": name, "phases": phases})
         return
     console.print(f"{chain.name} of {chain.owner} on {name}", markup=False)
     print_status(console, rows)
+    print_judged(console, chain, states)
     for row in rows:
         state = states.get(row.phase)
         if state is not None and state.failure is not None:
             console.print(f"\n{row.phase} failed: {state.failure.reason}", markup=False, soft_wrap=True)
             if state.failure.hint:
                 console.print(f"  try: {as_typed(state.failure.hint)}", markup=False, soft_wrap=True)
+    if html is not None:
+        console.print(f"everything about it: {html}", markup=False, soft_wrap=True)
+
+
+def _judged(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a phase's session found, for programs: None where there is no result here, or it says nothing."""
+    return {key: result.get(key) for key in ("metrics", "evaluation")}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kchain.rehearse.run import Outcome
 
 _COLOURS = {"done": "green", "adopted": "green", "failed": "red", "stale": "yellow"}
-_NOTHING = "-"
+NOTHING = "-"
 # Columns that the widest table of a chain needs.
 _WIDTH = 150
 
@@ -28,28 +28,30 @@ _WIDTH = 150
 def print_status(console: Console, rows: list[Row]) -> None:
     """Where every phase stands, and what to do next."""
     several = ["sessions"] if any(row.progress for row in rows) else []
-    shown = _table("phase", "state", *several, ">version", ">loss", ">accuracy", ">adapter", "hash", "when", "next")
+    shown = new_table("phase", "state", *several, ">version", ">loss", ">accuracy", ">adapter", "hash", "when", "next")
     for row in rows:
         shown.add_row(
             row.phase,
             _state(row),
-            *([row.progress or _NOTHING] if several else []),
+            *([row.progress or NOTHING] if several else []),
             _text(row.version),
             _number(row.loss_last, "{:.3f}"),
             _number(row.token_accuracy, "{:.1%}"),
             _bytes(row.adapter_bytes),
-            (row.sha256 or _NOTHING)[:10],
-            _NOTHING if row.when is None else time.strftime("%m-%d %H:%M", time.localtime(row.when)),
+            (row.sha256 or NOTHING)[:10],
+            NOTHING if row.when is None else time.strftime("%m-%d %H:%M", time.localtime(row.when)),
             as_typed(row.next),
         )
-    _print(console, shown)
+    print_table(console, shown)
     _print_found(console, rows)
 
 
 def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseState]) -> None:
     """What a finished chain came to, and what moving whole models would have cost."""
     rows = table(chain, states)
-    shown = _table("phase", ">version", ">steps", "loss", ">accuracy", ">pad id", ">adapter", "hash", ">time", ">moved")
+    shown = new_table(
+        "phase", ">version", ">steps", "loss", ">accuracy", ">pad id", ">adapter", "hash", ">time", ">moved"
+    )
     for row in rows:
         shown.add_row(
             row.phase,
@@ -59,11 +61,11 @@ def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseSta
             _number(row.token_accuracy, "{:.1%}"),
             _text(row.pad_id),
             _bytes(row.adapter_bytes),
-            (row.sha256 or _NOTHING)[:10],
-            _NOTHING if row.seconds is None else duration(row.seconds),
+            (row.sha256 or NOTHING)[:10],
+            NOTHING if row.seconds is None else duration(row.seconds),
             _bytes(row.moved),
         )
-    _print(console, shown)
+    print_table(console, shown)
     _print_found(console, rows)
     if saved := savings(rows):
         console.print(saved, soft_wrap=True)
@@ -78,7 +80,7 @@ def _print_found(console: Console, rows: Sequence[Row]) -> None:
 
 def print_rehearsed(console: Console, outcomes: Sequence[Outcome]) -> None:
     """What a rehearsal came to, phase by phase."""
-    shown = _table("phase", "state", ">steps", "loss", ">time", ">adapter", "code")
+    shown = new_table("phase", "state", ">steps", "loss", ">time", ">adapter", "code")
     for outcome in outcomes:
         result = outcome.result
         metrics = result.metrics if result is not None else {}
@@ -88,11 +90,11 @@ def print_rehearsed(console: Console, outcomes: Sequence[Outcome]) -> None:
             f"[{'red' if word == 'failed' else 'green'}]{word}[/]",
             _text(metrics.get("steps")),
             _loss(metrics.get("loss_first"), metrics.get("loss_last")),
-            _NOTHING if result is None or result.seconds is None else duration(result.seconds),
+            NOTHING if result is None or result.seconds is None else duration(result.seconds),
             _bytes(result.bytes if result is not None and not result.found else None),
             outcome.code_hash[:10],
         )
-    _print(console, shown)
+    print_table(console, shown)
 
 
 def savings(rows: list[Row]) -> str:
@@ -106,7 +108,7 @@ def savings(rows: list[Row]) -> str:
     return f"{_bytes(moved)} moved; whole models would have been {_bytes(whole)}{share}."
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
     """A plain table; a column whose name starts with `>` is set to the right."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -114,7 +116,7 @@ def _table(*columns: str) -> Table:
     return shown
 
 
-def _print(console: Console, shown: Table) -> None:
+def print_table(console: Console, shown: Table) -> None:
     """Whole lines, also where the terminal is narrow: it may wrap them, a cut figure helps nobody."""
     wide = Console(
         file=console.file, width=max(console.width, _WIDTH), force_terminal=console.is_terminal, highlight=False
@@ -129,17 +131,17 @@ def _state(row: Row) -> str:
 
 def _loss(first: float | None, last: float | None) -> str:
     if first is None and last is None:
-        return _NOTHING
+        return NOTHING
     return f"{_number(first, '{:.3f}')} -> {_number(last, '{:.3f}')}"
 
 
 def _text(value: object) -> str:
-    return _NOTHING if value is None else str(value)
+    return NOTHING if value is None else str(value)
 
 
 def _number(value: float | None, form: str) -> str:
-    return _NOTHING if value is None else form.format(value)
+    return NOTHING if value is None else form.format(value)
 
 
 def _bytes(count: int | None) -> str:
-    return _NOTHING if count is None else readable_bytes(count)
+    return NOTHING if count is None else readable_bytes(count)

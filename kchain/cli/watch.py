@@ -32,6 +32,7 @@ def run(target: str | None) -> None:
 
 def _drive(target: str | None, yes: bool, once: bool) -> None:
     chain = load_project()
+    from kchain.cli.judged_table import print_judged
     from kchain.cli.progress import Terminal
     from kchain.cli.tables import print_finished, print_status
     from kchain.orchestrator.journal import Key, read_states
@@ -47,5 +48,6 @@ def _drive(target: str | None, yes: bool, once: bool) -> None:
         print_status(console, table(chain, states))
         return
     print_finished(console, chain, states)
+    print_judged(console, chain, states)
     if finished_before:
         console.print("The chain is finished; nothing was pushed.")

@@ -67,7 +67,7 @@ def check_phase(
 
     Args:
         places: file or folder of a source, by the source's name.
-        download: fetch data sets of Hugging Face.
+        download: fetch data sets of Hugging Face; copies of others are among the places.
         measure: lengths in tokens.
 
     Raises:
@@ -87,7 +87,7 @@ def check_phase(
     if not here:
         raise InputError(
             f"{phase}: no source is on this machine: {', '.join(absent)}",
-            f"give a copy: --with {absent[0]}=PATH, or fetch what is on Hugging Face: --download",
+            f"give a copy: --with {absent[0]}=PATH, or fetch it: --download",
         )
     mix = _load({**table, "sources": here}, chain.seed)
     return _checked(phase, mix, measure, table["quality"], absent)

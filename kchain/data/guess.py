@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from kchain.errors import InputError
 from kchain.runtime.examples import MISSING, lookup
@@ -17,6 +16,13 @@ MESSAGES = ("messages", "conversations", "conversation")
 PROMPTS = ("prompt", "instruction", "question", "query", "ask", "task.description", "input")
 ANSWERS = ("completion", "response", "output", "answer", "execution.output", "story")
 TEXTS = ("text", "content")
+USUAL = (*MESSAGES, *PROMPTS, *ANSWERS, *TEXTS)
+
+
+def usual(recipe: str, seen: Collection[str]) -> dict[str, str] | None:
+    """field = column by usual names, for a recipe and a file that has these columns; None where they say nothing."""
+    found = (way(seen) for way in WAYS[recipe])
+    return next((fields for fields in found if fields), None)
 
 
 def guess(path: Path, given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
@@ -32,18 +38,10 @@ def guess(path: Path, given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         recipe = "conversation" if "messages" in given else "text" if "text" in given else "prompt_completion"
         return recipe, dict(given)
     first = [row for _, row in islice(rows(path), LOOKED_AT) if not isinstance(row, Broken)]
-
-    def seen(names: tuple[str, ...]) -> str | None:
-        return next((name for name in names if any(lookup(row, name) is not MISSING for row in first)), None)
-
-    messages, prompt, answer, text = map(seen, (MESSAGES, PROMPTS, ANSWERS, TEXTS))
-    if messages:
-        return "conversation", {"messages": messages}
-    if prompt and answer:
-        more = {"context": "input"} if prompt == "instruction" and _has(first, "input") else {}
-        return "prompt_completion", {"prompt": prompt, "completion": answer, **more}
-    if text:
-        return "text", {"text": text}
+    seen = {name for name in USUAL if any(lookup(row, name) is not MISSING for row in first)}
+    for recipe, way in (("conversation", _messages), ("prompt_completion", _pair), ("text", _text)):
+        if fields := way(seen):
+            return recipe, fields
     names = ", ".join(first[0]) if first else "none that can be read"
     raise InputError(
         f"{path}: nothing tells which column is what; its columns: {names}",
@@ -51,5 +49,27 @@ def guess(path: Path, given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     )
 
 
-def _has(first: list[dict[str, Any]], column: str) -> bool:
-    return any(column in row for row in first)
+def _messages(seen: Collection[str]) -> dict[str, str]:
+    found = _first(MESSAGES, seen)
+    return {"messages": found} if found else {}
+
+
+def _pair(seen: Collection[str]) -> dict[str, str]:
+    prompt, answer = _first(PROMPTS, seen), _first(ANSWERS, seen)
+    if not prompt or not answer:
+        return {}
+    more = {"context": "input"} if prompt == "instruction" and "input" in seen else {}
+    return {"prompt": prompt, "completion": answer, **more}
+
+
+def _text(seen: Collection[str]) -> dict[str, str]:
+    found = _first(TEXTS, seen)
+    return {"text": found} if found else {}
+
+
+def _first(names: tuple[str, ...], seen: Collection[str]) -> str | None:
+    return next((name for name in names if name in seen), None)
+
+
+# Recipe -> what its columns may be, the likelier first.
+WAYS = {"text": (_text,), "prompt_completion": (_pair,), "conversation": (_messages, _pair)}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from kchain import __version__
 from kchain.data.check import Checked
-from kchain.runtime.files import write_text
+from kchain.pages import render, write
 from kchain.runtime.quality import WORDS
 
 WIDTH, HEIGHT = 560, 120  # of a histogram, in its own units
@@ -18,13 +17,13 @@ REJECTED = 20  # rows that could not be used, on the page
 
 
 def write_page(path: Path, checked: Sequence[Checked]) -> None:
-    """Write the page; it is whole or not there."""
-    from jinja2 import Environment, StrictUndefined
+    """Write the page; it is whole or not there.
 
-    environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("kchain.data").joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    Raises:
+        InputError: it cannot be written there.
+    """
     shown = [_section(one) for one in checked]
-    write_text(path, template.render(sections=shown, version=__version__, width=WIDTH, height=HEIGHT))
+    write(path, render("data", "page.html.jinja", sections=shown, version=__version__, width=WIDTH, height=HEIGHT))
 
 
 def _section(one: Checked) -> dict[str, Any]:

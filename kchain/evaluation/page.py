@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from kchain.pages import render, write
 from kchain.units import size
 
 
 def page(report: Mapping[str, Any]) -> str:
     """The page of a report as `run.evaluate` makes it; what models said is escaped."""
-    environment = Environment(
-        loader=PackageLoader("kchain.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["size"] = lambda count: "unknown" if count is None else size(count)
-    return environment.get_template("page.html.jinja").render(report=report)
+    memory = {
+        name: "unknown" if side["peak_bytes"] is None else size(side["peak_bytes"])
+        for name, side in report["sides"].items()
+    }
+    return render("evaluation", "page.html.jinja", report=report, memory=memory)
 
 
 def write_page(path: Path, report: Mapping[str, Any]) -> None:
-    """Write the page under another name and rename it: it is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(page(report), encoding="utf-8")
-    partial.replace(path)
+    """Write the page.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    write(path, page(report))

@@ -77,6 +77,7 @@ class Verdict:
 
     Attributes:
         better, faster: "base", "chain", or "" where no difference is shown.
+        questions: how many were asked.
         base_only, chain_only: questions on which that side alone succeeded.
         p: of McNemar's exact test on them.
         slower_by: seconds by which the chain's mean latency is longer, and its 95 % interval.
@@ -84,6 +85,7 @@ class Verdict:
 
     better: str
     faster: str
+    questions: int
     base_only: int
     chain_only: int
     p: float
@@ -100,12 +102,16 @@ class Verdict:
         quality = (
             f"the {self.better} is better ({split})" if self.better else f"no difference in success shown ({split})"
         )
+        return f"{quality[0].upper()}{quality[1:]}; {self._speed()}."
+
+    def _speed(self) -> str:
         mean, low, high = self.slower_by
+        if self.questions < _FEWEST:
+            return f"so few answers ({self.questions}) tell nothing about time; {_FEWEST} are the fewest that do"
         apart = f"the chain's time less the base's: {mean:+.2f} s, 95 % interval {low:+.2f} to {high:+.2f}"
-        speed = (
+        return (
             f"the {self.faster} answers faster ({apart})" if self.faster else f"no difference in time shown ({apart})"
         )
-        return f"{quality[0].upper()}{quality[1:]}; {speed}."
 
 
 def compare(base: Side, chain: Side, seed: int) -> Verdict:
@@ -117,4 +123,4 @@ def compare(base: Side, chain: Side, seed: int) -> Verdict:
     seconds = [[answer.seconds for answer in side.answers] for side in (base, chain)]
     mean, low, high = mean_difference(seconds[0], seconds[1], seed)
     faster = "" if len(pairs) < _FEWEST else "chain" if high < 0 else "base" if low > 0 else ""
-    return Verdict(better, faster, base_only, chain_only, p, (mean, low, high))
+    return Verdict(better, faster, len(pairs), base_only, chain_only, p, (mean, low, high))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kchain import __version__
-from kchain.export.companions import write_json
+from kchain.export.companions import copy_licences, write_json
 from kchain.export.gguf_file import TYPES, write_gguf
 from kchain.export.merged import merged_model, write_merged
 from kchain.export.model_card import card
@@ -46,13 +46,14 @@ def export_name(phase: str, form: str, kind: str) -> str:
     return f"{phase}-{kind}.gguf" if form == "gguf" else f"{phase}-{_NAMES[form]}"
 
 
-def export(subject: Subject, form: str, kind: str, out: Path, force: bool) -> Exported:
+def export(subject: Subject, form: str, kind: str, out: Path, force: bool, in_folder: bool = False) -> Exported:
     """Write one export to `out`.
 
     Args:
         form: one of FORMATS.
         kind: one of TYPES; counts for "gguf" alone.
         force: replace an earlier export.
+        in_folder: a GGUF file gets a folder with its card and manifest; the other forms always are one.
 
     Raises:
         InputError: a package or the room is missing, `out` is taken, or the model cannot be exported so.
@@ -63,17 +64,25 @@ def export(subject: Subject, form: str, kind: str, out: Path, force: bool) -> Ex
     adapters = len(subject.parts) * 2 * sum(adapter.bytes for adapter in subject.adapters)
     share = _SHARES[kind if form == "gguf" else form]
     with workshop(out, int(base * share) + adapters + _BESIDE, force) as shop:
-        if form == "gguf":
-            made = _gguf(subject, kind, shop)
-        else:
-            made = shop / "made"
-            licences = _WRITERS[form](subject, made)
-            (made / "README.md").write_text(card(subject, form, licences), encoding="utf-8")
+        made = _folder(subject, form, kind, shop) if in_folder or form != "gguf" else _gguf(subject, kind, shop)
         manifest = _manifest(subject, form, kind, made, out)
-        if form != "gguf":
+        if made.is_dir():
             write_json(made / MANIFEST, manifest)
         put_in_place(made, out)
     return Exported(out, manifest)
+
+
+def _folder(subject: Subject, form: str, kind: str, shop: Path) -> Path:
+    made = shop / "made"
+    if form == "gguf":
+        file = _gguf(subject, kind, shop)
+        made.mkdir()
+        file.rename(made / f"{subject.phase}-{kind}.gguf")
+        licences = copy_licences(subject.base, made)
+    else:
+        licences = _WRITERS[form](subject, made)
+    (made / "README.md").write_text(card(subject, form, licences), encoding="utf-8")
+    return made
 
 
 def _gguf(subject: Subject, kind: str, shop: Path) -> Path:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from kchain.export.companions import copy_licences, read_json
+from kchain.export.companions import read_json
 from kchain.export.subject import need
 from kchain.export.use import Use
 from kchain.runtime.events import emit
-from kchain.runtime.files import write_text
 from kchain.units import size
 
 # Folder of the output; `kchain watch` leaves what is in it on the target, but for the words.
@@ -33,16 +32,11 @@ class Exports(Use):
             self.result["found"] = ", ".join(f"{form} {size(count)}" for form, count in sizes.items())
 
     def _write(self, form: str) -> int:
-        from kchain.export.model_card import card
-        from kchain.export.run import export, export_name
+        from kchain.export.run import export
 
         self._check_time(f"what comes before {form}")
-        kind, folder = self.table["type"], self.paths.working / FOLDER
-        place = folder / form if form != "gguf" else folder / form / export_name(self.subject.phase, form, kind)
-        made = export(self.subject, form, kind, place, force=False)
-        if form == "gguf":
-            licences = copy_licences(self.subject.base, place.parent)
-            write_text(place.parent / "README.md", card(self.subject, form, licences))
+        place = self.paths.working / FOLDER / form
+        made = export(self.subject, form, self.table["type"], place, force=False, in_folder=True)
         emit("exported", format=form, place=place.relative_to(self.paths.working).as_posix(), bytes=made.bytes)
         return made.bytes
 

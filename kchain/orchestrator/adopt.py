@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from kchain.errors import AdapterRefused, InputError, NotNow, PhaseFailed
+from kchain.errors import AdapterRefused, InputError
 from kchain.orchestrator.continuation import content_slug
-from kchain.orchestrator.drive import Driver, Ports, driving
+from kchain.orchestrator.drive import Driver, Ports, driving, wait_until_ready
 from kchain.orchestrator.judge import RESULT, result_event
 from kchain.orchestrator.rebuild import rebuild, unfinished
 from kchain.orchestrator.report import Reporter, readable_bytes
@@ -33,8 +33,6 @@ CONFIG = "adapter_config.json"
 # Where in the phase's runs an adopted adapter lies.
 ADOPTED = "adopted"
 TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
-# A data set takes seconds to minutes to be processed; after this many looks something is wrong.
-_LOOKS = 400
 # How peft saved weights before safetensors.
 _PICKLE = "adapter_model.bin"
 
@@ -160,7 +158,7 @@ class _Adoption:
         if client.dataset_status(ref) is None:
             self._reporter.note(self._phase, f"uploading {readable_bytes(adapter.bytes)} as the private data set {ref}")
             self._upload(client, adapter_folder, ref)
-        self._wait_until_ready(client, ref)
+        wait_until_ready(self._driver, client, ref, lambda text: self._reporter.waiting(self._phase, text))
         self.from_dataset(ref, None, adapter.sha256)
 
     def _dataset_slug(self, adapter: Adapter) -> str:
@@ -175,17 +173,6 @@ class _Adoption:
                     shutil.copyfile(result, Path(name) / RESULT)
                     break
             client.dataset_create(Path(name), ref, ref.partition("/")[2])
-
-    def _wait_until_ready(self, client: Client, ref: str) -> None:
-        for _ in range(_LOOKS):
-            status = client.dataset_status(ref)
-            if status == "READY":
-                return
-            if status in ("FAILED", "DELETED"):
-                raise PhaseFailed(f"data set {ref} is {status}", "delete it on the target and adopt again")
-            self._reporter.waiting(self._phase, f"data set {ref} is being processed ({status})")
-            self._driver.sleep()
-        raise NotNow(f"data set {ref} is still being processed", "try the same command again later")
 
     def _verify(self, folder: Path, sha256: str | None, place: str = "adapter") -> Adapter:
         expected = Expected(

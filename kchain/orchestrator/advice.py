@@ -45,6 +45,11 @@ TABLE = (
         "merge onto a smaller base, or keep fewer checkpoints; /kaggle/working has 20 GB",
     ),
     _row(
+        r"was ended during (evaluate|judge)",
+        "the session was ended while it judged the adapter that it had saved: the training itself was done",
+        "give it more time: a larger `session_timeout`, or a smaller `max_validation` in [data]",
+    ),
+    _row(
         r"Attempting to unscale FP16 gradients",
         "the LoRA weights themselves were in fp16, where fp16 training needs them in fp32",
         "render again with this kchain, whose notebooks keep LoRA weights in fp32",
@@ -154,7 +159,30 @@ TABLE = (
         "check the pad id of every adapter of the chain (kchain status), and train the first wrong one again",
     ),
     _row(
-        r"token accuracy|loss at the end|fall of the loss",
+        r"got no figure: ",
+        "a gate asks for a figure that this run has not got; the gate's own line says why",
+        "ask it only of phases that have the figure (in their own [gates], not in kchain.toml's), give the session "
+        "more time, or change `samples` in [evaluation]",
+    ),
+    _row(
+        r"forgotten: wanted",
+        "what an earlier phase had learned was partly unlearned",
+        "a lower `learning_rate` or fewer `epochs`, some of the earlier phases' examples among the sources, "
+        "or a larger `max_forgotten`",
+    ),
+    _row(
+        r"answers that end by themselves: wanted",
+        "the model does not stop, or needs more tokens for an answer than it was given",
+        "raise `sample_tokens` in [evaluation] if samples are cut in mid-answer (kchain status --html shows them); "
+        "else check the pad id, and that `max_length` does not cut the ends off the data's answers",
+    ),
+    _row(
+        r"style separation: wanted",
+        "answers in the phase's styles are alike in length, or were cut before they could differ",
+        "more examples of each style, trained `[tokens]`, a larger `sample_tokens` in [evaluation], more `epochs`",
+    ),
+    _row(
+        r"token accuracy|loss at the end|fall of the loss|validation loss",
         "the training ran, but the model learned less than its gate asks for",
         "more `epochs` or examples, another `learning_rate`, or a gate that fits this data",
     ),

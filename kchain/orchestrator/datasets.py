@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from kchain.errors import InputError, Unreachable
 from kchain.orchestrator.answers import DatasetFile
 from kchain.orchestrator.client import items_of, split_ref
 from kchain.orchestrator.fetch import download
-from kchain.orchestrator.mapping import Absent, foreign_errors
+from kchain.orchestrator.mapping import Absent
 from kchain.orchestrator.pages import all_pages
 from kchain.orchestrator.refusals import refusal
-from kchain.orchestrator.target import is_loopback
 from kchain.orchestrator.transport import Transport
+from kchain.orchestrator.uploads import upload
 
 
 def dataset_status(transport: Transport, ref: str) -> str | None:
@@ -92,7 +90,7 @@ def dataset_create(transport: Transport, folder: Path, ref: str, title: str) -> 
     owner, slug = split_ref(ref)
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     _check_new(transport, folder, files, ref, slug, title)
-    tokens = [_upload(transport, path) for path in files]
+    tokens = [upload(transport, path, "DATASET") for path in files]
     doing = f"making data set {ref}"
     answer = transport.act(
         doing,
@@ -103,7 +101,7 @@ def dataset_create(transport: Transport, folder: Path, ref: str, title: str) -> 
         title=title,
         license_name="unknown",
         is_private=True,
-        files=[_new_file(token) for token in tokens],
+        files=[new_file(token) for token in tokens],
     )
     if answer.get("error"):
         raise refusal(str(answer["error"]), doing)
@@ -119,38 +117,8 @@ def _check_new(transport: Transport, folder: Path, files: list[Path], ref: str, 
         raise InputError(f"data set {ref} exists already ({status})", f"take it over with: --dataset {ref}")
 
 
-def _upload(transport: Transport, path: Path) -> str:
-    """Send one file to the address the target gives for it; the token of the stored file."""
-    from kagglesdk.blobs.types.blob_api_service import ApiBlobType
-
-    size = path.stat().st_size
-    doing = f"the upload of {path.name}"
-    answer = transport.read(
-        doing,
-        "blobs",
-        "StartBlobUpload",
-        type=ApiBlobType.DATASET,
-        name=path.name,
-        content_length=size,
-        last_modified_epoch_seconds=int(path.stat().st_mtime),
-    )
-    token, url = answer.get("token"), answer.get("createUrl")
-    if not isinstance(token, str) or not isinstance(url, str) or not token or not url:
-        raise Unreachable(f"{doing}: the target gave no address for it", "repeat the command")
-    transport.patience.insist(lambda: _put(transport, path, size, url, doing))
-    return token
-
-
-def _put(transport: Transport, path: Path, size: int, url: str, doing: str) -> None:
-    with foreign_errors(transport.call_for(doing)), requests.Session() as session, path.open("rb") as file:
-        session.trust_env = not is_loopback(url)
-        headers = {"Content-Length": str(size)}
-        answer = session.put(url, data=file if size else b"", headers=headers, timeout=transport.patience.timeout)
-        if answer.status_code not in (200, 201):
-            raise requests.ConnectionError(f"HTTP {answer.status_code}")
-
-
-def _new_file(token: str) -> Any:
+def new_file(token: str) -> Any:
+    """An uploaded file as a request for a data set or model version names it."""
     from kagglesdk.datasets.types.dataset_api_service import ApiDatasetNewFile
 
     file = ApiDatasetNewFile()

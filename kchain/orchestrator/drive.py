@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kchain.errors import KchainError, RateLimited, Unreachable
+from kchain.errors import KchainError, NotNow, PhaseFailed, RateLimited, Unreachable
 from kchain.orchestrator.act import Actor
 from kchain.orchestrator.actions import Action, Done, Found, Push, Seen, Stop, Wait, Wish
 from kchain.orchestrator.adopted import adopted_sources
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Failed reads in a row that a driver which had already reached its target sits out.
 PATIENCE = 40
+# A data set takes seconds to minutes to be processed; after this many looks something is wrong.
+_LOOKS = 400
 
 
 class Clock:
@@ -210,6 +212,24 @@ class Driver:
             # The last lines are on their way when the session is over.
             self._follower.finish(patience=2.0)
         self._follower = None
+
+
+def wait_until_ready(driver: Driver, client: Client, ref: str, tell: Callable[[str], None]) -> None:
+    """Sit out the processing of a data set that has just been made.
+
+    Raises:
+        PhaseFailed: the target could not process it.
+        NotNow: it takes too long.
+    """
+    for _ in range(_LOOKS):
+        status = client.dataset_status(ref)
+        if status == "READY":
+            return
+        if status in ("FAILED", "DELETED"):
+            raise PhaseFailed(f"data set {ref} is {status}", "delete it on the target and repeat the command")
+        tell(f"data set {ref} is being processed ({status})")
+        driver.sleep()
+    raise NotNow(f"data set {ref} is still being processed", "try the same command again later")
 
 
 @contextmanager

@@ -40,10 +40,7 @@ def choose_phase(chain: Chain, wanted: str | None) -> str:
         InputError: there is no such phase, it trains nothing, or the chain has several ends and none was named.
     """
     if wanted is not None:
-        phase = chain.phase(wanted)
-        if phase.use is not None:
-            raise InputError(f"{wanted} trains nothing: it uses {phase.after}", f"name {phase.after}")
-        return phase.name
+        return chain.trained_phase(wanted).name
     ends = [phase.name for phase in chain.trained if not chain.children(phase.name)]
     if len(ends) > 1:
         raise InputError(f"this chain has {len(ends)} ends: {', '.join(ends)}", f"name one, such as {ends[0]}")

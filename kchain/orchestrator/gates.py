@@ -41,7 +41,35 @@ def check(result: Mapping[str, Any], gates: Gates, pad_id: int) -> list[GateResu
         found.append(_loss_fall(metrics, gates.min_loss_fall))
     if gates.min_token_accuracy is not None:
         found.append(at_least("token accuracy", metrics.get("token_accuracy"), gates.min_token_accuracy))
+    return found + _judged(result, metrics, gates)
+
+
+def _judged(result: Mapping[str, Any], metrics: Mapping[str, Any], gates: Gates) -> list[GateResult]:
+    """The gates on what the session's evaluation found; it says itself why a figure is not there."""
+    found = []
+    absent = reasons(result)
+    if gates.max_eval_loss is not None:
+        found.append(
+            _at_most("validation loss", metrics.get("eval_loss"), gates.max_eval_loss, absent.get("eval_loss"))
+        )
+    if gates.max_forgotten is not None and result.get("lineage") != []:
+        found.append(_forgotten(metrics.get("forgotten"), gates.max_forgotten, absent.get("forgotten")))
+    if gates.min_eos_rate is not None:
+        rate, why = metrics.get("eos_rate"), absent.get("eos_rate")
+        found.append(at_least("answers that end by themselves", rate, gates.min_eos_rate, why))
+    if gates.min_style_separation is not None:
+        value, why = metrics.get("style_separation"), absent.get("style_separation")
+        number, least = _number(value), gates.min_style_separation
+        passed = number is not None and number >= least
+        found.append(GateResult("style separation", f">= {least:g}", _show(value, why), passed))
     return found
+
+
+def reasons(result: Mapping[str, Any]) -> Mapping[str, str]:
+    """Why a result has no figure, by the names of its metrics."""
+    evaluation = result.get("evaluation")
+    absent = evaluation.get("absent") if isinstance(evaluation, Mapping) else None
+    return {str(name): str(why) for name, why in absent.items()} if isinstance(absent, Mapping) else {}
 
 
 def pad_gate(result: Mapping[str, Any], pad_id: int) -> GateResult:
@@ -70,26 +98,33 @@ def _number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _show(value: Any) -> str:
+def _show(value: Any, why: str | None = None) -> str:
     if value is None:
-        return _MISSING
+        return f"no figure: {why}" if why else _MISSING
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _at_most(name: str, value: Any, limit: float) -> GateResult:
+def _at_most(name: str, value: Any, limit: float, why: str | None = None) -> GateResult:
     number = _number(value)
-    return GateResult(name, f"<= {limit:g}", _show(value), number is not None and number <= limit)
+    return GateResult(name, f"<= {limit:g}", _show(value, why), number is not None and number <= limit)
 
 
-def at_least(name: str, value: Any, limit: float) -> GateResult:
+def at_least(name: str, value: Any, limit: float, why: str | None = None) -> GateResult:
     """A share that must be reached; whatever is no number misses it."""
     number = _number(value)
     return GateResult(
         name,
         f">= {limit:.1%}",
-        _show(value) if number is None else f"{number:.1%}",
+        _show(value, why) if number is None else f"{number:.1%}",
         number is not None and number >= limit,
     )
+
+
+def _forgotten(value: Any, limit: float, why: str | None) -> GateResult:
+    """The largest rise of the loss on an earlier phase's split; one that fell was forgotten by nobody."""
+    number = _number(value)
+    got = _show(value, why) if number is None else f"{number:+.4g} nats"
+    return GateResult("forgotten", f"loss rises by <= {limit:g} nats", got, number is not None and number <= limit)
 
 
 def _loss_fall(metrics: Mapping[str, Any], limit: float) -> GateResult:

@@ -20,6 +20,8 @@ from kchain.phases import Chain, Gates
 
 RESULT = "kchain-result.json"
 LOG = "session.log"
+# How a result says that its session came to no end of its own (kchain/runtime/session.py).
+_ENDED = "the session was ended during"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def judge(
             return absent
         reason = str(result.get("reason") or "no reason given")
         raise with_advice(f"{phase} version {version.number} failed: {reason}", reason, folder)
-    missed = [gate for gate in _gates(chain, phase, result) if not gate.passed]
+    missed = [gate for gate in gate_results(chain, phase, result) if not gate.passed]
     if missed:
         lines = "\n".join(f"  {gate.name}: wanted {gate.wanted}, got {gate.got}" for gate in missed)
         advice = advise(lines)
@@ -70,10 +72,16 @@ def judge(
             f"{phase} version {version.number} missed its gates:\n{lines}",
             f"{hint}a gate changed in the phase file is asked again of this same run: kchain watch",
         )
-    passed = tuple(_gates(chain, phase, result))
+    passed = tuple(gate_results(chain, phase, result))
     if chain.phase(phase).use is not None:
         return Verdict(verify_use(folder, result, folder / RESULT, version), passed)
     return Verdict(verify(folder, expected(chain, phase, version)), passed)
+
+
+def gate_results(chain: Chain, phase: str, result: Mapping[str, Any]) -> list[GateResult]:
+    """The gates of a phase of any kind, as they stand in its file now, asked of a result."""
+    asked, pad_id = chain.phase(phase).gates, chain.model.eos_id
+    return gates.check(result, asked, pad_id) if isinstance(asked, Gates) else check_use(result, asked, pad_id)
 
 
 def expected(chain: Chain, phase: str, version: Version) -> Expected:
@@ -133,15 +141,11 @@ def result_event(
 def with_advice(message: str, text: str, folder: Path) -> KchainError:
     """A failed phase with what the log tells and what experience says about it."""
     log = _log(folder)
-    advice = advise(text) or advise(log)
+    # Whoever was ended from outside left no reason of his own: his log may tell of memory or disk, which counts first.
+    advice = advise(f"{log}\n{text}") if _ENDED in text else advise(text) or advise(log)
     cell = failing_cell(log)
     hint = f"{advice.meaning}; {advice.change}" if advice is not None else ""
     return PhaseFailed(f"{message}\n{cell}" if cell else message, hint)
-
-
-def _gates(chain: Chain, phase: str, result: Mapping[str, Any]) -> list[GateResult]:
-    asked, pad_id = chain.phase(phase).gates, chain.model.eos_id
-    return gates.check(result, asked, pad_id) if isinstance(asked, Gates) else check_use(result, asked, pad_id)
 
 
 def _without_result(phase: str, version: Version, folder: Path) -> KchainError:

@@ -1,4 +1,4 @@
-"""One driver at a time: an operating-system lock on `.kchain/driver.lock`.
+"""One process at a time: an operating-system lock on a file, `.kchain/driver.lock` for the driver of a chain.
 
 The system releases it when the process ends, however it ends, so no stale lock ever needs removing. The file says who
 holds it.
@@ -32,12 +32,23 @@ def driver_lock(root: Path) -> Iterator[None]:
     """
     path = root / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
+    with only_one(path, "another kchain drives this chain"):
+        yield
+
+
+@contextmanager
+def only_one(path: Path, taken: str) -> Iterator[None]:
+    """Be the only process that holds the lock `path`.
+
+    Raises:
+        DriverLocked: another one does: `taken`, and which, where and since when.
+    """
     with path.open("a+", encoding="utf-8") as file:
         try:
             _acquire(file)
         except OSError:
             raise DriverLocked(
-                f"another kchain drives this chain: {_holder(file)}",
+                f"{taken}: {_holder(file)}",
                 "wait for it, or stop it with Ctrl-C; nothing is lost",
             ) from None
         try:

@@ -10,6 +10,7 @@ from typing import Any
 _SERVICES = {
     "kernels": ("kernels.KernelsApiService", "kagglesdk.kernels.types.kernels_api_service"),
     "datasets": ("datasets.DatasetApiService", "kagglesdk.datasets.types.dataset_api_service"),
+    "models": ("models.ModelApiService", "kagglesdk.models.types.model_api_service"),
     "blobs": ("blobs.BlobApiService", "kagglesdk.blobs.types.blob_api_service"),
     "oauth": ("security.OAuthService", "kagglesdk.security.types.oauth_service"),
     "accounts": ("users.AccountService", "kagglesdk.users.types.account_service"),
@@ -25,7 +26,7 @@ def build_request(service: str, method: str, fields: Mapping[str, Any]) -> Any:
     """The message of one call.
 
     Args:
-        service: one of "kernels", "datasets", "blobs", "oauth", "accounts".
+        service: one of "kernels", "datasets", "models", "blobs", "oauth", "accounts".
         method: name on the wire, such as "GetKernel".
         fields: snake_case names; None is left out. `version` is a kernel version: it becomes the message's
             `version_label` ("v3") or, where this kagglesdk has none, part of the slug ("slug/3").

@@ -16,7 +16,7 @@ from kchain.orchestrator.drive import Driver, Ports, driving
 from kchain.orchestrator.folders import BundleFolders, keep, session_of
 from kchain.orchestrator.journal import JOURNAL, Journal, Key
 from kchain.orchestrator.observe import Observer
-from kchain.orchestrator.rehearsals import tell_unrehearsed
+from kchain.orchestrator.rehearsals import tell_unrehearsed, unrehearsed
 from kchain.orchestrator.report import Reporter
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
@@ -42,12 +42,13 @@ class PushReport:
 
 
 @dataclass(frozen=True)
-class Rehearsed:
+class Preview:
     """What a push would do (`--dry-run`).
 
     Attributes:
         verdict: in words.
         command: Kaggle's own command for the same push; empty for a later session, which is no folder.
+        warning: what `push` would warn of first; empty for nothing.
     """
 
     kernel: str
@@ -57,6 +58,7 @@ class Rehearsed:
     session_timeout: int
     verdict: str
     command: str
+    warning: str = ""
 
 
 def push(
@@ -84,7 +86,7 @@ def push(
     chain.phase(phase)
     with driving(chain, target, reporter, ports) as driver:
         prepare(driver, phase, approve=yes)
-        if again or _is_news(driver, phase):
+        if again or _is_news(driver.folders, phase, driver.states().get(phase, PhaseState())):
             tell_unrehearsed(chain, target, driver.folders, reporter, [phase])
         action = driver.drive(phase, Wish.AGAIN if again else Wish.PUSH, until_pushed=True, wait=wait)
         if isinstance(action, Wait):
@@ -93,27 +95,30 @@ def push(
         return PushReport(isinstance(action, Push), version.number if version else None, version.url if version else "")
 
 
-def _is_news(driver: Driver, phase: str) -> bool:
+def _is_news(folders: BundleFolders, phase: str, state: PhaseState) -> bool:
     """Whether what renders now has no result yet."""
-    state = driver.states().get(phase, PhaseState())
-    changed = state.version is not None and state.version.hash != driver.folders.rendered(phase).hash
+    changed = state.version is not None and state.version.hash != folders.rendered(phase).hash
     return changed or state.result is None
 
 
 def prepare(driver: Driver, phase: str, *, approve: bool) -> None:
-    """Have the bundle folder there; with `approve`, render it anew and count it as reviewed."""
+    """Have the bundle folder there; with `approve`, render it anew and count it as reviewed, unless linting refuses it.
+
+    What is approved stays so when the target refuses it: nothing about the bundle is in doubt then.
+    """
     if approve:
         driver.folders.write(phase)
         bundle_hash = driver.folders.rendered(phase).hash
-        if bundle_hash not in driver.states().get(phase, PhaseState()).reviewed:
+        known = driver.states().get(phase, PhaseState()).reviewed
+        if bundle_hash not in known and not driver.folders.lint(phase):
             driver.journal.append(phase, "reviewed", hash=bundle_hash)
     elif not driver.folders.folder(phase).is_dir():
         driver.folders.write(phase)
 
 
-def rehearse_push(
+def preview(
     chain: Chain, phase: str, target: Target, *, yes: bool = False, again: bool = False, ports: Ports | None = None
-) -> Rehearsed:
+) -> Preview:
     """Look at everything that `push` looks at, and change nothing.
 
     Args:
@@ -144,8 +149,11 @@ def rehearse_push(
     shown = folder.relative_to(chain.root).as_posix()
     first = bundle is folders.rendered(phase)
     command = f"kaggle kernels push -p {shown} -t {bundle.timeout}" if first else ""
-    verdict = _verdict(action, state)
-    return Rehearsed(chain.kernel(phase), folder, bundle.hash, bundle.metadata, bundle.timeout, verdict, command)
+    news = unrehearsed(chain, target, folders, [phase]) if again or _is_news(folders, phase, state) else {}
+    return Preview(
+        *(chain.kernel(phase), folder, bundle.hash, bundle.metadata, bundle.timeout),
+        *(_verdict(action, state), command, news.get(phase, "")),
+    )
 
 
 def _to_send(journal: Journal, folders: BundleFolders, phase: str, state: PhaseState, action: Action) -> Bundle:

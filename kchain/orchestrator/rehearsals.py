@@ -33,16 +33,24 @@ def rehearsals(chain: Chain) -> Mapping[tuple[str, str], float]:
         return {(entry.phase, str(entry.detail.get("code"))): entry.time for entry in journal.entries()}
 
 
+def unrehearsed(chain: Chain, target: Target, folders: BundleFolders, phases: Iterable[str]) -> Mapping[str, str]:
+    """A warning for each phase that is about to cost quota and whose code never ran here."""
+    if not target.is_kaggle:
+        return {}
+    known = rehearsals(chain)
+    return {
+        phase: f"never rehearsed as it is now; in minutes and without quota: kchain rehearse {phase}"
+        for phase in phases
+        if (phase, folders.rendered(phase).code_hash) not in known
+    }
+
+
 def tell_unrehearsed(
     chain: Chain, target: Target, folders: BundleFolders, reporter: Reporter, phases: Iterable[str]
 ) -> None:
-    """Warn of phases that are about to cost quota and whose code never ran here."""
-    if not target.is_kaggle:
-        return
-    known = rehearsals(chain)
-    for phase in phases:
-        if (phase, folders.rendered(phase).code_hash) not in known:
-            reporter.note(phase, f"never rehearsed as it is now; in minutes and without quota: kchain rehearse {phase}")
+    """Tell these warnings."""
+    for phase, warning in unrehearsed(chain, target, folders, phases).items():
+        reporter.note(phase, warning)
 
 
 def _key(chain: Chain) -> Key:

@@ -5,8 +5,8 @@ from kchain.phases.chain import Chain, Phase
 from kchain.phases.data import Condition, Data, Quality, Source
 from kchain.phases.load import find_root, load_chain
 from kchain.phases.reading import CHAIN_FILE, PHASE_FOLDER
-from kchain.phases.schema import Gates, Lora, Model, Settled, Tokens, Training
-from kchain.phases.uses import Evaluation, EvaluationGates, Exporting, Generation, NoGates, Style
+from kchain.phases.schema import Evaluation, Gates, Lora, Model, Settled, Tokens, Training
+from kchain.phases.uses import Evaluating, EvaluationGates, Exporting, Generation, NoGates, Style
 
 __all__ = [
     "ACCELERATORS",
@@ -19,6 +19,7 @@ __all__ = [
     "Chain",
     "Condition",
     "Data",
+    "Evaluating",
     "Evaluation",
     "EvaluationGates",
     "Exporting",

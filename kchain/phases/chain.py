@@ -12,7 +12,7 @@ from slugify import slugify
 from kchain.errors import InputError
 from kchain.phases.accelerators import Accelerator
 from kchain.phases.data import Data
-from kchain.phases.schema import Gates, Lora, Model, Settled, Tokens, Training
+from kchain.phases.schema import Evaluation, Gates, Lora, Model, Settled, Tokens, Training
 from kchain.phases.uses import UseGates, UseTable
 
 
@@ -51,6 +51,7 @@ class Phase:
     choices: tuple[str, ...]
     precision: str
     precision_reason: str
+    evaluation: Evaluation
     gates: Gates | UseGates
     file: Path
     use: UseTable | None = None
@@ -113,6 +114,17 @@ class Chain:
                 return phase
         names = ", ".join(phase.name for phase in self.phases)
         raise InputError(f"there is no phase {name!r}", f"phases of this chain: {names}")
+
+    def trained_phase(self, name: str) -> Phase:
+        """As `phase`, of one that trains an adapter.
+
+        Raises:
+            InputError: there is none of that name, or it trains nothing.
+        """
+        phase = self.phase(name)
+        if phase.use is not None:
+            raise InputError(f"{name} trains nothing: it uses {phase.after}", f"name {phase.after}")
+        return phase
 
     def lineage(self, name: str) -> tuple[Phase, ...]:
         """The phases whose adapters a phase is built on, root first: merged ones, then the one it continues, if any.

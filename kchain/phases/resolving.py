@@ -99,6 +99,7 @@ def _train_phase(
         choices=(),
         precision=precision,
         precision_reason=reason,
+        evaluation=_over(chain.evaluation, table.evaluation),
         gates=_over(chain.gates, table.gates),
         file=Path(label),
     )

@@ -112,6 +112,17 @@ class Settled(Training):
     step_seconds: float
 
 
+class Evaluation(Strict):
+    """`[evaluation]`: answers that are drawn before and after a phase, beside the losses that are always measured."""
+
+    samples: int = Field(
+        8, ge=0, le=1000, description="prompts of the validation split that are answered, before and after; 0: none"
+    )
+    sample_tokens: int = Field(
+        128, ge=1, le=8192, description="tokens of an answer, at most; one that needs more counts as not ended"
+    )
+
+
 class Gates(Strict):
     """`[gates]`: what a finished phase must have reached before the chain goes on. A gate left out is not asked."""
 
@@ -119,6 +130,19 @@ class Gates(Strict):
     max_loss: float | None = Field(None, gt=0.0, description="mean training loss at the end, at most")
     min_loss_fall: Fraction | None = Field(None, description="share by which the training loss fell, at least")
     min_token_accuracy: Fraction | None = Field(None, description="token accuracy on the validation split, at least")
+    max_eval_loss: float | None = Field(None, gt=0.0, description="loss on the validation split, at most")
+    max_forgotten: float | None = Field(
+        None,
+        ge=0.0,
+        description="rise of the loss, in nats a token, on the validation split of any earlier phase, at most; "
+        "not asked of a phase that has none before it",
+    )
+    min_eos_rate: Fraction | None = Field(
+        None, description="share of the samples whose answer ended by itself, at least; see [evaluation]"
+    )
+    min_style_separation: float | None = Field(
+        None, ge=1.0, description="mean length of the longest style's answers over that of the shortest's, at least"
+    )
 
 
 class ChainTable(Strict):
@@ -145,6 +169,7 @@ class ChainFile(Strict):
     model: Model
     lora: Lora = Lora()
     training: Training = Training()
+    evaluation: Evaluation = Evaluation()
     gates: Gates = Gates()
 
 
@@ -167,4 +192,5 @@ class PhaseFile(Strict):
     tokens: Tokens = Tokens()
     lora: Lora | None = None
     training: Training | None = None
+    evaluation: Evaluation | None = None
     gates: Gates | None = None

@@ -63,7 +63,7 @@ def token_flops(setting: Setting, row: float) -> float:
 
 
 def usable_seconds(session: int) -> float:
-    """What training gets of a session: the runtime stops in time to judge and save (kchain/runtime/session.py)."""
+    """What training gets of a session: the runtime stops in time to judge and save (kchain/runtime/limits.py)."""
     return session - max(min(0.1 * session, 900.0), min(60.0, session / 3))
 
 

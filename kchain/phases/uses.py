@@ -24,7 +24,7 @@ class Use(Strict):
     session_timeout: Duration | None = Field(None, ge=60, le=12 * 3600, description="another limit than that phase's")
 
 
-class Evaluation(Strict):
+class Evaluating(Strict):
     """`[evaluate]`: the base model and the chain are asked the same questions."""
 
     check: Literal["exact", "regex", "contains", "json", "python", "shell"] = Field(
@@ -124,11 +124,11 @@ class EvaluateFile(Use):
     """`phases/NAME.toml` with `kind = "evaluate"`."""
 
     kind: Literal["evaluate"]
-    evaluate: Evaluation
+    evaluate: Evaluating
     gates: EvaluationGates = EvaluationGates()
 
     @property
-    def use(self) -> Evaluation:
+    def use(self) -> Evaluating:
         """What is done."""
         return self.evaluate
 
@@ -166,7 +166,7 @@ class GenerateFile(Use):
 
 
 UseFile = EvaluateFile | ExportFile | GenerateFile
-UseTable = Evaluation | Exporting | Generation
+UseTable = Evaluating | Exporting | Generation
 UseGates = EvaluationGates | NoGates
 # kind -> what its file must be.
 USES: dict[str, type[UseFile]] = {"evaluate": EvaluateFile, "export": ExportFile, "generate": GenerateFile}

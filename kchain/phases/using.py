@@ -10,7 +10,7 @@ from typing import Any
 from kchain.phases.accelerators import ACCELERATORS, Accelerator, known_accelerator
 from kchain.phases.chain import Phase, choose_precision
 from kchain.phases.schema import PhaseFile, Tokens
-from kchain.phases.uses import USES, Evaluation, Exporting, UseFile, UseTable
+from kchain.phases.uses import USES, Evaluating, Exporting, UseFile, UseTable
 
 # Why an export is what it is.
 ADDED = "updates are added in fp32, the sums rounded once; no GPU is needed"
@@ -31,7 +31,7 @@ def use_phase(name: str, table: UseFile, parent: Phase, label: str, problems: li
         precision, reason = choose_precision(wanted, accelerator)
     except ValueError as error:
         problems.append(f"{label}: accelerator: {error}")
-    if isinstance(use, Evaluation):
+    if isinstance(use, Evaluating):
         problems += [f"{label}: {problem}" for problem in _evaluation_problems(use, parent)]
     phase = replace(
         parent,
@@ -76,7 +76,7 @@ def parent_problems(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
     ]
 
 
-def _evaluation_problems(use: Evaluation, parent: Phase) -> list[str]:
+def _evaluation_problems(use: Evaluating, parent: Phase) -> list[str]:
     """Why the examples that the parent keeps aside are no questions."""
     if use.file is not None:
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kchain.demo.tokenizer import QWEN
-from kchain.phases import Chain, Phase, Source
+from kchain.phases import Chain, Gates, Phase, Source
 from kchain.phases.plan import plan
 from kchain.rehearse.base import Base
 from kchain.rehearse.model import specials
@@ -113,7 +113,7 @@ def _place(source: Source) -> str:
 
 
 def _gates(phases: Sequence[Phase]) -> Iterator[str]:
-    keys = ("max_loss", "min_loss_fall", "min_token_accuracy")
+    keys = [key for key in Gates.model_fields if key != "all_epochs"]
     asked = [key for key in keys if any(getattr(phase.gates, key) is not None for phase in phases)]
     if asked:
         yield f"the gates {', '.join(asked)}: they mean nothing on random weights"

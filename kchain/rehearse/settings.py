@@ -12,6 +12,7 @@ from kchain.phases import (
     ACCELERATORS,
     Chain,
     Data,
+    Evaluating,
     Evaluation,
     EvaluationGates,
     Exporting,
@@ -34,6 +35,8 @@ MOST_ANSWERS, ANSWER_TOKENS = 4, 16
 LEARNING_RATE = 5e-3
 # Share by which the loss of the second pass lies below that of the first, at least: gradients reach the adapter.
 LOSS_FALL = 0.01
+# Prompts that are answered, and tokens of an answer, at most: a tiny model never comes to an end by itself.
+SAMPLES, SAMPLE_TOKENS = 2, 16
 # Seconds: no step here is slow, and no session long.
 STEP_SECONDS, SESSION_SECONDS = 60.0, 900
 TARGET = "local"
@@ -121,7 +124,12 @@ def _phase(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Phase:
     )
     if phase.use is not None:
         return replace(small, use=_use(phase.use), gates=_no_gates(phase))
-    return replace(small, data=_data(phase, places), gates=Gates(min_loss_fall=LOSS_FALL))
+    return replace(
+        small,
+        data=_data(phase, places),
+        evaluation=_evaluation(phase.evaluation),
+        gates=Gates(min_loss_fall=LOSS_FALL),
+    )
 
 
 def _use(use: UseTable) -> UseTable:
@@ -129,7 +137,7 @@ def _use(use: UseTable) -> UseTable:
     if isinstance(use, Exporting):
         return use
     shorter = {"max_tokens": min(use.max_tokens, ANSWER_TOKENS), "limit": min(use.limit, MOST_ANSWERS)}
-    if isinstance(use, Evaluation):
+    if isinstance(use, Evaluating):
         return use.model_copy(update=shorter)
     styles = {token: style.model_copy(update={"max_tokens": None}) for token, style in use.settings.items()}
     return use.model_copy(update={**shorter, "settings": styles})
@@ -154,6 +162,11 @@ def _training(training: Settled) -> Settled:
         "step_seconds": max(training.step_seconds, STEP_SECONDS),
     }
     return training.model_copy(update=changes)
+
+
+def _evaluation(evaluation: Evaluation) -> Evaluation:
+    most = {"samples": SAMPLES, "sample_tokens": SAMPLE_TOKENS}
+    return Evaluation(**{key: min(getattr(evaluation, key), limit) for key, limit in most.items()})
 
 
 def _data(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Data:

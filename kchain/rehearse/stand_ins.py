@@ -14,7 +14,7 @@ from kchain.errors import InputError
 from kchain.phases import Chain, Phase, Source
 from kchain.rehearse.rows import columns_of, invent
 from kchain.rehearse.settings import Stand, share_of
-from kchain.runtime.readers import READERS
+from kchain.runtime.readers import READERS, kind
 from kchain.server.publish import publish_dataset
 
 OWNER = "rehearsal"
@@ -58,7 +58,7 @@ def _stand_in(chain: Chain, phase: Phase, source: Source) -> StandIn:
     ref = f"{OWNER}/{phase.name}-{source.name}"
     if source.rehearsal is not None:
         path = _named(chain, phase, source, source.rehearsal)
-        file = f"{_short_hash(path.read_bytes())}{path.suffix.lower()}"
+        file = f"{_short_hash(path.read_bytes())}{kind(path)}"  # gzip or not: readers look inside
         return StandIn(Stand(phase.name, source.name, "yours", ref, file, source.rehearsal), file=path)
     if source.kind == "project":
         return StandIn(Stand(phase.name, source.name, "project", words=str(source.file)))
@@ -71,7 +71,7 @@ def _stand_in(chain: Chain, phase: Phase, source: Source) -> StandIn:
 def _named(chain: Chain, phase: Phase, source: Source, name: str) -> Path:
     path = chain.root / name
     where = f"{phase.file}: source {source.name!r}: rehearsal"
-    if path.suffix.lower() not in READERS:
+    if kind(path) not in READERS:
         raise InputError(f"{where}: {name!r} is no file that a notebook can read", f"one of {', '.join(READERS)}")
     if not path.is_file():
         raise InputError(f"{where}: there is no file {path}", "write the path from the project's folder")

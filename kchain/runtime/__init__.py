@@ -12,7 +12,7 @@ where a phase asks for them, bitsandbytes and datasets. The driver cells of a no
     run.load_data()    # sources -> examples -> token ids and labels
     run.check_data()   # what is wrong with the examples, or a stop where too much is
     run.train()        # transformers.Trainer over LoRA weights in fp32; adapter/
-    run.evaluate()     # loss and token accuracy on the validation split
+    run.evaluate()     # before and after: losses, what was forgotten, answers side by side
     run.save()         # validation.jsonl, kchain-result.json
 
 Folders lie under KCHAIN_KAGGLE_ROOT (default /kaggle): input, working (kept), temp (scratch).

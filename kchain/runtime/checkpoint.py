@@ -11,6 +11,7 @@ from typing import Any
 
 from .adapters import sha256
 from .encode import Encoded
+from .events import emit
 from .failure import Stop
 from .files import begin_folder, finish_folder, write_json
 from .handover import CHECKPOINTS
@@ -21,7 +22,7 @@ STATE = "trainer_state.json"
 # What the Trainer writes and no run reads: the settings as a pickle, which is not opened, and PEFT's model card.
 NOT_NEEDED = ("training_args.bin", "README.md")
 # Of PARAMETERS, what may change between two sessions of a run: words, time, and how the target is used.
-MAY_CHANGE = ("title", "description", "target", "environment", "session_timeout", "continuation")
+MAY_CHANGE = ("title", "description", "target", "environment", "session_timeout", "continuation", "evaluation")
 MAY_CHANGE_IN_TRAINING = ("logging_steps", "step_seconds", "max_sessions", "processes")
 
 
@@ -83,6 +84,13 @@ def find(paths: Paths, continuation: dict[str, Any], parameters: str) -> tuple[P
             raise Stop(f"{where} is damaged: {name} is missing or changed", cure)
     _same("parameters", manifest, parameters, where)
     return folder, manifest
+
+
+def tell(manifest: dict[str, Any], session: int, processes: int) -> None:
+    """Says from where a run goes on."""
+    emit("continuation", session=session, step=manifest["step"], steps=manifest["steps"])
+    if manifest["processes"] != processes:
+        emit("warning", message=f"{manifest['processes']} processes began this run: dropout goes on differently")
 
 
 def check_data(manifest: dict[str, Any], data: str) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 Row = dict[str, Any]
 Example = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
+# What ShareGPT's turns, {"from", "value"}, call them; other words are taken as they are.
+SHAREGPT = {"human": "user", "gpt": "assistant"}
 MISSING = object()
 
 
@@ -99,13 +101,21 @@ def _pair(values: dict[str, Any]) -> list[dict[str, str]]:
 def _turns(messages: Any) -> list[dict[str, str]]:
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         raise Unusable("messages is not a list of objects")
-    turns = [{"role": text(turn.get("role")), "content": _content(turn.get("content"))} for turn in messages]
-    unknown = next((turn["role"] for turn in turns if turn["role"] not in ROLES), None)
-    if unknown is not None:
-        raise Unusable(f"unknown role {unknown!r}")
+    turns = [_turn(turn) for turn in messages]
     if not any(turn["role"] == "assistant" and turn["content"].strip() for turn in turns):
         raise Unusable("nothing that the assistant says")
     return turns
+
+
+def _turn(turn: dict[str, Any]) -> dict[str, str]:
+    """A turn as {"role", "content"}, also one of ShareGPT's."""
+    shared = "role" not in turn and "from" in turn
+    who, said = ("from", "value") if shared else ("role", "content")
+    role = text(turn.get(who))
+    role = SHAREGPT.get(role, role) if shared else role
+    if role not in ROLES:
+        raise Unusable(f"unknown {who} {role!r}")
+    return {"role": role, "content": _content(turn.get(said))}
 
 
 def _content(value: Any) -> str:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
-from . import checkpoint, data, gpus, handover, install, launch, locate, preflight
+from . import checkpoint, data, gpus, handover, install, launch, locate, preflight, splits
 from .adapters import find
 from .events import emit
 from .failure import Stop
+from .limits import judging, reserve
 from .paths import Paths, session_paths
+from .result import unfinished
 from .stages import Stages
 
-# Share of the session's time, and the least and the most of it in seconds, that is left for judging and saving.
-RESERVE = 0.1
-LEAST_RESERVE = 60.0
-MOST_RESERVE = 900.0
+if TYPE_CHECKING:
+    from .case import Case
+
 LOGS = "logs"
 # Tokens of an example that a failure shows: enough to find it in the data.
 SHOWN_TOKENS = 24
-METRICS = ("loss_first", "loss_last", "token_accuracy", "eval_loss", "steps", "epochs")
 
 
 def start(parameters: dict[str, Any], bundle: str) -> Session:
@@ -36,43 +36,11 @@ def start(parameters: dict[str, Any], bundle: str) -> Session:
     return Session(parameters, bundle, session_paths())
 
 
-def reserve(limit: float) -> float:
-    """Seconds that a session of `limit` seconds leaves for judging and saving; a very short one leaves a third."""
-    return max(min(RESERVE * limit, MOST_RESERVE), min(LEAST_RESERVE, limit / 3))
-
-
 class Session(Stages):
     """The state that the driver cells share. Each method is one stage; a stage that fails ends the notebook."""
 
     def __init__(self, parameters: dict[str, Any], bundle: str, paths: Paths) -> None:
-        continuation = parameters["continuation"]
-        result = {
-            "format": 1,
-            "bundle": bundle,
-            "chain": parameters["chain"],
-            "phase": parameters["phase"],
-            "session": continuation["session"] if continuation else 1,
-            "status": "failed",
-            "reason": "the session ended before its first stage",
-            "stopped": None,
-            "checkpoint": None,
-            "recovered": [],
-            "pad_token": parameters["pad"]["token"],
-            "pad_id": parameters["pad"]["id"],
-            "lora": parameters["lora"],
-            "base_model": parameters["model"]["source"],
-            "adapter_mode": parameters["adapter_mode"],
-            "tokens": {},
-            "lineage": [],
-            "adapter": None,
-            "metrics": {**dict.fromkeys(METRICS), "all_epochs": False},
-            "examples": {},
-            "quality": {},
-            "moved": {},
-            "versions": {},
-            "probe": None,
-        }
-        super().__init__(parameters, paths, result)
+        super().__init__(parameters, paths, unfinished(parameters, bundle))
 
     def install(self) -> None:
         """Installs the packages of the environment."""
@@ -127,9 +95,9 @@ class Session(Stages):
             self.rows = tokenizer.token_rows(self.tokenizer, self.parameters["tokens"], self.source)
             self.result["tokens"] = {row.token: row.id for row in self.rows}
             self.mix = data.load(self.paths, self.parameters["data"], self.parameters["seed"])
-            styles = examples.styles(self.mix.train + self.mix.validation)
-            tokenizer.check_styles(self.tokenizer, styles)
-            chat = Chat(self.tokenizer, {*self.result["tokens"], *styles})
+            self.styles = examples.styles(self.mix.train + self.mix.validation)
+            tokenizer.check_styles(self.tokenizer, self.styles)
+            chat = Chat(self.tokenizer, {*self.result["tokens"], *self.styles})
             length = self.parameters["training"]["max_length"]
             encoded = encode.encode_all(self.mix.train, chat, length)
             self.examples = encoded.examples
@@ -192,23 +160,16 @@ class Session(Stages):
                 self._save_checkpoint(folder, trained.job)
 
     def evaluate(self) -> None:
-        """Judges the saved adapter by the validation split, loaded as anybody would load it."""
+        """Judges what this phase changed, with the saved adapter loaded as anybody would load it."""
         with self._stage("evaluate"):
-            from peft import PeftModel
+            from . import evaluate, judge, subject
 
-            from . import evaluate, model, tokenizer, train
-
-            training, metrics = self.parameters["training"], self.result["metrics"]
-            base = model.load_base(self.base, training["precision"], training["quantization"])
-            tokenizer.force_on_model(base, self.parameters["pad"])
-            collate = train.prepare(base, self.parameters["pad"]["id"])
-            adapted = PeftModel.from_pretrained(base, self.paths.working / "adapter")
-            if self.validation:
-                judged = evaluate.evaluate(adapted, self.validation, collate, self.batch)
-                metrics["eval_loss"], metrics["token_accuracy"] = judged
-            else:
-                emit("warning", message="there is no validation split: no token accuracy")
-            self.result["probe"] = evaluate.probe(adapted, self.examples[0])
+            saved = self.paths.working / "adapter"
+            seen = subject.Subject(self.base, self.parameters, saved, self._continued())
+            judged = judge.Judge(seen, self._case(), self.parameters["pad"]["id"], self.tokenizer.decode).judge()
+            self.result["evaluation"] = judged.evaluation
+            self.result["metrics"].update(judged.metrics)
+            self.result["probe"] = evaluate.probe(seen.model, self.examples[0])
 
     def save(self) -> None:
         """Writes the validation split and, last of all, that this session reached its end."""
@@ -216,6 +177,7 @@ class Session(Stages):
             from . import save
 
             save.save_validation(self.mix.validation, self.paths.working)
+            splits.hand_on(self.paths, self.adapters)
             self.result["status"] = "partial" if self.reason else "complete"
             self.result["reason"] = self.reason
             self._write_result()
@@ -238,17 +200,12 @@ class Session(Stages):
         """Finds what the session before this one left, if this one goes on with its run."""
         lineage = self.result["lineage"]
         self.prints = {"parameters": checkpoint.parameters_print(self.parameters, lineage)}
-        self.earlier: tuple[Path, dict[str, Any]] | None = None
         continuation = self.parameters["continuation"]
-        if continuation:
-            self.earlier = checkpoint.find(self.paths, continuation, self.prints["parameters"])
+        self.earlier = checkpoint.find(self.paths, continuation, self.prints["parameters"]) if continuation else None
+        if self.earlier:
             manifest = self.earlier[1]
             self.result["recovered"] = list(manifest["recovered"])
-            emit("continuation", session=continuation["session"], step=manifest["step"], steps=manifest["steps"])
-            if manifest["processes"] != self.processes:
-                emit(
-                    "warning", message=f"{manifest['processes']} processes began this run: dropout goes on differently"
-                )
+            checkpoint.tell(manifest, continuation["session"], self.processes)
 
     def _job(self) -> handover.Job:
         """What the processes are told that train."""
@@ -266,8 +223,27 @@ class Session(Stages):
             deadline=self.began + limit - reserve(limit),
             step_seconds=training["step_seconds"] * training["processes"] / self.processes,
             logs=str(self.paths.working / LOGS),
-            continued=next((str(adapter.folder) for adapter in self.adapters if adapter.use == "continue"), None),
+            continued=str(folder) if (folder := self._continued()) else None,
             rows=self.rows,
+        )
+
+    def _continued(self) -> Path | None:
+        """The adapter that is trained on; None for a new one."""
+        return next((adapter.folder for adapter in self.adapters if adapter.use == "continue"), None)
+
+    def _case(self) -> Case:
+        """What is judged, and until when."""
+        from . import case
+
+        limit, most = self.parameters["session_timeout"], self.parameters["training"]["max_sessions"]
+        return case.build(
+            self.parameters,
+            case.Reading(self.tokenizer, self.result["tokens"], self.styles),
+            case.Split(self.parameters["phase"], self.validation),
+            splits.find(self.paths, self.adapters),
+            goes_on=self.result["stopped"] == "time" and self.result["session"] < most,
+            batch=self.batch,
+            deadline=self.began + limit - reserve(limit) + judging(limit),
         )
 
     def _save_checkpoint(self, folder: Path, job: handover.Job) -> None:

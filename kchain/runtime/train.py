@@ -194,14 +194,19 @@ def arguments(parameters: dict[str, Any], folder: Path, share: Share) -> Trainin
     )
 
 
-def prepare(model: Any, pad_id: int) -> Collator:
-    """Makes a bare base model spare its logits, and chooses how its examples become batches."""
+def prepare(model: Any, pad_id: int, tell: bool = False) -> Collator:
+    """Makes a bare base model spare its logits, and chooses how its examples become batches.
+
+    Args:
+        tell: say what was chosen; once a session is enough.
+    """
     packed = can_pack(model)
     collate = Collator(
         pad_id, keep="logits_to_keep" in inspect.signature(type(model).forward).parameters, packed=packed
     )
     spared = spare_logits(model)
-    emit("batches", packed=packed, logits_spared=spared)
+    if tell:
+        emit("batches", packed=packed, logits_spared=spared)
     return collate
 
 

@@ -59,7 +59,7 @@ def work(folder: Path, rank: int) -> None:
     parameters, training = job.parameters, job.parameters["training"]
     base = model.load_base(Path(job.base), training["precision"], training["quantization"])
     tokenizer.force_on_model(base, parameters["pad"])
-    collate = train.prepare(base, parameters["pad"]["id"])
+    collate = train.prepare(base, parameters["pad"]["id"], tell=True)
     adapted = model.adapt(base, parameters, job.continued, job.rows)
     examples = handover.read_examples(folder)
     outcome = train.train(adapted, examples, collate, job, folder, rank)

@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kchain.server import blobs, datasets, kernels, logs, outputs
+from kchain.server import archives, blobs, kernels, logs, outputs
 from kchain.server.context import Context
 from kchain.server.faults import Faults
 from kchain.server.rpc import METHODS, Redirect
@@ -205,7 +205,7 @@ class Api:
         if kind in ("output", "redirected"):
             session, _, file = rest.partition("/")
             return FileResponse(await run_in_threadpool(outputs.file, self._context, session, file))
-        return FileResponse(await run_in_threadpool(datasets.file, self._context, kind, rest))
+        return FileResponse(await run_in_threadpool(archives.file, self._context, kind, rest))
 
     async def upload(self, request: Request) -> Response:
         """PUT /upload/{token}: the bytes of one blob, whole or resumed."""

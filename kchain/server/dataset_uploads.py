@@ -1,38 +1,17 @@
-"""CreateDataset and CreateDatasetVersion: uploaded blobs become the files of a version, directories unpacked."""
+"""CreateDataset and CreateDatasetVersion: uploaded blobs become the files of a version; UpdateDatasetMetadata."""
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-import tarfile
-import tempfile
 import time
-import zipfile
-from dataclasses import dataclass
-from pathlib import Path
 
-from kchain.server import blobs, datasets, files
+from kchain.server import archives, blobs, datasets, files
 from kchain.server.context import Context
+from kchain.server.layout import Upload, laid_out
 from kchain.server.publish import dataset_folder
 from kchain.server.wire import ApiError, Json, denied, name, number, objects, slug_of, text
 
 SLUG_LENGTH = (6, 50)  # of data set titles and slugs
-
-
-@dataclass(frozen=True)
-class Upload:
-    """Blobs laid out as the files of a version to be.
-
-    Attributes:
-        folder: temporary, made by `_lay_out`.
-        failed: whether an archive in it was damaged or unsafe; the version is then FAILED, as on Kaggle.
-        fingerprint: of its files, with their bytes together.
-    """
-
-    folder: Path
-    tokens: list[str]
-    failed: bool
-    fingerprint: tuple[str, int]
 
 
 def create(context: Context, user: str, body: Json) -> Json:
@@ -44,9 +23,8 @@ def create(context: Context, user: str, body: Json) -> Json:
         raise denied("datasets.create")
     if complaint := _complaint(context, owner, slug, title):
         return {"status": "error", "error": complaint}
-    upload = _lay_out(context, user, body)
     try:
-        with context.db.write() as db:
+        with laid_out(context, user, body, "dataset") as upload, context.db.write() as db:
             made = db.execute(
                 "INSERT INTO datasets (owner, slug, title, subtitle, description, license, private, created)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -58,8 +36,6 @@ def create(context: Context, user: str, body: Json) -> Json:
             _add_version(context, db, (int(made.lastrowid or 0), owner, slug), upload, "Initial release")
     except sqlite3.IntegrityError:
         return {"status": "error", "error": _in_use(title)}
-    finally:
-        files.remove_tree(upload.folder)
     blobs.discard(context, upload.tokens)
     return _created(context, owner, slug)
 
@@ -93,21 +69,17 @@ def create_version(context: Context, user: str, body: Json) -> Json:
     given = body.get("body") or {}
     if not isinstance(given, dict):
         raise ApiError(400, "body must be an object.")
-    upload = _lay_out(context, user, given)
     owner, slug = dataset["owner"], dataset["slug"]
-    try:
-        with context.db.write() as db:
-            _add_version(context, db, (dataset["id"], owner, slug), upload, text(given, "versionNotes"))
-            for key in ("subtitle", "description"):
-                if value := text(given, key):
-                    db.execute(f"UPDATE datasets SET {key} = ? WHERE id = ?", (value, dataset["id"]))
-            if given.get("deleteOldVersions"):
-                db.executemany("DELETE FROM dataset_versions WHERE id = ?", [(row["id"],) for row in earlier])
-    finally:
-        files.remove_tree(upload.folder)
+    with laid_out(context, user, given, "dataset") as upload, context.db.write() as db:
+        _add_version(context, db, (dataset["id"], owner, slug), upload, text(given, "versionNotes"))
+        for key in ("subtitle", "description"):
+            if value := text(given, key):
+                db.execute(f"UPDATE datasets SET {key} = ? WHERE id = ?", (value, dataset["id"]))
+        if given.get("deleteOldVersions"):
+            db.executemany("DELETE FROM dataset_versions WHERE id = ?", [(row["id"],) for row in earlier])
     if given.get("deleteOldVersions"):
         for row in earlier:
-            datasets.forget(context, dataset_folder(context.root, owner, slug, row["number"]))
+            archives.forget(context, dataset_folder(context.root, owner, slug, row["number"]))
     blobs.discard(context, upload.tokens)
     return _created(context, owner, slug)
 
@@ -120,54 +92,35 @@ def create_version_by_id(context: Context, user: str, body: Json) -> Json:
     return create_version(context, user, {**body, "ownerSlug": row["owner"], "datasetSlug": row["slug"]})
 
 
-def _lay_out(context: Context, user: str, body: Json) -> Upload:
-    """Copy the request's blobs into a temporary folder, archives unpacked, `directories` as folders.
+def update_metadata(context: Context, user: str, body: Json) -> Json:
+    """UpdateDatasetMetadata: what the server knows of a data set is replaced; refusals come as `errors`.
 
-    Raises:
-        ApiError: 400, when an upload is unknown or incomplete, or there is none.
+    Kaggle's client sends every setting, an absent isPrivate as false. Keywords, collaborators, descriptions of files
+    and pictures have no meaning here.
     """
-    folder = Path(tempfile.mkdtemp(dir=context.root, prefix=".upload-"))
-    try:
-        tokens, failed = _lay_out_level(context, user, body, folder)
-        if not tokens:
-            raise ApiError(400, "A dataset needs at least one file.")
-    except BaseException:
-        files.remove_tree(folder)
-        raise
-    return Upload(folder, tokens, failed, files.fingerprint(folder))
-
-
-def _lay_out_level(context: Context, user: str, body: Json, folder: Path) -> tuple[list[str], bool]:
-    tokens, failed = [], False
-    for entry in objects(body, "files"):
-        token = text(entry, "token")
-        file, path = blobs.take(context, user, token)
-        tokens.append(token)
-        try:
-            _place(path, file, folder)
-        except (files.UnsafeName, zipfile.BadZipFile, tarfile.TarError, EOFError, OSError):
-            failed = True
-    for entry in objects(body, "directories"):
-        inner = _directory(folder, text(entry, "name"))
-        more, broken = _lay_out_level(context, user, entry, inner)
-        tokens, failed = tokens + more, failed or broken
-    return tokens, failed
-
-
-def _directory(folder: Path, given: str) -> Path:
-    try:
-        path = files.safe_join(folder, given)
-        path.mkdir(parents=True, exist_ok=True)
-    except (files.UnsafeName, FileExistsError, NotADirectoryError) as error:
-        raise ApiError(400, f"{given!r} is no directory name.") from error
-    return path
-
-
-def _place(blob: Path, file: str, folder: Path) -> None:
-    if files.is_archive(file):
-        files.unpack(blob, file, folder)
-    else:
-        shutil.copyfile(blob, files.safe_join(folder, file))
+    dataset = datasets.find(context, user, body)
+    if dataset["owner"] != user:
+        raise denied("datasets.update")
+    settings = body.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise ApiError(400, "settings must be an object.")
+    title = text(settings, "title")
+    shortest, longest = SLUG_LENGTH
+    if not shortest <= len(title) <= longest:
+        return {"errors": [f"The dataset title must be between {shortest} and {longest} characters."]}
+    licences = [text(entry, "name") for entry in objects(settings, "licenses")] or [dataset["license"]]
+    with context.db.write() as db:
+        taken = "SELECT 1 FROM datasets WHERE owner = ? AND title = ? AND id != ?"
+        if db.execute(taken, (user, title, dataset["id"])).fetchone() is not None:
+            return {"errors": [_in_use(title)]}
+        db.execute(
+            "UPDATE datasets SET title = ?, subtitle = ?, description = ?, license = ?, private = ? WHERE id = ?",
+            (
+                *(title, text(settings, "subtitle"), text(settings, "description")),
+                *(licences[0], bool(settings.get("isPrivate")), dataset["id"]),
+            ),
+        )
+    return {"errors": []}
 
 
 def _add_version(

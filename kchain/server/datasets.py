@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-import zipfile
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 
-from kchain.server import files
+from kchain.server import archives, files
 from kchain.server.context import Context
 from kchain.server.db import Row
-from kchain.server.publish import dataset_folder, model_folder
+from kchain.server.publish import dataset_folder
 from kchain.server.sources import ready_version
 from kchain.server.wire import ApiError, Json, denied, number, page, text, timestamp
 
-# What a version goes through before READY, in equal parts of the profile's dataset_seconds.
+# What a version of a data set or model goes through before READY, in equal parts of the profile's dataset_seconds.
 STAGES = ("NOT_YET_PERSISTED", "BLOBS_RECEIVED", "BLOBS_DECOMPRESSED", "BLOBS_COPIED_TO_SDS")
 
 
@@ -166,48 +163,6 @@ def download(context: Context, user: str, body: Json) -> str:
     return context.signed(f"dataset/{where}/{file}")
 
 
-def file(context: Context, kind: str, path: str) -> Path:
-    """The file behind a signed address: "dataset" and "model" address one file, "dataset-zip" all files of a version.
-
-    Args:
-        path: "owner/slug/number/name", for a model "owner/model/framework/variation/number/name".
-
-    Raises:
-        ApiError: 404, when it is not there (any more).
-    """
-    parts = path.split("/", 5 if kind == "model" else 3)
-    at = model_folder if kind == "model" else dataset_folder
-    folder = at(context.root, *parts[:-1])
-    if kind == "dataset-zip":
-        return _zipped(context, folder)
-    found = dict(files.walk(folder)).get(parts[-1])
-    if found is None:
-        raise ApiError(404, f"There is no file {parts[-1]!r}.")
-    return found
-
-
-def _zipped(context: Context, folder: Path) -> Path:
-    """A zip of a version's files, made at the first download; its bytes and time then stay, so it can be resumed."""
-    archive = _archive(context, folder)
-    if archive.exists():
-        return archive
-    if not folder.is_dir():
-        raise ApiError(404, "Dataset version not found.")
-    archive.parent.mkdir(exist_ok=True)
-    with (
-        NamedTemporaryFile(dir=archive.parent, delete=False) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed,
-    ):
-        for name, real in files.walk(folder):
-            packed.write(real, name)
-    return Path(temporary.name).replace(archive)
-
-
-def _archive(context: Context, folder: Path) -> Path:
-    """Where the zip of a version lies; no owner or slug has a "+", so no two versions share a name."""
-    return context.root / "archives" / ("+".join(folder.relative_to(context.root.resolve()).parts) + ".zip")
-
-
 def delete(context: Context, user: str, body: Json) -> Json:
     """DeleteDataset: what running sessions mounted of it stays theirs."""
     owner, slug = text(body, "ownerSlug").lower(), text(body, "datasetSlug").lower()
@@ -218,11 +173,5 @@ def delete(context: Context, user: str, body: Json) -> Json:
     with context.db.write() as db:
         db.execute("DELETE FROM datasets WHERE id = ?", (dataset["id"],))
     for folder in folders:
-        forget(context, folder)
+        archives.forget(context, folder)
     return {}
-
-
-def forget(context: Context, folder: Path) -> None:
-    """Remove a version's files and its zip."""
-    _archive(context, folder).unlink(missing_ok=True)
-    files.remove_tree(folder)

@@ -45,10 +45,23 @@ CREATE TABLE IF NOT EXISTS model_versions (
     id INTEGER PRIMARY KEY AUTOINCREMENT, model INTEGER NOT NULL REFERENCES models ON DELETE CASCADE,
     framework TEXT NOT NULL, variation TEXT NOT NULL, number INTEGER NOT NULL, fingerprint TEXT NOT NULL,
     bytes INTEGER NOT NULL, created REAL NOT NULL, UNIQUE (model, framework, variation, number));
+-- What the user said of a variation when he made it; one that was published by hand has none.
+CREATE TABLE IF NOT EXISTS model_instances (
+    model INTEGER NOT NULL REFERENCES models ON DELETE CASCADE, framework TEXT NOT NULL, variation TEXT NOT NULL,
+    details TEXT NOT NULL, PRIMARY KEY (model, framework, variation));
 CREATE TABLE IF NOT EXISTS blobs (
     token TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, length INTEGER NOT NULL,
     complete INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL);
 """
+# Columns that came later: a root of an older kchain gets them when it is opened.
+_LATER = {
+    "models": ("details TEXT NOT NULL DEFAULT '{}'",),
+    "model_versions": (
+        "notes TEXT NOT NULL DEFAULT ''",
+        "failed INTEGER NOT NULL DEFAULT 0",
+        "ready REAL NOT NULL DEFAULT 0",
+    ),
+}
 
 Row = sqlite3.Row
 
@@ -63,6 +76,11 @@ class Database:
         with self.write() as connection:
             for statement in _TABLES.split(";\n"):
                 connection.execute(statement)
+            for table, columns in _LATER.items():
+                present = {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}
+                for column in columns:
+                    if column.split()[0] not in present:
+                        connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)

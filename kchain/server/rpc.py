@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kchain.server import blobs, dataset_uploads, datasets, kernels, models, outputs, push, quota
+from kchain.server import blobs, dataset_uploads, datasets, kernels, model_uploads, models, outputs, push, quota
 from kchain.server.context import Context
 from kchain.server.wire import Json
 
@@ -40,6 +40,7 @@ _DATASETS: dict[str, Method] = {
     "CreateDataset": dataset_uploads.create,
     "CreateDatasetVersion": dataset_uploads.create_version,
     "CreateDatasetVersionById": dataset_uploads.create_version_by_id,
+    "UpdateDatasetMetadata": dataset_uploads.update_metadata,
     "GetDatasetStatus": datasets.status,
     "GetDataset": datasets.get,
     "GetDatasetMetadata": datasets.metadata,
@@ -49,11 +50,19 @@ _DATASETS: dict[str, Method] = {
     "DownloadDataset": _redirect(datasets.download),
 }
 _MODELS: dict[str, Method] = {
+    "CreateModel": model_uploads.create,
+    "CreateModelInstance": model_uploads.create_instance,
+    "CreateModelInstanceVersion": model_uploads.create_version,
     "GetModel": models.get,
     "GetModelInstance": models.get_instance,
+    "ListModels": models.listing,
+    "ListModelInstances": models.list_instances,
     "ListModelInstanceVersions": models.list_versions,
     "ListModelInstanceVersionFiles": models.list_files,
     "DownloadModelInstanceVersion": _redirect(models.download),
+    "DeleteModel": models.delete,
+    "DeleteModelInstance": models.delete_instance,
+    "DeleteModelInstanceVersion": models.delete_version,
 }
 METHODS: dict[str, Method] = {
     "blobs.BlobApiService/StartBlobUpload": blobs.start,

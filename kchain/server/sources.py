@@ -125,7 +125,7 @@ def _model(context: Context, user: str, ref: str, found: Sources) -> None:
         if parts
         else None
     )
-    if row is None or (row["private"] and row["owner"] != user):
-        return found.refuse("Model", ref)
+    if row is None or (row["private"] and row["owner"] != user) or row["failed"] or row["ready"] > time.time():
+        return found.refuse("Model", ref)  # what Kaggle says of a version that is still processed, nobody has told
     folder = model_folder(context.root, *parts)
     return found.mount(folder, "models/" + "/".join(parts), "/".join(parts[1:]))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from kchain.orchestrator.advice import advise, failing_cell
+from kchain.orchestrator.judge import LOG, with_advice
 
 # Message as the library words it -> a word of the cure.
 FIELD = [
@@ -177,3 +179,19 @@ def test_a_traceback_that_breaks_off_is_shown_as_far_as_it_goes() -> None:
     cell = failing_cell("RuntimeError   Traceback (most recent call last)\nCell In[2], line 5\n----> 5 f(1)\n")
     assert cell is not None
     assert cell.endswith("----> 5 f(1)")
+
+
+@pytest.mark.parametrize(
+    ("log", "meaning"),
+    [
+        ("warning: No module named 'tensorboardX'\n", "while it judged the adapter"),
+        ("torch.OutOfMemoryError: CUDA out of memory\n", "the GPU's memory was not enough"),
+    ],
+)
+def test_a_session_that_was_ended_while_it_judged_is_not_told_of_library_versions(
+    tmp_path: Path, log: str, meaning: str
+) -> None:
+    (tmp_path / LOG).write_text(log, encoding="utf-8")
+    reason = "the session was ended during evaluate: out of memory, out of time, or hung"
+    error = with_advice("phase1 version 1 failed", reason, tmp_path)
+    assert meaning in error.hint and "version" not in error.hint

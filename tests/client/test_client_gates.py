@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kchain.orchestrator.advice import advise
 from kchain.orchestrator.gates import GateResult, check
 from kchain.phases import Gates
 
@@ -87,6 +88,72 @@ def test_a_result_that_says_nothing_passes_nothing(result: dict[str, Any]) -> No
 def test_the_reason_of_a_partial_run_is_shown() -> None:
     (gate,) = missed(GOOD | {"status": "partial", "reason": "out of time"})
     assert gate.got == "status partial: out of time"
+
+
+JUDGED = Gates(all_epochs=False, max_eval_loss=1.0, max_forgotten=0.1, min_eos_rate=0.9, min_style_separation=3.0)
+FIGURES = {"eval_loss": 1.0, "forgotten": 0.1, "eos_rate": 0.9, "style_separation": 3.0}
+NAMES = {
+    "eval_loss": "validation loss",
+    "forgotten": "forgotten",
+    "eos_rate": "answers that end by themselves",
+    "style_separation": "style separation",
+}
+
+
+def judged(**changes: Any) -> dict[str, Any]:
+    """The result of a phase that is built on another one."""
+    return {**with_metrics(**{**FIGURES, **changes}), "lineage": [{"phase": "one", "sha256": "1"}]}
+
+
+def test_what_was_judged_is_asked_for_in_its_own_units() -> None:
+    found = check(judged(), JUDGED, PAD)[1:]
+    assert [(gate.name, gate.wanted, gate.got) for gate in found] == [
+        ("validation loss", "<= 1", "1"),
+        ("forgotten", "loss rises by <= 0.1 nats", "+0.1 nats"),
+        ("answers that end by themselves", ">= 90.0%", "90.0%"),
+        ("style separation", ">= 3", "3"),
+    ]
+    assert all(gate.passed for gate in found), "limits themselves pass"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("eval_loss", 1.01), ("forgotten", 0.11), ("eos_rate", 0.89), ("style_separation", 2.9)]
+)
+def test_each_judged_gate_can_be_missed_alone(key: str, value: float) -> None:
+    assert [gate.name for gate in missed(judged(**{key: value}), JUDGED)] == [NAMES[key]]
+
+
+def test_a_loss_that_fell_is_nothing_forgotten() -> None:
+    assert missed(judged(forgotten=-2.5), JUDGED) == []
+
+
+@pytest.mark.parametrize("key", FIGURES)
+def test_a_figure_that_is_not_there_misses_with_the_reason_that_the_session_gave(key: str) -> None:
+    result = judged(**{key: None})
+    assert [gate.got for gate in missed(result, JUDGED)] == ["not in the result"]
+    result["evaluation"] = {"absent": {key: "the examples have no style tokens"}}
+    (gate,) = missed(result, JUDGED)
+    assert gate.got == "no figure: the examples have no style tokens"
+    advice = advise(f"  {gate.name}: wanted {gate.wanted}, got {gate.got}")
+    assert advice is not None
+    assert "a gate asks for a figure" in advice.meaning
+
+
+def test_a_first_phase_is_not_asked_what_it_forgot_though_the_whole_chain_has_the_gate() -> None:
+    first = {**judged(forgotten=None), "lineage": []}
+    assert missed(first, JUDGED) == []
+    assert "forgotten" not in [gate.name for gate in check(first, JUDGED, PAD)]
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("forgotten", "unlearned"), ("eos_rate", "does not stop"), ("style_separation", "alike in length")],
+)
+def test_a_missed_gate_comes_with_advice_of_its_own(key: str, words: str) -> None:
+    (gate,) = missed(judged(**{key: 0.0 if key != "forgotten" else 9.0}), JUDGED)
+    advice = advise(f"  {gate.name}: wanted {gate.wanted}, got {gate.got}")
+    assert advice is not None
+    assert words in advice.meaning
 
 
 def test_limits_themselves_pass() -> None:

@@ -68,6 +68,22 @@ def test_the_loss_of_every_phase_really_falls(demo: tuple[Path, str]) -> None:
         assert metrics["loss_last"] < 0.7 * metrics["loss_first"], (phase, metrics)
 
 
+def test_the_demo_tells_what_each_phase_learned_and_what_it_forgot(demo: tuple[Path, str]) -> None:
+    project, printed = demo
+    assert "Validation loss before -> after each phase" in printed
+    page = project / "pages" / "chain.html"
+    rows = json.loads(kchain(project, "status", "--json", "--html", str(page)).stdout)["phases"]
+    for number, row in enumerate(rows):
+        assert [split["phase"] for split in row["evaluation"]["splits"]] == PHASES[: number + 1]
+        assert row["metrics"]["eval_loss"] < row["metrics"]["eval_loss_before"]
+        assert len(row["evaluation"]["samples"]) == 4
+    assert rows[0]["metrics"]["eos_rate"] > rows[0]["metrics"]["eos_rate_before"] == 0.0
+    assert rows[1]["metrics"]["forgotten"] > 0, "random weights keep nothing that is not asked for again"
+    text = page.read_text(encoding="utf-8")
+    assert text.count('<a href="http') == 4, "every kernel can be looked at"
+    assert "4 of 4 phases done" in text
+
+
 def test_running_the_demo_again_pushes_nothing_and_says_so(demo: tuple[Path, str]) -> None:
     project, _ = demo
     again = kchain(project.parent, "demo")

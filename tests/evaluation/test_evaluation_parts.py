@@ -110,6 +110,14 @@ def test_the_verdict_names_a_winner_only_where_one_is_shown(base: list[bool], ch
     assert compare(side(base, 1.0), side(chain, 1.0), 42).faster == ""
 
 
+def test_nothing_is_said_of_time_where_too_little_was_asked() -> None:
+    answers = [True] * 9
+    words = compare(side(answers, 2.0), side(answers, 1.0), 42).words()
+    assert words.endswith("so few answers (9) tell nothing about time; 10 are the fewest that do.")
+    assert "in time shown" not in words and "faster" not in words
+    assert "no difference in time shown" in compare(side([True] * 10, 1.0), side([True] * 10, 1.0), 42).words()
+
+
 def test_a_side_s_figures_add_up() -> None:
     figures = side([True, False, True, True], 2.0).figures()
     assert (figures["passed"], figures["questions"], figures["success_rate"]) == (3, 4, 0.75)

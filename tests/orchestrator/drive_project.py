@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,6 @@ class Project:
         process = self.start(*arguments)
         out, error = process.communicate(timeout=120)
         return process.returncode, out, error
+
+
+Maker = Callable[..., Project]

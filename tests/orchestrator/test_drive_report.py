@@ -120,6 +120,10 @@ def test_plain_progress_is_one_line_per_piece_of_news() -> None:
             terminal.event("one", {"event": "step", "step": step, "steps": 100, "loss": 1 / step, "memory_bytes": 0})
         terminal.event("one", {"event": "warning", "message": "recovered from an OOM"})
         terminal.event("one", {"event": "source", "name": "bad", "skipped": True, "error": "broken JSON"})
+        sides = {"before": {"loss": 3.1, "token_accuracy": 0.1}, "after": {"loss": 1.2, "token_accuracy": 0.75}}
+        terminal.event("one", {"event": "judged", "phase": "zero", "examples": 8, **sides})
+        terminal.event("one", {"event": "answers", "samples": 8, "eos_rate": 0.875, "eos_rate_before": 0.0})
+        terminal.event("one", {"event": "styles", "separation": 16.0})
         terminal.event("one", {"event": "failed", "stage": "train", "reason": "too slow"})
     lines = file.getvalue().splitlines()
     assert lines[0] == "one  pushed version 1: https://x/[1]"
@@ -127,7 +131,12 @@ def test_plain_progress_is_one_line_per_piece_of_news() -> None:
     assert sum("step " in line for line in lines) == 11
     assert "one  warning: recovered from an OOM" in lines
     assert "one  source bad skipped: broken JSON" in lines
-    assert lines[-1] == "one  failed in train: too slow"
+    assert lines[-4:] == [
+        "one  validation loss 3.100 -> 1.200, accuracy 10.0% -> 75.0% on zero",
+        "one  answers that end by themselves 0% -> 88%",
+        "one  answers in the longest style are 16.0 times as long",
+        "one  failed in train: too slow",
+    ]
 
 
 def test_a_terminal_shows_a_bar_with_loss_and_time_left() -> None:
@@ -152,6 +161,8 @@ def test_strange_events_do_not_stop_a_watch() -> None:
             {"event": "new in a later kchain"},
             {"event": "stage"},
             {"event": "step", "loss": "x"},
+            {"event": "judged", "before": None, "after": {"loss": "x"}},
+            {"event": "answers"},
         ):
             terminal.event("one", event)
         terminal.note("one", "still here")

@@ -21,7 +21,7 @@ from kchain.errors import (
     PhaseFailed,
     QuotaUsedUp,
 )
-from kchain.orchestrator.push import push, rehearse_push
+from kchain.orchestrator.push import preview, push
 from kchain.orchestrator.report import table
 
 
@@ -102,7 +102,7 @@ def test_asked_again_a_phase_begins_anew(make: Maker) -> None:
 def test_pushed_between_its_sessions_a_phase_goes_on(make: Maker) -> None:
     world = make(2)
     stop_after_session(world)
-    shown = rehearse_push(world.chain, "one", world.target, ports=world.ports)
+    shown = preview(world.chain, "one", world.target, ports=world.ports)
     assert shown.verdict == "would push session 2, from step 10 of 40 in kernel someone/model-phase-one"
     assert (shown.metadata["kernel_sources"], shown.command) == (["someone/model-phase-one"], "")
     push(world.chain, "one", world.target, world.listener, ports=world.ports)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from kchain.phases.init import make_project
 from kchain.rehearse.rows import invent
 from kchain.rehearse.settings import share_of
 from kchain.rehearse.stand_ins import SPARE, publish, stand_ins
+from kchain.runtime import readers
 from kchain.runtime.conditions import condition
 from kchain.server.publish import dataset_folder
 
@@ -129,6 +131,16 @@ def test_a_sample_of_ones_own_is_published_as_it_is(tmp_path: Path) -> None:
     assert (stand.kind, stand.words, Path(stand.file).suffix) == ("yours", "a.csv", ".csv")
     published = dataset_folder(tmp_path / "server", *stand.ref.split("/"), 1) / stand.file
     assert published.read_bytes() == (tmp_path / "a.csv").read_bytes()
+
+
+def test_a_packed_sample_is_read_as_the_notebook_reads_it(tmp_path: Path) -> None:
+    chain = load_chain(project(tmp_path, 'rehearsal = "a.jsonl.gz"\n'))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"instruction": "x", "output": "y"}\n'))
+    found = stand_ins(chain, ["phase1"])
+    publish(tmp_path / "server", found)
+    stand = found[0].stand
+    published = dataset_folder(tmp_path / "server", *stand.ref.split("/"), 1) / stand.file
+    assert list(readers.rows(published)) == [(1, {"instruction": "x", "output": "y"})]
 
 
 def test_another_content_has_another_name_so_that_it_is_rehearsed_again(tmp_path: Path) -> None:

@@ -104,7 +104,9 @@ def parameters(**changes: Any) -> dict[str, Any]:
             "logging_steps": 2,
             "step_seconds": 60.0,
             "processes": 1,
+            "max_sessions": 1,
         },
+        "evaluation": {"samples": 2, "sample_tokens": 8},
         "data": {
             "recipe": "prompt_completion",
             "system_prompt": "You are a shell.",

@@ -112,6 +112,29 @@ def test_the_training_goes_on_where_the_parents_adapter_was(runs: dict[str, Path
             assert (weight - one[name]).norm() < 0.5 * one[name].norm(), name
 
 
+def judged_in(runs: dict[str, Path], name: str) -> dict[str, Any]:
+    return {one["phase"]: one for one in read_result(runs[name])["evaluation"]["splits"]}
+
+
+def test_a_phase_that_goes_on_with_an_adapter_began_where_that_one_ended(runs: dict[str, Path]) -> None:
+    for name, parent in (("two", "one"), ("four", "three")):
+        before, ended = judged_in(runs, name)[parent]["before"], judged_in(runs, parent)[parent]["after"]
+        assert before == pytest.approx(ended, rel=1e-6)
+        after = judged_in(runs, name)[name]["after"]
+        assert after["loss"] < judged_in(runs, name)[name]["before"]["loss"]
+
+
+def test_what_was_forgotten_is_known_of_phases_whose_adapters_were_replaced_too(runs: dict[str, Path]) -> None:
+    assert {name: list(judged_in(runs, name)) for name in PHASES} == {
+        "one": ["one"],
+        "two": ["one", "two"],
+        "three": ["one", "two", "three"],
+        "four": ["one", "two", "three", "four"],
+        "five": ["one", "two", "three", "four", "five"],
+    }
+    assert (runs["five"] / "input/notebooks/me/phase-two/validation-one.jsonl").is_file()
+
+
 def test_the_result_and_the_card_say_what_is_merged_and_what_was_trained_on(runs: dict[str, Path]) -> None:
     four = read_result(runs["four"])
     assert four["adapter_mode"] == "continue"

@@ -150,6 +150,18 @@ def test_a_conversation_keeps_its_turns_and_its_own_system_prompt(paths: Paths) 
     assert {example["messages"][1]["content"] for example in mix.train} == {"7"}
 
 
+def test_turns_of_sharegpt_are_read_as_messages_and_unknown_ones_counted_by_name(paths: Paths) -> None:
+    turns = [("system", "S"), ("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")]
+    shared = [[{"from": who, "value": said} for who, said in turns]]
+    shared += [[{"from": "human", "value": "a"}, {"from": "bing", "value": "b"}]]
+    rows = [{"conversations": one} for one in shared]
+    mix = load(paths, project(paths, rows, fields={"messages": "conversations"}), recipe="conversation")
+    roles = ["system", "user", "assistant", "user", "assistant"]
+    due = [{"role": role, "content": said} for role, (_, said) in zip(roles, turns, strict=True)]
+    assert [example["messages"] for example in mix.train] == [due]
+    assert [row["reason"] for row in mix.reports[0].rejected] == ["unknown from 'bing'"]
+
+
 def test_a_conversation_that_begins_with_an_answer_needs_a_system_prompt(paths: Paths) -> None:
     turns = [{"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "a"}]
     spec = project(paths, [{"turns": turns}, {"turns": [turns[1], turns[0]]}], fields={"messages": "turns"})

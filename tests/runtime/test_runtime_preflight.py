@@ -1,4 +1,4 @@
-"""What is checked before time is spent: mounts, machine, disk, model, and every adapter of the lineage."""
+"""What is checked before time is spent: mounts, machine, disk, model, data sets."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import gzip
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from runtime_tiny import EOS, SOURCE, Events, ancestor, mount, parameters, read_result, second_phase, source
-from safetensors.torch import load_file, save_file
+from runtime_tiny import SOURCE, Events, parameters, read_result, source
 
-from kchain.runtime import adapters, gpus, install, preflight, session
+from kchain.runtime import gpus, preflight, session
 from kchain.runtime.failure import Stop
 from kchain.runtime.paths import session_paths
 
@@ -221,120 +218,6 @@ def test_a_data_set_that_is_not_mounted_ends_the_session_in_preflight_unless_it_
 # Adapters of the lineage. Each test changes one thing of a kernel output that would pass.
 
 
-@pytest.fixture
-def output(kaggle: Path, two_phases: tuple[Path, Path]) -> Path:
-    """A copy of the first phase's output, mounted as kernel me/one."""
-    copy = Path(shutil.copytree(two_phases[0], kaggle.parent / "output"))
-    mount(kaggle, "notebooks/me/one", copy)
-    return copy
-
-
-def change_json(file: Path, **changes: Any) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-
-
-def find(**changes: Any) -> list[adapters.Adapter]:
-    return adapters.find(session_paths(), second_phase(**changes))
-
-
-def test_an_untouched_adapter_is_accepted_with_its_hash(output: Path) -> None:
-    (adapter,) = find()
-    assert adapter.sha256 == json.loads((output / "kchain-result.json").read_text())["adapter"]["sha256"]
-    assert adapter.bytes == (output / "adapter" / "adapter_model.safetensors").stat().st_size
-
-
-def test_an_adapter_changed_after_its_session_is_refused(output: Path) -> None:
-    file = output / "adapter" / "adapter_model.safetensors"
-    weights = load_file(file)
-    next(iter(weights.values()))[0, 0] += 1.0
-    save_file(weights, file)
-    with pytest.raises(Stop, match="adapter of phase1 is refused: sha256 of the adapter: its session recorded"):
-        find()
-
-
-def test_an_adapter_trained_with_another_pad_id_is_refused(output: Path) -> None:
-    change_json(output / "kchain-result.json", pad_id=151654)
-    with pytest.raises(Stop, match="pad id: its session recorded 151654, here it is 151645"):
-        find()
-
-
-def test_an_adapter_of_another_base_model_is_refused(output: Path) -> None:
-    change_json(output / "kchain-result.json", base_model="other/model/transformers/x/1")
-    with pytest.raises(Stop, match="base model: its session recorded other/model"):
-        find()
-
-
-def test_the_adapter_of_a_failed_session_is_refused(output: Path) -> None:
-    change_json(output / "kchain-result.json", status="failed")
-    with pytest.raises(Stop, match="its session ended as failed"):
-        find()
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"r": 8}, "lora r is 8, the chain has 4"),
-        ({"lora_alpha": 32}, "lora alpha is 32, the chain has 8"),
-        ({"target_modules": ["q_proj"]}, r"lora targets is \['q_proj'\]"),
-        ({"bias": "all"}, "lora bias is all"),
-        ({"use_dora": True}, "it uses use_dora"),
-        ({"use_rslora": True}, "it uses use_rslora"),
-        ({"modules_to_save": ["lm_head"]}, "it uses modules_to_save"),
-        ({"peft_type": "LOHA"}, "it is LOHA, not LORA"),
-    ],
-)
-def test_an_adapter_with_another_lora_config_is_refused(output: Path, changes: dict[str, Any], reason: str) -> None:
-    change_json(output / "adapter" / "adapter_config.json", **changes)
-    with pytest.raises(Stop, match=reason):
-        find()
-
-
-def test_a_pickled_adapter_is_refused(output: Path) -> None:
-    (output / "adapter" / "adapter_model.safetensors").rename(output / "adapter" / "adapter_model.bin")
-    with pytest.raises(Stop, match="pickled weights are not opened"):
-        find()
-
-
-def test_an_adapter_without_result_file_and_known_hash_is_refused(output: Path) -> None:
-    (output / "kchain-result.json").unlink()
-    with pytest.raises(Stop, match="no hash of its adapter is known"):
-        find()
-
-
-def test_an_adopted_adapter_is_accepted_by_its_hash_alone(kaggle: Path, two_phases: tuple[Path, Path]) -> None:
-    mount(kaggle, "my-adapter", two_phases[0] / "adapter")
-    sha256 = adapters.sha256(two_phases[0] / "adapter" / "adapter_model.safetensors")
-    adopted = ancestor("phase1", "me/my-adapter", kind="dataset", folder="", sha256=sha256)
-    (adapter,) = find(lineage=[adopted])
-    entry = {"phase": "phase1", "kind": "dataset", "ref": "me/my-adapter", "sha256": sha256, "use": "merge"}
-    assert adapter.entry() == entry
-    with pytest.raises(Stop, match=f"the file's sha256 is {sha256}, {'0' * 64} was adopted"):
-        find(lineage=[{**adopted, "sha256": "0" * 64}])
-
-
-def test_a_second_adapter_built_on_another_first_one_is_refused(
-    kaggle: Path, output: Path, two_phases: tuple[Path, Path]
-) -> None:
-    mount(kaggle, "notebooks/me/two", two_phases[1])
-    lineage = [ancestor("phase1", "me/one"), ancestor("phase2", "me/two")]
-    assert [adapter.phase for adapter in find(lineage=lineage)] == ["phase1", "phase2"]
-    # Kaggle mounts the newest output of a kernel: phase 1 was trained again after phase 2.
-    file = output / "adapter" / "adapter_model.safetensors"
-    save_file(load_file(file), file, {"again": "yes"})
-    result = json.loads((output / "kchain-result.json").read_text())
-    change_json(output / "kchain-result.json", adapter={**result["adapter"], "sha256": adapters.sha256(file)})
-    with pytest.raises(Stop, match="adapter of phase2 is refused: adapters merged before it"):
-        find(lineage=lineage)
-
-
-def test_a_refused_adapter_ends_the_session_before_anything_is_merged(kaggle: Path, output: Path) -> None:
-    change_json(output / "kchain-result.json", pad_id=151643)
-    run = session.start(second_phase(), "b" * 64)
-    with pytest.raises(Stop, match=EOS.replace("|", r"\|") + "|151643"):
-        run.preflight()
-    assert not (kaggle / "temp" / "merged").exists()
-
-
 def test_a_file_that_is_not_in_its_data_set_ends_the_session_in_preflight(kaggle: Path) -> None:
     (kaggle / "input" / "shell-set").mkdir()
     (kaggle / "input" / "shell-set" / "Train.csv").write_text("ask,answer\n")
@@ -342,55 +225,3 @@ def test_a_file_that_is_not_in_its_data_set_ends_the_session_in_preflight(kaggle
     with pytest.raises(Stop, match=r"no file .*/train\.csv; there is Train\.csv"):
         session.start(parameters(data__sources=[misnamed]), "b" * 64).preflight()
     session.start(parameters(data__sources=[{**misnamed, "file": None}]), "b" * 64).preflight()
-
-
-def test_nothing_is_installed_when_nothing_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("pip was called")
-
-    monkeypatch.setattr(subprocess, "run", refuse)
-    install.prepare([], [])
-
-
-def test_an_install_that_fails_stops_the_session(kaggle: Path) -> None:
-    absent = str(kaggle / "no-such-package-1.0-py3-none-any.whl")
-    run = session.start(parameters(environment={"install": [absent], "uninstall": []}), "b" * 64)
-    with pytest.raises(Stop, match="failed with status 1") as caught:
-        run.install()
-    assert "internet" in caught.value.cure
-    assert read_result(kaggle)["status"] == "failed"
-
-
-def test_packages_are_removed_and_added_in_the_notebooks_own_python(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-        '[project]\nname = "kchain-probe"\nversion = "1"\n'
-    )
-    (project / "backend.py").write_text(BACKEND)
-    code = (
-        "import importlib.metadata as m, sys; sys.path.insert(0, sys.argv[1]); from kchain.runtime import install;"
-        "install.prepare([sys.argv[2]], []); print(m.version('kchain-probe'));"
-        "install.prepare([], ['kchain-probe', 'never-was-there']); "
-        "print('kchain-probe' in {d.name for d in m.distributions()})"
-    )
-    python = tmp_path / "venv" / "bin" / "python"
-    root = Path(session.__file__).parents[2]
-    done = subprocess.run([python, "-c", code, root, project], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["1", "False"], done.stderr
-
-
-BACKEND = """
-import zipfile
-
-def build_wheel(folder, config=None, metadata=None):
-    name = "kchain_probe-1-py3-none-any.whl"
-    info = "kchain_probe-1.dist-info"
-    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: kchain-probe\\nVersion: 1\\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return name
-"""

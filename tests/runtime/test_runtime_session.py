@@ -193,7 +193,9 @@ def test_a_run_shorter_than_a_logging_window_still_shows_a_fall_of_the_loss(kagg
 
 def test_a_phase_without_a_validation_split_warns_and_has_no_token_accuracy(kaggle: Path, events: Events) -> None:
     run_session(parameters(data__validation=0.0))
-    assert read_result(kaggle)["metrics"]["token_accuracy"] is None
+    result = read_result(kaggle)
+    assert result["metrics"]["token_accuracy"] is None
+    assert "no validation split" in result["evaluation"]["absent"]["token_accuracy"]
     assert any("no validation split" in event.get("message", "") for event in events())
 
 
@@ -204,6 +206,8 @@ def test_a_run_that_reaches_its_time_limit_saves_what_it_has_as_partial(kaggle: 
     assert "time is nearly over" in result["reason"]
     assert (result["metrics"]["steps"], result["metrics"]["all_epochs"]) == (1, False)
     assert (kaggle / "working" / "adapter" / "adapter_model.safetensors").is_file()
+    assert result["metrics"]["eval_loss"] is not None, "what its gates ask for is there"
+    assert result["evaluation"]["absent"]["eos_rate"] == "the session's time was nearly over"
 
 
 def test_a_run_slower_than_twice_the_plan_stops_itself_as_partial(kaggle: Path, events: Events) -> None:

@@ -74,6 +74,11 @@ def test_styles_are_trained_and_stock_peft_gives_the_sessions_logits_again(base:
 
 def test_every_prompt_begins_with_its_style_and_the_validation_split_tells_it(style_root: Path) -> None:
     run_session(styled(data__validation=0.4))
+    result = read_result(style_root)
+    styles = result["evaluation"]["styles"]
+    assert list(styles["by_style"]) == [TERSE, VERBOSE]
+    lengths = [style["tokens"] for style in styles["by_style"].values()]
+    assert result["metrics"]["style_separation"] == max(lengths) / min(lengths)
     lines = (style_root / "working" / "validation.jsonl").read_text().splitlines()
     for example in map(json.loads, lines):
         (user,) = [turn["content"] for turn in example["messages"] if turn["role"] == "user"]

@@ -49,6 +49,27 @@ def test_the_kaggle_command_takes_a_data_set_through_its_life(server: Running, t
     )
 
 
+def test_the_kaggle_command_changes_what_is_said_of_a_data_set(server: Running, tmp_path: Path) -> None:
+    create_dataset(server, "told-data", {"a.txt": b"a"}, private=False)
+    create_dataset(server, "other-data", {"a.txt": b"a"})
+    server.kaggle("datasets", "metadata", "ana/told-data", "-p", str(tmp_path))
+    file = tmp_path / "dataset-metadata.json"
+    told = json.loads(json.loads(text) if (text := file.read_text()).startswith('"') else text)["info"]
+    assert (told["title"], told.get("isPrivate")) == ("told-data", None), "the client leaves out what is false"
+    told |= {"title": "Told anew", "subtitle": "short", "isPrivate": True, "licenses": [{"name": "MIT"}]}
+    file.write_text(json.dumps(told))
+    server.kaggle("datasets", "metadata", "ana/told-data", "--update", "-p", str(tmp_path))
+    ref = {"ownerSlug": "ana", "datasetSlug": "told-data"}
+    now = server.rpc(f"{DATASETS}/GetDataset", ref)
+    said = [now[key] for key in ("title", "subtitle", "isPrivate", "licenseName", "ref")]
+    assert said == ["Told anew", "short", True, "MIT", "ana/told-data"]
+    file.write_text(json.dumps(told | {"title": "other-data"}))
+    refused = server.kaggle("datasets", "metadata", "ana/told-data", "--update", "-p", str(tmp_path), code=1)
+    assert "already in use" in refused
+    settings = {"settings": {"title": "Mine now"}}
+    assert server.post(f"{DATASETS}/UpdateDatasetMetadata", {**ref, **settings}, "bob").status_code == 403
+
+
 def test_a_new_version_is_mounted_only_when_ready_and_the_previous_one_until_then(start: Start) -> None:
     server = start("like-kaggle", dataset_seconds=0)
     create_dataset(server, "grown-data", {"a.txt": b"old"})

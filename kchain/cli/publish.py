@@ -1,0 +1,133 @@
+"""`kchain publish`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kchain.cli.common import as_typed, console, load_project, target_option
+from kchain.cli.export import base_option
+
+if TYPE_CHECKING:
+    from kchain.export.publish import Draft, Published
+
+
+@click.command()
+@click.argument("phase", required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("safetensors", "adapter", "gguf")),
+    default="safetensors",
+    show_default=True,
+    help="What to publish, as kchain export makes it.",
+)
+@click.option("--type", "kind", type=click.Choice(("f16", "q8_0")), help="Numbers of a GGUF file.  [default: f16]")
+@click.option("--model", metavar="SLUG", help="Name of the model.  [default: the chain's]")
+@click.option("--trained-on", metavar="TARGET", help="Whose result: the target that trained it.  [default: TARGET]")
+@base_option
+@click.option("--yes", is_flag=True, help="Upload without asking.")
+@click.option("--public", is_flag=True, help="Also where the model was made public on its page.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
+@target_option
+def publish(
+    phase: str | None,
+    form: str,
+    kind: str | None,
+    model: str | None,
+    trained_on: str | None,
+    base: Path | None,
+    yes: bool,
+    public: bool,
+    dry_run: bool,
+    target: str | None,
+) -> None:
+    """Publish PHASE, or the end of the chain, as a private Kaggle Model.
+
+    It was tried against kchain's own server and the code of Kaggle's client, never against kaggle.com.
+
+    The export is made where exports/ has none. The first time, the model (private) and a variation with the phase's
+    name are made; afterwards a new version of it, and only of files that no version holds. What is to be uploaded is
+    shown first. A licence goes along where the card (README.md of the export) names one that Kaggle has; Kaggle wants
+    one before you make the model public, which only its page does.
+
+    \b
+    Exit codes: 0 published, or there already · 1 refused · 2 bad input · 3 not now · 4 target unreachable
+    """
+    if kind is not None and form != "gguf":
+        raise click.UsageError("--type belongs to --format gguf")
+    chain = load_project()
+    from kchain.errors import NotReviewed
+    from kchain.export import publish as library
+    from kchain.orchestrator.finished import choose_phase
+    from kchain.orchestrator.target import Target
+
+    place = Target(target or chain.target, chain.owner, chain.root)
+    trained = Target(trained_on or place.name, chain.owner, chain.root)
+    what = (chain, choose_phase(chain, phase), place, trained, form, kind or "f16", model)
+    draft = library.draft(*what)
+    if draft.content is None and not dry_run:
+        _say(f"making the export {os.path.relpath(draft.folder)} …")
+        library.make(draft, base)
+        draft = library.draft(*what)
+    _show(draft)
+    if draft.decision.found is not None:
+        _say(f"nothing to publish: version {draft.decision.found} holds these files")
+        return _tell_use(draft, library.Published(draft.decision.found, ""))
+    if draft.decision.public and not public and not dry_run:
+        raise NotReviewed(
+            f"model {draft.name.model} is public: everybody would see the new version at once",
+            "make it private on its page, add --public, or take another name: --model SLUG",
+        )
+    if dry_run:
+        return None
+    if not yes:
+        if not sys.stdin.isatty():
+            raise NotReviewed("nobody is here to be asked", "look with --dry-run, then add --yes")
+        if not click.confirm(f"Upload it to {place.name}?"):
+            raise click.Abort
+    return _tell_use(draft, library.publish(draft, _say))
+
+
+def _say(text: str) -> None:
+    console.print(as_typed(text), markup=False, soft_wrap=True)
+
+
+def _show(draft: Draft) -> None:
+    from kchain.export.publication import licence_of
+    from kchain.units import size
+
+    decision, name, content = draft.decision, draft.name, draft.content
+    seen = "new, private" if decision.new_model else "PUBLIC" if decision.public else "private"
+    version = "new" if decision.new_variation else f"has version {decision.before}"
+    _say(f"model      {name.model} ({seen})")
+    _say(f"variation  {name.word}/{name.variation} ({version})")
+    if content is None:
+        return _say(f"files      {os.path.relpath(draft.folder)} is not made yet")
+    for file, (count, digest) in sorted(content.files.items()):
+        _say(f"{size(count):>10}  {digest[:10]}  {file}")
+    _say(f"{size(content.bytes):>10}  in all, from {os.path.relpath(content.folder)}")
+    return _say(f"licence    {licence_of(content) or _no_licence(content.licence)}")
+
+
+def _no_licence(told: str) -> str:
+    if told:
+        return f"none: Kaggle has none that kchain knows as {told!r}; choose one on the model's page"
+    return "none: the card (README.md) names none; Kaggle wants one before the model is made public"
+
+
+def _tell_use(draft: Draft, published: Published) -> None:
+    number = published.version
+    if number is None:
+        _say("published; the target does not list the version yet. The same command tells its number later")
+        return
+    handle = draft.name.handle(number)
+    _say(f"published  {handle}" + (f"  {published.url}" if published.url else ""))
+    if draft.form == "safetensors":
+        model = draft.chain.model
+        _say("the base of another chain, in its kchain.toml:")
+        _say(f'[model]\nsource = "{handle}"\neos_token = "{model.eos_token}"\neos_id = {model.eos_id}')

@@ -1,0 +1,174 @@
+"""The folders of an inbox, and files that move between them: never overwritten, whole or absent, safe to repeat."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kchain.runtime.files import write_text
+
+SHORT_HASH = 10
+# File systems take names of 255 bytes; what is put around a name needs some of them.
+_NAME_BYTES = 200
+
+
+@dataclass(frozen=True)
+class Box:
+    """The folders below `root`; `state` is kchain's own."""
+
+    root: Path
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
+
+    @property
+    def adapters(self) -> Path:
+        return self.root / "adapters"
+
+    @property
+    def archive(self) -> Path:
+        return self.root / "archive"
+
+    @property
+    def rejected(self) -> Path:
+        return self.root / "rejected"
+
+    @property
+    def state(self) -> Path:
+        return self.root / ".kchain-inbox"
+
+    @property
+    def _leaving(self) -> Path:
+        # In the inbox itself: that may be another file system, where nothing can be moved to at once.
+        return self.inbox / ".kchain-leaving"
+
+    def prepare(self) -> None:
+        """Have every folder there, and see that it can be written to before hours are spent.
+
+        Raises:
+            OSError: one cannot.
+        """
+        for folder in (self.state, self.inbox, self.adapters, self.archive, self.rejected):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+
+    def withdraw(self, name: str, sha256: str) -> None:
+        """Take a file out of the inbox whose content is kept elsewhere; one with other content stays.
+
+        It is moved first and read then: what somebody writes under its name meanwhile is not touched.
+        """
+        self._leaving.mkdir(exist_ok=True)
+        leaving = self._leaving / name
+        with suppress(FileNotFoundError):
+            (self.inbox / name).rename(leaving)
+            if leaving.is_file() and not leaving.is_symlink() and hash_file(leaving) == sha256:
+                leaving.unlink()
+        self.restore()
+
+    def restore(self) -> None:
+        """Put back what a withdrawal should not have taken away, or had when it was cut short."""
+        if not self._leaving.is_dir():
+            return
+        for left in sorted(self._leaving.iterdir()):
+            if left.is_file() and not left.is_symlink():
+                put(left, self.inbox, left.name, hash_file(left))
+                left.unlink()
+            elif not os.path.lexists(self.inbox / left.name):
+                left.rename(self.inbox / left.name)
+        with suppress(OSError):
+            self._leaving.rmdir()
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file, as `sha256sum` tells it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def put(source: Path, folder: Path, name: str, sha256: str) -> Path:
+    """A copy of a file in a folder under its name, or with its hash in the name where another file has that.
+
+    Done again it changes nothing.
+
+    Returns:
+        where it lies.
+    """
+    target = _free(folder, name, sha256)
+    if not target.exists():
+        partial = folder / f".{SHORT_HASH}-{sha256[:SHORT_HASH]}.partial"
+        shutil.copy2(source, partial)
+        flush(partial)
+        partial.rename(target)
+    return target
+
+
+def put_reason(beside: Path, text: str) -> Path:
+    """A text beside a file: why it lies there."""
+    reason = beside.with_name(f"{beside.name}.reason.txt")
+    write_text(reason, text)
+    return reason
+
+
+def land(files: list[Path], adapters: Path, stem: str, sha256: str, version: int | None) -> Path:
+    """A copy of an adapter's files as `<stem>-<hash>`; one of the same weights for the same file is left as it is.
+
+    Args:
+        files: its weights first.
+        sha256: of the file that it was trained on; the name has the first ten digits of it.
+        version: of the kernel, for a name of its own beside an earlier adapter of the same file.
+    """
+    tail = f"-{sha256[:SHORT_HASH]}"
+    weights = hash_file(files[0])
+    for there in sorted(adapters.iterdir()):
+        same = tail in there.name and (there / files[0].name).is_file()
+        if same and hash_file(there / files[0].name) == weights:
+            return there
+    target = adapters / f"{_cut(stem, '')}{tail}"
+    if target.exists():
+        target = target.with_name(f"{target.name}-v{version}")
+    partial = Path(tempfile.mkdtemp(prefix=".landing-", dir=adapters))
+    for file in files:
+        shutil.copyfile(file, partial / file.name)
+        flush(partial / file.name)
+    partial.chmod(0o755)
+    partial.rename(target)
+    return target
+
+
+def flush(path: Path) -> None:
+    """Wait until a file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def clear(folder: Path) -> None:
+    """Remove what copies that were cut short have left."""
+    for left in (*folder.glob(".landing-*"), *folder.glob(f".{SHORT_HASH}-*.partial")):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _free(folder: Path, name: str, sha256: str) -> Path:
+    """The first name that is free, or that the very same content has already."""
+    suffix = Path(name).suffix
+    stem = name.removesuffix(suffix)
+    number = 0
+    while True:
+        tail = "" if number == 0 else f"-{sha256[:SHORT_HASH]}" if number == 1 else f"-{sha256[:SHORT_HASH]}-{number}"
+        target = folder / f"{_cut(stem, suffix)}{tail}{suffix}"
+        if not os.path.lexists(target) or (target.is_file() and hash_file(target) == sha256):
+            return target
+        number += 1
+
+
+def _cut(stem: str, suffix: str) -> str:
+    """A stem short enough to be a name with something around it."""
+    while len(os.fsencode(stem + suffix)) > _NAME_BYTES:
+        stem = stem[:-1]
+    return stem

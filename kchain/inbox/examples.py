@@ -1,0 +1,149 @@
+"""A dropped file as examples of a phase: its columns mapped, its rows as the JSON lines that travel."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kchain.data.check import check_phase
+from kchain.data.guess import USUAL, usual
+from kchain.errors import InputError
+from kchain.phases import Chain, Phase
+from kchain.phases.data import RECIPES
+from kchain.phases.values import Column
+from kchain.runtime.conditions import alternatives
+from kchain.runtime.data import SHOWN
+from kchain.runtime.examples import MISSING, lookup, text
+from kchain.runtime.readers import Broken, rows
+
+# Characters of a line of no use that travel, so that the notebook counts it, too.
+_BROKEN = 2000
+# The source of a run: a phase's own are not used.
+SOURCE = "inbox"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a file gives no adapter: what is wrong, and what to do.
+
+    Attributes:
+        ran: it was trained on, and that failed.
+    """
+
+    wrong: str
+    cure: str
+    ran: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of the rows of a file.
+
+    Attributes:
+        seen: the columns that rows have, of those that a mapping may name.
+        names: the columns of the first row.
+        broken: the first lines that are no objects, each with its fault.
+    """
+
+    seen: frozenset[str]
+    names: tuple[str, ...]
+    broken: tuple[str, ...]
+
+
+def write_lines(path: Path, to: Path, phase: Phase) -> Written:
+    """Write the rows of a file as JSON lines, one where its row stood.
+
+    A line that is no object becomes a JSON text: the notebook counts it as broken, like the check here.
+
+    Raises:
+        Stop: the file is damaged as a whole.
+    """
+    missing, seen = set(_candidates(phase)), set[str]()
+    names: tuple[str, ...] = ()
+    broken: list[str] = []
+    to.parent.mkdir(exist_ok=True)
+    with to.open("wb") as file:
+        at = 0
+        for number, row in rows(path):
+            file.write(b"\n" * (number - at - 1))
+            at = number
+            if isinstance(row, Broken):
+                broken += [f"line {number}: {row.reason[:200]}"] if len(broken) < SHOWN else []
+                file.write(_encoded(text(row.raw[:_BROKEN])))
+                continue
+            file.write(_encoded(row))
+            names = names or tuple(row)
+            found = {column for column in missing if lookup(row, column) is not MISSING}
+            seen |= found
+            missing -= found
+        file.flush()
+        os.fsync(file.fileno())
+    return Written(frozenset(seen), names, tuple(broken))
+
+
+def mapping(phase: Phase, written: Written) -> dict[str, Column]:
+    """recipe field = column, for a file with such columns.
+
+    As in the first source of the phase whose needed columns it has, files of the project before others; else by usual
+    names.
+
+    Raises:
+        InputError: neither fits.
+    """
+    ways, seen = RECIPES[phase.data.recipe][0], written.seen
+    for source in sorted(phase.data.sources, key=lambda source: source.kind != "project"):
+        fields = {
+            field: column
+            for field, column in source.fields.items()
+            if any(name in seen for name in alternatives(column))
+        }
+        if any(way <= set(fields) for way in ways):
+            return fields
+    guessed = usual(phase.data.recipe, seen)
+    if guessed is None:
+        has = f"its columns: {', '.join(written.names)}" if written.names else "it has no row that can be read"
+        need = " or ".join(" + ".join(sorted(way, reverse=True)) for way in ways)
+        raise InputError(
+            "\n".join(
+                [f"no columns that {phase.name} learns from (recipe {phase.data.recipe}); {has}", *written.broken]
+            ),
+            f"give its rows the columns of a source of {phase.file.as_posix()}, or: {need}",
+        )
+    return dict(guessed)
+
+
+def check(chain: Chain, phase: str, path: Path) -> Rejection | None:
+    """Look at a file as `kchain data check` and the notebook do; None: it may be trained on."""
+    try:
+        found = check_phase(chain, phase, {SOURCE: path}, False, None)
+    except InputError as error:
+        return Rejection(error.message, "correct the file and put it into inbox/ again")
+    if not found.problems:
+        return None
+    shown = [f"{row['file']} line {row['line']}: {row['reason'][:200]}" for row in found.rejected[:SHOWN]]
+    for fault, about in found.found["faults"].items():
+        if fault != "broken" and about["share"] > found.most.get(fault, 1.0):
+            shown += [f"{fault}: {one['prompt'][:80]!r} -> {one['answer'][:80]!r}" for one in about["shown"]]
+    return Rejection(
+        "\n".join([*found.problems, *shown]),
+        "take those rows out and put the file into inbox/ again; where your data is meant to be so, raise what "
+        "[data.quality] of the phase allows",
+    )
+
+
+def _candidates(phase: Phase) -> Iterator[str]:
+    for source in phase.data.sources:
+        for column in source.fields.values():
+            yield from alternatives(column)
+    yield from USUAL
+
+
+def _encoded(value: object) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        # Half of a surrogate pair has no UTF-8; as an escape it can travel.
+        return json.dumps(value).encode() + b"\n"

@@ -1,0 +1,205 @@
+"""One file trained: reviewed, uploaded where it is large, driven to its end by the driver that drives every phase."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kchain.errors import GateMissed, KchainError, NotReviewed, PhaseFailed
+from kchain.inbox.derive import Run
+from kchain.inbox.examples import Rejection
+from kchain.inbox.job import Job
+from kchain.orchestrator.actions import Wish
+from kchain.orchestrator.adopted import adopted_sources
+from kchain.orchestrator.drive import Driver, Ports, driving, wait_until_ready
+from kchain.orchestrator.folders import BundleFolders
+from kchain.orchestrator.journal import Journal, Key
+from kchain.orchestrator.push import prepare
+from kchain.orchestrator.report import Reporter, readable_bytes
+from kchain.orchestrator.state import Failure, PhaseState, Result, is_stale
+from kchain.orchestrator.target import Target
+from kchain.phases import Chain
+
+_PUT_BACK = "to try once more, put the file into inbox/ again; other gates are then asked of the same run"
+# Commands for phases, which the run of a file is not.
+_COMMANDS = re.compile(r"\bkchain (push|watch|review|logs|pull|adopt)\b")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A reporter that calls the run of a file by the file's name."""
+
+    reporter: Reporter
+    name: str
+
+    def note(self, phase: str, text: str) -> None:
+        self.reporter.note(self.name, text.removeprefix(f"{phase} "))
+
+    def waiting(self, phase: str, text: str) -> None:
+        self.reporter.waiting(self.name, text.replace(f"{phase} ", "", 1))
+
+    def event(self, phase: str, event: Mapping[str, Any]) -> None:
+        self.reporter.event(self.name, event)
+
+
+def look_back(run: Run, target: Target, job: Job) -> Job:
+    """What the journal knows of earlier runs of the same content, written into the job; once."""
+    if job.since is not None:
+        return job
+    chain = run.chain
+    with Journal(chain.root, Key(target.name, chain.owner, chain.name)) as journal:
+        states = journal.states()
+        state = states.get(run.name, PhaseState())
+        kept = journal.kept(state.version.hash) if state.version is not None else None
+    folders = BundleFolders(chain, target, adopted_sources(chain, states))
+    since = state.version.number if state.version is not None else 0
+    if state.result is not None:
+        counts = not is_stale(chain, states, run.name) and folders.same_training(run.name, kept)
+        return job.looked(0 if counts else since, again=not counts, already=counts)
+    if state.failure is not None and not _asks_other_gates(run, folders, state.failure):
+        return job.looked(since, again=True, already=False)
+    # There is none, or it is still under way, or to be judged by other gates: then it is this job's.
+    return job.looked(0, again=False, already=False)
+
+
+def _asks_other_gates(run: Run, folders: BundleFolders, failure: Failure) -> bool:
+    """Whether a run that missed its gates is asked other ones by now; that needs no new run."""
+    same = failure.error == GateMissed.__name__ and failure.hash == folders.rendered(run.name).hash
+    return same and failure.gates != run.chain.phase(run.name).gates.model_dump_json()
+
+
+def has_begun(job: Job, state: PhaseState) -> bool:
+    """Whether the job's own run is on its way, or over."""
+    if state.intent is not None or job.already:
+        return True
+    return state.version is not None and state.version.number > (job.since or 0)
+
+
+def train(
+    run: Run, target: Target, job: Job, lines: Path, reporter: Reporter, ports: Ports | None
+) -> Result | Rejection:
+    """Bring the run of a file to its end, from wherever it is.
+
+    Args:
+        lines: the rows of the file as they travel.
+
+    Raises:
+        NotReviewed: nobody has seen the phase as it is now.
+        NotNow, Unreachable: the run goes on from where it is another time.
+        KchainError: only a person can go on from here.
+    """
+    with driving(run.chain, target, Named(reporter, job.name), ports) as driver:
+        before = driver.states().get(run.name, PhaseState()).failure
+        if not _is_over(driver, run, job):
+            try:
+                _drive(driver, run, job, lines, reporter)
+            except (PhaseFailed, NotReviewed) as error:
+                failure = driver.states().get(run.name, PhaseState()).failure
+                if failure is None or (job.again and failure == before):
+                    raise _without_phase(error, run.name) from None
+        state = driver.states()[run.name]
+        if state.failure is not None:
+            return _rejection(run.chain, state)
+        assert state.result is not None, "a phase that is done has a result"
+        _have_files(driver, run, state.result)
+        shutil.rmtree(driver.folders.folder(run.name), ignore_errors=True)
+        return state.result
+
+
+def _is_over(driver: Driver, run: Run, job: Job) -> bool:
+    """Whether the job's run has come to its end, whatever its phase file says by now."""
+    state = driver.states().get(run.name, PhaseState())
+    failed = state.failure is not None and not _asks_other_gates(run, driver.folders, state.failure)
+    return has_begun(job, state) and (failed or state.result is not None)
+
+
+def _drive(driver: Driver, run: Run, job: Job, lines: Path, reporter: Reporter) -> None:
+    wish = _get_ready(driver, run, job, lines, reporter)
+    try:
+        driver.drive(run.name, wish)
+    except NotReviewed:
+        # Its push was about to be sent and never was, and the phase file has changed since.
+        if _is_over(driver, run, job):
+            raise
+        driver.drive(run.name, _get_ready(driver, run, job, lines, reporter))
+
+
+def _get_ready(driver: Driver, run: Run, job: Job, lines: Path, reporter: Reporter) -> Wish:
+    """Have ready what the push of a new run needs."""
+    states = driver.states()
+    if has_begun(job, states.get(run.name, PhaseState())):
+        return Wish.FINISH
+    require_review(driver.folders, states, job.phase)
+    prepare(driver, run.name, approve=True)
+    _have_data_set(driver, run, lines, reporter, job.name)
+    return Wish.AGAIN if job.again else Wish.FINISH
+
+
+def _without_phase(error: KchainError, name: str) -> KchainError:
+    """The error without advice that names the run of a file: no command knows a phase of that name."""
+    if name not in error.hint:
+        return error
+    cure = "look at it on the target; the file stays in inbox/, and the same command goes on from here"
+    return type(error)(error.message, cure)
+
+
+def _rejection(chain: Chain, state: PhaseState) -> Rejection:
+    failure, version = state.failure, state.version
+    assert failure is not None
+    advice = [line for line in failure.hint.splitlines() if not _COMMANDS.search(line)]
+    log = chain.root / version.folder / "session.log" if version is not None and version.folder else None
+    if log is not None and log.is_file():
+        advice.append(f"its log: {log}")
+    return Rejection(failure.reason, "\n".join([*advice, _PUT_BACK]), ran=True)
+
+
+def require_review(folders: BundleFolders, states: Mapping[str, PhaseState], phase: str) -> None:
+    """See that a person was shown the phase as it renders now; its runs on other files differ by data alone.
+
+    Raises:
+        NotReviewed: nobody was.
+    """
+    if folders.rendered(phase).hash not in states.get(phase, PhaseState()).reviewed:
+        raise NotReviewed(
+            f"nobody has reviewed {phase} as it is now, and what the inbox trains is {phase} on other data",
+            f"read it: kchain review {phase}",
+        )
+
+
+def _have_data_set(driver: Driver, run: Run, lines: Path, reporter: Reporter, name: str) -> None:
+    """Have the data set of a large file there; its name has the content's hash, so it is never made twice."""
+    if not run.dataset:
+        return
+    client, ref = driver.client(), run.dataset
+    if client.dataset_status(ref) is None:
+        reporter.note(name, f"uploading {readable_bytes(lines.stat().st_size)} as the private data set {ref}")
+        with tempfile.TemporaryDirectory(prefix="kchain-inbox-") as folder:
+            shutil.copyfile(lines, Path(folder) / lines.name)
+            try:
+                client.dataset_create(Path(folder), ref, ref.partition("/")[2])
+            except KchainError:
+                # Made by an upload that got no answer, and invisible just now?
+                if client.dataset_status(ref) is None:
+                    raise
+    wait_until_ready(driver, client, ref, lambda text: reporter.waiting(name, text))
+
+
+def _have_files(driver: Driver, run: Run, result: Result) -> None:
+    """Have the outputs of the run here, also where somebody removed them since."""
+    outputs = (run.chain.root / result.folder).parent
+    if not (run.chain.root / result.folder).is_dir():
+        assert result.version is not None, "a run of the inbox is never adopted"
+        shutil.rmtree(outputs, ignore_errors=True)
+        driver.fetch(run.chain.kernel(run.name), result.version, outputs)
+
+
+def _told(error: PhaseFailed) -> KchainError:
+    """An error that is no fault of the file, without advice about phases: the run of a file is none that has a name."""
+    return type(error)(
+        error.message, "look at it on the target; the file stays in inbox/, and the same command goes on"
+    )

@@ -1,0 +1,215 @@
+"""What a phase changed: the model before it and after it, by its own validation split and by those of earlier phases.
+
+Losses come first, answers last: where the session's time gets short, what is left out is said, and the result stands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import evaluate, samples
+from .case import Case, Split
+from .events import emit
+from .failure import explain
+from .subject import Subject
+
+LATE = "the session's time was nearly over"
+GOES_ON = "the run goes on in another session, whose end is judged"
+NO_SPLIT = "the phase keeps no validation split"
+SHOWN = 2000  # characters of a prompt that are kept, its last ones
+Figures = dict[str, Any]
+
+
+@dataclass
+class Judgement:
+    """What was found.
+
+    Attributes:
+        evaluation: for the result file. `absent` says of each metric that there is none of, why.
+        metrics: for the result's metrics.
+    """
+
+    evaluation: Figures = field(
+        default_factory=lambda: {"splits": [], "not_judged": [], "samples": [], "styles": None, "absent": {}}
+    )
+    metrics: Figures = field(default_factory=dict)
+
+    def lacks(self, names: Sequence[str], reason: str) -> None:
+        """There are no such metrics."""
+        self.evaluation["absent"].update(dict.fromkeys(names, reason))
+
+
+class Judge:
+    """Judges a subject.
+
+    Args:
+        decode: text of token ids.
+    """
+
+    def __init__(self, subject: Subject, case: Case, pad_id: int, decode: Callable[[samples.Ids], str]) -> None:
+        self.subject = subject
+        self.case = case
+        self.decode = decode
+        self.found = Judgement()
+        self.pace = 0.0  # seconds a token, of the slowest pass so far
+        self.bare = subject.model.get_base_model()
+        self.ends = samples.ends_of(self.bare, pad_id)
+        self.how = samples.Drawing(self.ends, case.tokens, max(case.batch, samples.TOGETHER), case.deadline)
+
+    def judge(self) -> Judgement:
+        """Everything that there is time for.
+
+        Raises:
+            Stop: the loss on the phase's own split is no number.
+        """
+        self._own()
+        self._earlier()
+        with self._optional("samples", ("eos_rate", "eos_rate_before", "style_separation")):
+            self._answers()
+        return self.found
+
+    def _own(self) -> None:
+        own, found = self.case.own, self.found
+        if not own.examples:
+            emit("warning", message="there is no validation split: no token accuracy")
+            found.lacks(("eval_loss", "eval_loss_before", "token_accuracy", "token_accuracy_before"), NO_SPLIT)
+            return
+        split: Figures = {"phase": own.phase, "examples": len(own.examples), "before": None, "after": self._look(own)}
+        found.metrics.update(eval_loss=split["after"]["loss"], token_accuracy=split["after"]["token_accuracy"])
+        found.evaluation["splits"].append(split)
+        with self._optional("the model before this phase", ("eval_loss_before", "token_accuracy_before")):
+            self._check(own)
+            with self.subject.before():
+                before = split["before"] = self._look(own)
+            found.metrics.update(eval_loss_before=before["loss"], token_accuracy_before=before["token_accuracy"])
+        emit("judged", **split)
+
+    def _earlier(self) -> None:
+        found = self.found
+        without = [*self.case.not_judged]
+        judged: list[Figures] = []
+        for earlier in self.case.earlier:
+            try:
+                self._check(earlier, passes=2)
+                after = self._look(earlier)
+                with self.subject.before():
+                    before = self._look(earlier)
+            except Exception as error:  # of an earlier phase: nothing of this one is less true for it
+                without.append({"phase": earlier.phase, "reason": _why(error)})
+                continue
+            split = {"phase": earlier.phase, "examples": len(earlier.examples), "before": before, "after": after}
+            judged.append(split)
+            emit("judged", **split)
+        found.evaluation["splits"] = judged + found.evaluation["splits"]
+        found.evaluation["not_judged"] = without
+        if judged:
+            found.metrics["forgotten"] = max(split["after"]["loss"] - split["before"]["loss"] for split in judged)
+        else:
+            reasons = "; ".join(f"{one['phase']}: {one['reason']}" for one in without)
+            found.lacks(("forgotten",), reasons or "there is no phase before this one")
+
+    def _look(self, split: Split) -> Figures:
+        """Loss and accuracy of the model as it is now, and how long that takes."""
+        began = time.monotonic()
+        loss, accuracy = evaluate.evaluate(self.subject.model, split.examples, self.subject.collate, self.case.batch)
+        self.pace = max(self.pace, (time.monotonic() - began) / _tokens(split))
+        return {"loss": loss, "token_accuracy": accuracy}
+
+    def _check(self, split: Split | None, passes: int = 1) -> None:
+        """Raises where this is not to be looked at, or there is no time for it."""
+        if self.case.goes_on:
+            raise _Skipped(GOES_ON)
+        need = passes * self.pace * _tokens(split) if split else 0.0
+        if time.monotonic() + need >= self.case.deadline:
+            raise _Skipped(LATE)
+
+    def _answers(self) -> None:
+        case = self.case
+        self._check(None)
+        if not case.questions:
+            raise _Skipped("evaluation.samples is 0")
+        if not case.own.examples:
+            raise _Skipped(NO_SPLIT)
+        asked = samples.questions(case.own.examples, self.ends, case.tokens)
+        self.found.evaluation["samples"] = drawn = []
+        for begin in range(0, min(case.questions, len(asked)), self.how.batch):
+            chunk = asked[begin : min(begin + self.how.batch, case.questions)]
+            try:
+                drawn += self._pairs(chunk)
+            except samples.Late:
+                emit("warning", message=f"{len(drawn)} of {case.questions} samples: {LATE}")
+                break
+        if not drawn:
+            raise _Skipped(LATE)
+        rates = {side: sum(one[side]["ended"] for one in drawn) / len(drawn) for side in ("before", "after")}
+        self.found.metrics.update(eos_rate=rates["after"], eos_rate_before=rates["before"])
+        emit("answers", samples=len(drawn), eos_rate=rates["after"], eos_rate_before=rates["before"])
+        with self._optional("the styles", ("style_separation",)):
+            self._styles(asked)
+
+    def _pairs(self, chunk: Sequence[samples.Question]) -> list[Figures]:
+        prompts = [one.prompt for one in chunk]
+        after = samples.answers(self.bare, prompts, self.how)
+        with self.subject.before():
+            before = samples.answers(self.bare, prompts, self.how)
+        return [
+            {
+                "prompt": self.decode(one.prompt)[-SHOWN:],
+                "expected": self._text(one.expected),
+                "before": self._shown(old),
+                "after": self._shown(new),
+            }
+            for one, old, new in zip(chunk, before, after, strict=True)
+        ]
+
+    def _shown(self, answer: samples.Answer) -> Figures:
+        return {"text": self._text(answer.ids), "tokens": len(answer.ids), "ended": answer.ended}
+
+    def _text(self, ids: samples.Ids) -> str:
+        return self.decode(ids[:-1] if ids and ids[-1] in self.ends else ids)
+
+    def _styles(self, asked: Sequence[samples.Question]) -> None:
+        """The same prompts asked in each style: how far apart are the lengths of the answers?"""
+        ids = list(self.case.styles.values())
+        prompts = [one.prompt for one in samples.styled(asked, ids)[: self.case.questions]]
+        if len(ids) < 2 or not prompts:
+            raise _Skipped(
+                "the examples have no style tokens" if not ids else "there is one style, and none to compare"
+            )
+        found: Figures = {}
+        for name, style in self.case.styles.items():
+            answers = samples.answers(self.bare, [samples.in_style(one, ids, style) for one in prompts], self.how)
+            tokens, ended = [len(answer.ids) for answer in answers], [answer.ended for answer in answers]
+            found[name] = {"tokens": sum(tokens) / len(tokens), "ended": sum(ended) / len(ended)}
+        means = [style["tokens"] for style in found.values()]
+        self.found.metrics["style_separation"] = max(means) / min(means)
+        self.found.evaluation["styles"] = {"prompts": len(prompts), "by_style": found}
+        emit("styles", separation=max(means) / min(means), **self.found.evaluation["styles"])
+
+    @contextmanager
+    def _optional(self, what: str, metrics: Sequence[str]) -> Iterator[None]:
+        """Hours of training do not fail for this: what cannot be done is told."""
+        try:
+            yield
+        except Exception as error:
+            self.found.lacks([name for name in metrics if name not in self.found.metrics], _why(error))
+            if not isinstance(error, _Skipped) or str(error) == LATE:
+                emit("warning", message=f"{what}: not judged: {_why(error)}")
+
+
+class _Skipped(Exception):
+    """Why something is not judged."""
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, samples.Late):
+        return LATE
+    return str(error) if isinstance(error, _Skipped) else explain(error)[0]
+
+
+def _tokens(split: Split) -> int:
+    return sum(map(len, split.examples))

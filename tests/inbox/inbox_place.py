@@ -1,0 +1,93 @@
+"""An inbox on the model service, whose process can die between any two of its steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drive_model import ModelFolders, Points, make_world, model_parts
+
+from kchain.inbox import box as moving
+from kchain.inbox import job as taking
+from kchain.inbox import run as running
+from kchain.inbox import train as training
+from kchain.inbox.box import Box, hash_file
+from kchain.inbox.run import Inbox, Settled
+
+STEPS: tuple[tuple[Any, str], ...] = (
+    (running, "take"), (running, "write_lines"), (running, "put"), (running, "land"), (running, "put_reason"),
+    (running, "forget"), (taking, "hash_file"), (taking, "write_json"), (taking, "rename_folder"),
+    (moving, "hash_file"), (moving, "flush"), (Box, "withdraw"),
+)  # fmt: skip
+
+
+def rows(word: str) -> str:
+    return "".join(json.dumps({"p": f"{word} {n}", "c": f"The {word} is number {n}."}) + "\n" for n in range(20))
+
+
+class Place:
+    """An inbox on the model service, with a process that can die."""
+
+    def __init__(self, root: Path) -> None:
+        self.world = make_world(root, 2)
+        self.box = Box(root / "box")
+        self.box.prepare()
+        self.done: list[Settled] = []
+
+    def drop(self, name: str, text: str) -> None:
+        (self.box.inbox / name).write_text(text, encoding="utf-8")
+
+    def run(self, phase: str = "one", *, once: bool = True, told: Callable[[Settled], None] | None = None) -> int:
+        ports, pull = self.world.ports, self.world.service.pull
+
+        def with_adapter(client: Any, ref: str, version: int, to: Path) -> Path:
+            pull(client, ref, version, to)
+            (to / "adapter").mkdir(exist_ok=True)
+            (to / "adapter" / "adapter_model.safetensors").write_text(f"weights of {ref} {version}")
+            return to
+
+        object.__setattr__(ports, "pull", with_adapter)
+        told = told or self.done.append
+        inbox = Inbox(self.box, self.world.chain.root, phase, None, self.world.listener, told, 0.0, ports)
+        return inbox.run(once=once)
+
+    def run_name(self, name: str = "x.jsonl") -> str:
+        """What the run of a dropped file is called."""
+        return f"one-inbox-{hash_file(self.box.inbox / name)[:10]}"
+
+    def fails(self, name: str = "x.jsonl") -> None:
+        """The next session of a dropped file ends with an error."""
+        self.world.service.finals[f"someone/model-phase-{self.run_name(name)}"] = ["ERROR"]
+
+    def outcomes(self) -> list[str]:
+        return [settled.outcome for settled in self.done]
+
+    def files(self) -> dict[str, list[str]]:
+        """What lies in each folder."""
+        folders = (self.box.inbox, self.box.archive, self.box.rejected, self.box.adapters)
+        return {folder.name: sorted(path.name for path in folder.glob("*")) for folder in folders}
+
+
+@contextmanager
+def with_points(points: Points) -> Iterator[None]:
+    """Points at which the process can die before and after each of the steps, and quick bundles."""
+
+    def around(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def reached(*arguments: Any, **named: Any) -> Any:
+            points.reach(f"{name}:before")
+            found = step(*arguments, **named)
+            points.reach(f"{name}:after")
+            return found
+
+        return reached
+
+    with pytest.MonkeyPatch.context() as patch, model_parts(points):
+        for owner, name in STEPS:
+            patch.setattr(owner, name, around(name, getattr(owner, name)))
+        for module in (running, training):
+            patch.setattr(module, "BundleFolders", ModelFolders)
+        yield
