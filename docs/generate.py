@@ -35,7 +35,10 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "`[tokens]` in a phase": ("Tokens whose rows are trained; how styles are used: how-it-works.md.", schema.Tokens),
     "`[lora]` in kchain.toml": ("One configuration for the whole chain.", schema.Lora),
     "`[training]` in kchain.toml or a phase": ("A phase changes only the keys it names.", schema.Training),
-    "`[evaluation]` in kchain.toml or a phase": ("What is looked at beside the losses: judging.md.", schema.Evaluation),
+    "`[samples]` in kchain.toml or a phase": (
+        "Answers that are looked at beside the losses: judging.md.",
+        schema.Samples,
+    ),
     "`[gates]` in kchain.toml or a phase": ("What must be reached before the chain goes on.", schema.Gates),
     'phases/NAME.toml with `kind = "evaluate"`, `"export"` or `"generate"`': (
         "A phase that trains nothing: it uses, on the target, what another one trained (use-the-model.md), and takes "

@@ -20,7 +20,7 @@ from kchain.templates.literal import literal
 
 # What may change between two sessions of one training, since it does not change what is learned: the lists of
 # kchain/runtime/checkpoint.py, which refuses a checkpoint of other parameters.
-MAY_CHANGE = ("title", "description", "target", "environment", "session_timeout", "continuation", "evaluation")
+MAY_CHANGE = ("title", "description", "target", "environment", "session_timeout", "continuation", "samples")
 MAY_CHANGE_IN_TRAINING = ("logging_steps", "step_seconds", "max_sessions", "processes")
 
 

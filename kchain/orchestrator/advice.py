@@ -162,7 +162,7 @@ TABLE = (
         r"got no figure: ",
         "a gate asks for a figure that this run has not got; the gate's own line says why",
         "ask it only of phases that have the figure (in their own [gates], not in kchain.toml's), give the session "
-        "more time, or change `samples` in [evaluation]",
+        "more time, or fewer or shorter [samples]",
     ),
     _row(
         r"forgotten: wanted",
@@ -173,13 +173,13 @@ TABLE = (
     _row(
         r"answers that end by themselves: wanted",
         "the model does not stop, or needs more tokens for an answer than it was given",
-        "raise `sample_tokens` in [evaluation] if samples are cut in mid-answer (kchain status --html shows them); "
+        "raise `tokens` in [samples] if samples are cut in mid-answer (kchain status --html shows them); "
         "else check the pad id, and that `max_length` does not cut the ends off the data's answers",
     ),
     _row(
         r"style separation: wanted",
         "answers in the phase's styles are alike in length, or were cut before they could differ",
-        "more examples of each style, trained `[tokens]`, a larger `sample_tokens` in [evaluation], more `epochs`",
+        "more examples of each style, trained `[tokens]`, more `tokens` in [samples], more `epochs`",
     ),
     _row(
         r"token accuracy|loss at the end|fall of the loss|validation loss",

@@ -5,7 +5,7 @@ from kchain.phases.chain import Chain, Phase
 from kchain.phases.data import Condition, Data, Quality, Source
 from kchain.phases.load import find_root, load_chain
 from kchain.phases.reading import CHAIN_FILE, PHASE_FOLDER
-from kchain.phases.schema import Evaluation, Gates, Lora, Model, Settled, Tokens, Training
+from kchain.phases.schema import Gates, Lora, Model, Samples, Settled, Tokens, Training
 from kchain.phases.uses import Evaluating, EvaluationGates, Exporting, Generation, NoGates, Style
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Condition",
     "Data",
     "Evaluating",
-    "Evaluation",
     "EvaluationGates",
     "Exporting",
     "Gates",
@@ -30,6 +29,7 @@ __all__ = [
     "NoGates",
     "Phase",
     "Quality",
+    "Samples",
     "Settled",
     "Source",
     "Style",

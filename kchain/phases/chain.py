@@ -12,7 +12,7 @@ from slugify import slugify
 from kchain.errors import InputError
 from kchain.phases.accelerators import Accelerator
 from kchain.phases.data import Data
-from kchain.phases.schema import Evaluation, Gates, Lora, Model, Settled, Tokens, Training
+from kchain.phases.schema import Gates, Lora, Model, Samples, Settled, Tokens, Training
 from kchain.phases.uses import UseGates, UseTable
 
 
@@ -51,7 +51,7 @@ class Phase:
     choices: tuple[str, ...]
     precision: str
     precision_reason: str
-    evaluation: Evaluation
+    samples: Samples
     gates: Gates | UseGates
     file: Path
     use: UseTable | None = None

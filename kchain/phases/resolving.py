@@ -99,7 +99,7 @@ def _train_phase(
         choices=(),
         precision=precision,
         precision_reason=reason,
-        evaluation=_over(chain.evaluation, table.evaluation),
+        samples=_over(chain.samples, table.samples),
         gates=_over(chain.gates, table.gates),
         file=Path(label),
     )

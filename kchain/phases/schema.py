@@ -112,13 +112,13 @@ class Settled(Training):
     step_seconds: float
 
 
-class Evaluation(Strict):
-    """`[evaluation]`: answers that are drawn before and after a phase, beside the losses that are always measured."""
+class Samples(Strict):
+    """`[samples]`: answers that are drawn before and after a phase, beside the losses that are always measured."""
 
-    samples: int = Field(
+    count: int = Field(
         8, ge=0, le=1000, description="prompts of the validation split that are answered, before and after; 0: none"
     )
-    sample_tokens: int = Field(
+    tokens: int = Field(
         128, ge=1, le=8192, description="tokens of an answer, at most; one that needs more counts as not ended"
     )
 
@@ -138,7 +138,7 @@ class Gates(Strict):
         "not asked of a phase that has none before it",
     )
     min_eos_rate: Fraction | None = Field(
-        None, description="share of the samples whose answer ended by itself, at least; see [evaluation]"
+        None, description="share of the samples whose answer ended by itself, at least; see [samples]"
     )
     min_style_separation: float | None = Field(
         None, ge=1.0, description="mean length of the longest style's answers over that of the shortest's, at least"
@@ -169,7 +169,7 @@ class ChainFile(Strict):
     model: Model
     lora: Lora = Lora()
     training: Training = Training()
-    evaluation: Evaluation = Evaluation()
+    samples: Samples = Samples()
     gates: Gates = Gates()
 
 
@@ -192,5 +192,5 @@ class PhaseFile(Strict):
     tokens: Tokens = Tokens()
     lora: Lora | None = None
     training: Training | None = None
-    evaluation: Evaluation | None = None
+    samples: Samples | None = None
     gates: Gates | None = None

@@ -13,13 +13,13 @@ from kchain.phases import (
     Chain,
     Data,
     Evaluating,
-    Evaluation,
     EvaluationGates,
     Exporting,
     Gates,
     NoGates,
     Phase,
     Quality,
+    Samples,
     Settled,
     Source,
 )
@@ -127,7 +127,7 @@ def _phase(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Phase:
     return replace(
         small,
         data=_data(phase, places),
-        evaluation=_evaluation(phase.evaluation),
+        samples=_samples(phase.samples),
         gates=Gates(min_loss_fall=LOSS_FALL),
     )
 
@@ -164,9 +164,8 @@ def _training(training: Settled) -> Settled:
     return training.model_copy(update=changes)
 
 
-def _evaluation(evaluation: Evaluation) -> Evaluation:
-    most = {"samples": SAMPLES, "sample_tokens": SAMPLE_TOKENS}
-    return Evaluation(**{key: min(getattr(evaluation, key), limit) for key, limit in most.items()})
+def _samples(samples: Samples) -> Samples:
+    return Samples(count=min(samples.count, SAMPLES), tokens=min(samples.tokens, SAMPLE_TOKENS))
 
 
 def _data(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Data:

@@ -72,7 +72,7 @@ def build(
     deadline: float,
 ) -> Case:
     """The case of a session; `found` as `splits.find` gives it."""
-    wanted, (kept, not_judged) = parameters["evaluation"], found
+    wanted, (kept, not_judged) = parameters["samples"], found
     earlier, unreadable = _encode(kept, reading, parameters["training"]["max_length"])
     return Case(
         own=own,
@@ -80,8 +80,8 @@ def build(
         not_judged=[*not_judged, *unreadable],
         goes_on=goes_on,
         styles=_styles(own.examples, reading),
-        questions=wanted["samples"],
-        tokens=wanted["sample_tokens"],
+        questions=wanted["count"],
+        tokens=wanted["tokens"],
         batch=batch,
         deadline=deadline,
     )

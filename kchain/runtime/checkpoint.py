@@ -22,7 +22,7 @@ STATE = "trainer_state.json"
 # What the Trainer writes and no run reads: the settings as a pickle, which is not opened, and PEFT's model card.
 NOT_NEEDED = ("training_args.bin", "README.md")
 # Of PARAMETERS, what may change between two sessions of a run: words, time, and how the target is used.
-MAY_CHANGE = ("title", "description", "target", "environment", "session_timeout", "continuation", "evaluation")
+MAY_CHANGE = ("title", "description", "target", "environment", "session_timeout", "continuation", "samples")
 MAY_CHANGE_IN_TRAINING = ("logging_steps", "step_seconds", "max_sessions", "processes")
 
 

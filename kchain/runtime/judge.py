@@ -131,7 +131,7 @@ class Judge:
         case = self.case
         self._check(None)
         if not case.questions:
-            raise _Skipped("evaluation.samples is 0")
+            raise _Skipped("samples.count is 0")
         if not case.own.examples:
             raise _Skipped(NO_SPLIT)
         asked = samples.questions(case.own.examples, self.ends, case.tokens)

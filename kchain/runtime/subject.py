@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from peft import PeftModel, set_peft_model_state_dict
+from peft.utils import load_peft_weights
 
 from . import model, tokenizer
 from .train import prepare
-
-AFTER, BEFORE = "default", "before"
 
 
 class Subject:
@@ -30,20 +29,22 @@ class Subject:
         bare = model.load_base(base, training["precision"], training["quantization"])
         tokenizer.force_on_model(bare, pad)
         self.collate = prepare(bare, pad["id"])
-        self.model = PeftModel.from_pretrained(bare, saved)
-        if continued is not None:
-            self.model.load_adapter(continued, BEFORE)
-        self.model.eval()
+        self.model = PeftModel.from_pretrained(bare, saved).eval()
+        self._saved, self._continued = saved, continued
 
     @contextmanager
     def before(self) -> Iterator[None]:
         """Inside, the model is the one that the phase began from."""
-        if BEFORE not in self.model.peft_config:
+        if self._continued is None:
             with self.model.disable_adapter():
                 yield
             return
-        self.model.set_adapter(BEFORE)
+        self._load(self._continued)
         try:
             yield
         finally:
-            self.model.set_adapter(AFTER)
+            self._load(self._saved)
+
+    def _load(self, folder: Path) -> None:
+        """Other weights into the adapter that is there: peft 0.18 puts no second one on tied rows of tokens."""
+        set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"))

@@ -37,7 +37,7 @@ def parameters(chain: Chain, phase_name: str, target: str, sources: Iterable[Ada
         "lora": {**phase.lora.model_dump(), "targets": list(phase.lora.targets)},
         "training": {**phase.training.model_dump(), "precision": phase.precision, "processes": phase.processes},
         "data": data_table(phase),
-        "evaluation": phase.evaluation.model_dump(),
+        "samples": phase.samples.model_dump(),
         "accelerator": accelerator_table(phase.accelerator),
         "session_timeout": phase.session_timeout,
         # Of a later session: kchain.bundle.continued fills it in when it pushes one.

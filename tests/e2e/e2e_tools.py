@@ -30,7 +30,7 @@ def make_project(folder: Path, **training: object) -> Path:
         path = folder / phase.file
         text = re.sub(r"(?ms)^\[(training|gates)\]\n.*?(?=^\[|\Z)", "", path.read_text(encoding="utf-8"))
         table = "".join(f"{key} = {value}\n" for key, value in training.items())
-        few = "[evaluation]\nsamples = 2\nsample_tokens = 8\n"
+        few = "[samples]\ncount = 2\ntokens = 8\n"
         path.write_text(f"{text}\n{few}[training]\n{table}", encoding="utf-8")
     set_gates(folder, all_epochs="true")
     publish(folder / ".kchain" / "local")

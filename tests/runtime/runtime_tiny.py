@@ -106,7 +106,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
             "processes": 1,
             "max_sessions": 1,
         },
-        "evaluation": {"samples": 2, "sample_tokens": 8},
+        "samples": {"count": 2, "tokens": 8},
         "data": {
             "recipe": "prompt_completion",
             "system_prompt": "You are a shell.",

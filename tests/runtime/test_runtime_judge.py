@@ -28,12 +28,18 @@ from kchain.runtime.result import METRICS
 from kchain.runtime.subject import Subject
 
 ASKS = [f"{ask} {n}" for n in range(8) for ask in ("list", "count")]
-STRONG = {"training__epochs": 12, "training__learning_rate": 0.02, "data__max_examples": 16}
+STRONG = {
+    "training__epochs": 12,
+    "training__batch": 6,
+    "training__learning_rate": 0.02,
+    "data__max_examples": 16,
+    "data__validation": 0.4,
+}
 
 
 @pytest.fixture(scope="module")
-def conflict(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The results of a phase that learned its answers, and of one that learned other answers to the same questions."""
+def roots(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Where a phase learned its answers, and another one learned other answers to the same questions."""
     before, roots = dict(os.environ), []
     for number, answers in enumerate((("ls", "wc -l"), ("no idea at all", "who knows that"))):
         root = make_root(tmp_path_factory.mktemp("conflict"), base)
@@ -48,6 +54,12 @@ def conflict(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
         roots.append(root)
     os.environ.clear()
     os.environ.update(before)
+    return roots
+
+
+@pytest.fixture(scope="module")
+def conflict(roots: list[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The results of both."""
     return read_result(roots[0]), read_result(roots[1])
 
 
@@ -98,14 +110,14 @@ def test_samples_stand_side_by_side_and_tell_whether_the_answer_ended_by_itself(
 
 
 @pytest.fixture(scope="module")
-def subject(base: Path, two_phases: tuple[Path, Path]) -> Subject:
-    """The first of two short phases: random weights, and its adapter."""
-    return Subject(base, parameters(), two_phases[0] / "adapter", None)
+def subject(base: Path, roots: list[Path]) -> Subject:
+    """The first phase: random weights, and its adapter."""
+    return Subject(base, parameters(), roots[0] / "working" / "adapter", None)
 
 
 @pytest.fixture
-def case(two_phases: tuple[Path, Path], tokenizer: Any) -> Case:
-    kept = splits.read(two_phases[0] / splits.FILE)
+def case(roots: list[Path], tokenizer: Any) -> Case:
+    kept = splits.read(roots[0] / "working" / splits.FILE)
     own = Split("phase2", encode.encode_all(kept, Chat(tokenizer), 64).examples)
     earlier = [Split("phase1", own.examples)]
     return Case(own, earlier, [], False, {}, questions=2, tokens=4, batch=2, deadline=float("inf"))
@@ -145,9 +157,9 @@ def test_a_phase_without_a_split_of_its_own_still_measures_what_was_forgotten(
 
 def test_no_samples_are_drawn_where_none_are_wanted(subject: Subject, case: Case, tokenizer: Any) -> None:
     found = judged(subject, replace(case, questions=0), tokenizer)
-    assert found.evaluation["absent"]["eos_rate"] == "evaluation.samples is 0"
+    assert found.evaluation["absent"]["eos_rate"] == "samples.count is 0"
     assert found.evaluation["samples"] == []
-    assert found.metrics["forgotten"] < 0, "the short phase lowered the loss of both"
+    assert found.metrics["forgotten"] < 0, "it lowered the loss of both"
 
 
 def test_an_earlier_split_that_cannot_be_judged_does_not_fail_a_trained_phase(
