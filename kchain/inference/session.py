@@ -76,7 +76,7 @@ class Generate(Use):
                 self.talk.begin()
                 self.talk.choose_style(style)
                 yield {"prompt": prompt, "style": style, **asdict(self.talk.ask(prompt))}
-            emit("answers", side="chain", count=number, of=len(self.prompts))
+            emit("answered", side="chain", count=number, of=len(self.prompts))
 
     def _look(self) -> None:
         file = self.table["file"]
