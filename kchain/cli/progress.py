@@ -75,7 +75,7 @@ class Terminal:
                 case "step":
                     self._session.step(event)
                     self._tell_step(phase)
-                case "answers":
+                case "answered":
                     self._session.stage = f"{event.get('side')} {event.get('count')}/{event.get('of')}"
                 case "warning":
                     self._line(phase, f"warning: {event.get('message')}")

@@ -66,7 +66,7 @@ class Evaluate(Use):
     def _tell(self, side: str, count: int) -> None:
         self._check_time(f"{count} answers of the {side}")
         if count % TOLD == 0 or count == len(self.questions.asked):
-            emit("answers", side=side, count=count, of=len(self.questions.asked))
+            emit("answered", side=side, count=count, of=len(self.questions.asked))
 
     def _shorter(self) -> str:
         return "raise session_timeout, or lower evaluate.limit or evaluate.max_tokens"

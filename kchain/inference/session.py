@@ -12,6 +12,7 @@ from kchain.errors import InputError
 from kchain.export.use import Use
 from kchain.inference.settings import Styles
 from kchain.runtime.events import emit
+from kchain.runtime.failure import Stop
 from kchain.runtime.files import write_text
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ class Generate(Use):
             probe = compare_probe(speaker, self.subject.last.result)
             self._tell_probe(None if probe is None else asdict(probe))
             self.talk = Conversation(speaker, self.subject, None, None, self._styles(), {})
-            for style in self.table["styles"]:
-                self.talk.choose_style(style)
 
     def answer(self) -> None:
         """Answers every prompt in every style; the answers lie in the output as soon as all are known."""
@@ -77,12 +76,24 @@ class Generate(Use):
                 self.talk.begin()
                 self.talk.choose_style(style)
                 yield {"prompt": prompt, "style": style, **asdict(self.talk.ask(prompt))}
-            emit("answers", side="chain", count=number, of=len(self.prompts))
+            emit("answered", side="chain", count=number, of=len(self.prompts))
 
     def _look(self) -> None:
         file = self.table["file"]
         of_file = _read_prompts(Path(self.paths.scratch, "project", file)) if file else []
-        self.prompts = [*self.table["prompts"], *of_file]
+        self.prompts = [*self.table["prompts"], *of_file][: self.table["limit"]]
+        self._check_styles()
+
+    def _check_styles(self) -> None:
+        from kchain.runtime import tokenizer
+
+        subject = self.subject
+        known = tokenizer.load(subject.base, subject.pad, subject.adapters)
+        try:
+            tokenizer.check_styles(known, [*self.table["styles"], *self.table["settings"]])
+        except Stop as stop:
+            trained = ", ".join(subject.tokens) or "none"
+            raise Stop(stop.reason, f"correct generate.styles; tokens that this chain trained: {trained}") from None
 
     def _styles(self) -> Styles:
         """How an answer is drawn in each style, and without one."""

@@ -93,6 +93,7 @@ class Generation(Strict):
 
     prompts: tuple[Text, ...] = Field((), description="what is asked, each in a conversation of its own")
     file: Text | None = Field(None, description='more of them, a file of the project: one {"prompt": "..."} a line')
+    limit: int = Field(200, ge=1, description="at most so many prompts, the first ones")
     styles: tuple[Token, ...] = Field((), description="style tokens: each prompt is answered once in each")
     settings: dict[Token, Style] = Field({}, description="what a style changes about the keys below, by its token")
     max_tokens: int = Field(512, ge=1, le=32768, description="tokens of an answer, at most")

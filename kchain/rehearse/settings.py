@@ -136,11 +136,11 @@ def _use(use: UseTable) -> UseTable:
     """A few short answers: random weights have nothing to say."""
     if isinstance(use, Exporting):
         return use
-    shorter: dict[str, Any] = {"max_tokens": min(use.max_tokens, ANSWER_TOKENS)}
+    shorter = {"max_tokens": min(use.max_tokens, ANSWER_TOKENS), "limit": min(use.limit, MOST_ANSWERS)}
     if isinstance(use, Evaluating):
-        return use.model_copy(update={**shorter, "limit": min(use.limit, MOST_ANSWERS)})
+        return use.model_copy(update=shorter)
     styles = {token: style.model_copy(update={"max_tokens": None}) for token, style in use.settings.items()}
-    return use.model_copy(update={**shorter, "settings": styles, "prompts": use.prompts[:MOST_ANSWERS]})
+    return use.model_copy(update={**shorter, "settings": styles})
 
 
 def _no_gates(phase: Phase) -> EvaluationGates | NoGates:

@@ -18,7 +18,7 @@ PACKAGE = "kchain"
 def closure(entry: str) -> tuple[str, ...]:
     """Paths of the files that a module needs, below kchain's folder and in the order of their names, its own included.
 
-    A module brings along what lies beside it under its own name: `page.py` its `page.html.jinja`.
+    A package brings the templates along that lie in its folder, as `kchain.pages` does its style.
 
     Args:
         entry: dotted name, such as "kchain.evaluation.session".
@@ -40,17 +40,16 @@ def read(path: str) -> str:
 
 
 def _files_of(name: str) -> Iterator[str]:
-    """A module's file, its companions, and the `__init__.py` of every package it lies in; nothing for other names."""
+    """A module's file, and what belongs to every package it lies in or is; nothing for other names."""
     parts = name.split(".")[1:]
-    for depth in range(len(parts)):
-        if files(PACKAGE).joinpath(*parts[:depth], "__init__.py").is_file():
-            yield "/".join([*parts[:depth], "__init__.py"])
-    folder = files(PACKAGE).joinpath(*parts[:-1])
-    if parts and folder.joinpath(f"{parts[-1]}.py").is_file():
-        beside = (entry.name for entry in folder.iterdir() if entry.name.startswith(f"{parts[-1]}."))
-        yield from ("/".join([*parts[:-1], each]) for each in beside if each.endswith((".py", ".jinja")))
-    elif parts and folder.joinpath(parts[-1], "__init__.py").is_file():
-        yield "/".join([*parts, "__init__.py"])
+    for depth in range(len(parts) + 1):
+        folder = files(PACKAGE).joinpath(*parts[:depth])
+        if folder.joinpath("__init__.py").is_file():
+            names = (entry.name for entry in folder.iterdir())
+            kept = (each for each in names if each == "__init__.py" or each.endswith(".jinja"))
+            yield from ("/".join([*parts[:depth], each]) for each in kept)
+    if parts and files(PACKAGE).joinpath(*parts[:-1], f"{parts[-1]}.py").is_file():
+        yield "/".join([*parts[:-1], f"{parts[-1]}.py"])
 
 
 def _imports(path: str) -> list[str]:

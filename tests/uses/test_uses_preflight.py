@@ -84,6 +84,12 @@ def test_a_prompt_that_is_none_is_told_with_its_line(start: Start, tmp_path: Pat
     assert "prompts.jsonl: line 2: has no prompt" in refused(start("say"))
 
 
+def test_a_style_that_is_no_token_is_refused(start: Start) -> None:
+    words = refused(start("say", file=None, styles=["<STYLE_TERSE>"]))
+    assert "style <STYLE_TERSE>: no token of that name" in words
+    assert words.endswith("tokens that this chain trained: none")
+
+
 def test_an_architecture_that_llama_cpp_computes_otherwise_is_refused(start: Start, tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     (config,) = tmp_path.glob("input/models/*/*/*/*/*/config.json")
