@@ -12,11 +12,11 @@ from kchain.errors import InputError
 def render(part: str, template: str, **values: Any) -> str:
     """A page from a template of a part of kchain, such as "data"; whatever enters it is escaped.
 
-    `{% include "pages.css.jinja" %}` gives every page the same style.
+    `{% include "style.css.jinja" %}` gives every page the same style.
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-    loader = ChoiceLoader([PackageLoader(f"kchain.{part}", "."), PackageLoader("kchain", ".")])
+    loader = ChoiceLoader([PackageLoader(f"kchain.{part}", "."), PackageLoader("kchain.pages", ".")])
     environment = Environment(
         loader=loader, undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
