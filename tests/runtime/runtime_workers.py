@@ -100,9 +100,8 @@ def apart(one: dict[int, float], other: dict[int, float]) -> float:
 # The launcher, called from a process of its own, as a notebook calls it: with a copy of the package, whose modules a
 # test may change, since a module of a process that is still to be started cannot be reached from here.
 DRIVER = """
-import json, signal, sys
+import json, sys
 from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 from kchain_runtime import handover, launch
 from kchain_runtime.failure import Stop
 try:
