@@ -106,7 +106,7 @@ def answers(tokenizer: Any) -> Callable[[dict[str, str]], tuple[list[int], int]]
     return encode
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_lora_on_attention_alone_learns_the_code_samples(model: Any, folder: Path) -> None:
     encode = answers(AutoTokenizer.from_pretrained(folder))
     examples = [encode(json.loads(line)) for line in SAMPLES[0].text().splitlines()[:120]]

@@ -54,6 +54,7 @@ def test_an_adapter_with_another_pad_token_is_refused(trained: Path, tmp_path: P
     assert states(trained)["phase1"]["state"] == "done", "what was known before still holds"
 
 
+@pytest.mark.long
 def test_a_folder_becomes_a_private_data_set_on_which_the_next_phase_builds(trained: Path) -> None:
     adopted = kchain(trained, "adopt", "phase1", "--dir", str(ADAPTER))
     assert adopted.returncode == 0, adopted.stdout + adopted.stderr

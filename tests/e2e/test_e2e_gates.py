@@ -55,6 +55,7 @@ def test_a_changed_gate_is_asked_again_of_the_same_run(trained: Path, gates: dic
     assert only_the_first_phase_was_pushed(trained)
 
 
+@pytest.mark.long
 def test_a_run_that_was_cut_short_misses_the_gate_on_its_epochs(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project", max_steps=60, step_seconds=0.0001)
     done = kchain(project, "run")

@@ -15,7 +15,7 @@ from e2e_tools import accepted_versions, kchain, make_project, states
 
 from kchain.server import launch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 KILLS = 5
 

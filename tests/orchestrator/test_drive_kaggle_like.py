@@ -66,7 +66,7 @@ def test_a_push_whose_answer_was_lost_is_found_again(start: Starter, kind: str) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["503", "reset"])
+@pytest.mark.parametrize("kind", [pytest.param("503", marks=pytest.mark.long), "reset"])
 def test_a_push_that_never_arrived_is_sent_once_more(start: Starter, kind: str) -> None:
     project = start(queue_seconds=0.0)
     script(project, {"method": "SaveKernel", "kind": kind})

@@ -61,12 +61,19 @@ def told(project: Project, phase: str) -> list[tuple[int, str]]:
             [(1, ""), (2, "kernel"), (2, "dataset"), (3, "dataset")],
             [(1, ""), (2, "dataset")],
         ),
-        ("like-kaggle", {"own_output": "mounted"}, [(1, ""), (2, "kernel"), (3, "kernel")], [(1, ""), (2, "kernel")]),
-        (
+        pytest.param(
+            "like-kaggle",
+            {"own_output": "mounted"},
+            [(1, ""), (2, "kernel"), (3, "kernel")],
+            [(1, ""), (2, "kernel")],
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
             "machine",
             {"own_output": "invalid", "dataset_seconds": 1.0},
             [(1, ""), (2, "kernel"), (2, "dataset"), (3, "dataset")],
             [(1, ""), (2, "dataset")],
+            marks=pytest.mark.long,
         ),
     ],
     ids=["machine", "like-kaggle", "like-kaggle, mounted", "machine, invalid"],
@@ -107,6 +114,7 @@ def test_between_two_sessions_everything_says_where_the_phase_stands(start: Star
     assert "(reviewed before)" in out and "changes: since version 3" in out and out.rstrip().splitlines()[-3] == "none"
 
 
+@pytest.mark.long
 def test_after_a_failed_session_a_review_lets_the_run_go_on(start: Starter) -> None:
     project = start({"one": "2 sessions, breaks later"})
     project.review()
@@ -123,7 +131,7 @@ def test_after_a_failed_session_a_review_lets_the_run_go_on(start: Starter) -> N
     assert told(project, "one") == [(1, ""), (2, "kernel"), (2, "dataset")]
 
 
-@pytest.mark.parametrize("own_output", ["mounted", "empty"])
+@pytest.mark.parametrize("own_output", [pytest.param("mounted", marks=pytest.mark.long), "empty"])
 def test_a_journal_lost_between_two_sessions_is_rebuilt_and_the_run_goes_on(start: Starter, own_output: str) -> None:
     project = start({"one": "3 sessions"}, own_output=own_output)
     while not (state := project.states().get("one")) or state.checkpoint is None:
@@ -151,8 +159,8 @@ def wait_until_idle(project: Project) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("own_output", ["mounted", pytest.param("empty", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("own_output", ["mounted", "empty"])
 def test_killed_at_random_moments_a_phase_of_three_sessions_makes_no_session_too_many(
     start: Starter, own_output: str
 ) -> None:

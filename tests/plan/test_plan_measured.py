@@ -26,7 +26,7 @@ def benchmark() -> ModuleType:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "vocab, rows, checkpointing",
-    [(2000, 0, True), (2000, 0, False), (60_000, 2, True)],
+    [(2000, 0, True), (2000, 0, False), pytest.param(60_000, 2, True, marks=pytest.mark.long)],
     ids=["recomputed", "kept", "many words and trained rows"],
 )
 def test_a_step_takes_what_the_plan_says(benchmark: ModuleType, vocab: int, rows: int, checkpointing: bool) -> None:

@@ -90,8 +90,8 @@ def test_one_example_that_does_not_fit_stops_with_what_helps(tmp_path: Path, wid
     assert all(words in cure for words in ("max_length", "nf4", "checkpointing"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, 2])
 def test_memory_that_runs_out_later_goes_on_from_the_last_checkpoint_with_the_same_steps(
     tmp_path: Path, wide: Path, processes: int
 ) -> None:

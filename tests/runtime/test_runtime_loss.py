@@ -281,7 +281,7 @@ def losses_of_a_run(folder: Path, accumulation: int, **options: Any) -> list[flo
     return run_trainer(model, Collator(2, keep=True, packed=True), folder, **steps, **options)[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     script = tmp_path / "parallel.py"
     script.write_text(PARALLEL)

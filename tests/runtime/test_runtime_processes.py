@@ -21,7 +21,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [pytest.param(False, marks=pytest.mark.long), True])
 def test_two_processes_have_the_losses_of_one_also_where_a_step_is_not_full(
     small: Path, tmp_path: Path, events: Events, checkpointing: bool
 ) -> None:

@@ -32,10 +32,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("count", "processes", "optimizer"),
     [
-        (19, 1, "adamw_torch"),  # 5 steps an epoch: it stops in the middle of one
+        # 5 steps an epoch: it stops in the middle of one
+        pytest.param(19, 1, "adamw_torch", marks=pytest.mark.long),
         (41, 1, "paged_adamw_8bit"),  # 11 steps an epoch: it stops between two
         pytest.param(19, 2, "adamw_torch", marks=pytest.mark.long),
-        (41, 2, "adamw_torch"),
+        pytest.param(41, 2, "adamw_torch", marks=pytest.mark.long),
     ],
 )
 def test_a_run_that_goes_on_elsewhere_has_the_losses_of_one_that_was_not_interrupted(

@@ -141,6 +141,7 @@ def test_the_second_phase_tells_path_and_hash_of_what_it_found(
     assert told["sha256"] == result_in(two_phases[0])["adapter"]["sha256"]
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_adapter(kaggle: Path, two_phases: tuple[Path, Path]) -> None:
     run_session(parameters())
     assert read_result(kaggle)["adapter"]["sha256"] == result_in(two_phases[0])["adapter"]["sha256"]
@@ -181,12 +182,14 @@ def test_a_conversation_trains_in_four_bits_with_the_paged_optimizer_and_checkpo
     assert result["metrics"]["loss_last"] < result["metrics"]["loss_first"]
 
 
+@pytest.mark.long
 def test_max_steps_ends_the_training_and_counts_as_all_of_it(kaggle: Path) -> None:
     run_session(parameters(training__max_steps=2, training__epochs=50))
     result = read_result(kaggle)
     assert (result["status"], result["metrics"]["steps"], result["metrics"]["all_epochs"]) == ("complete", 2, True)
 
 
+@pytest.mark.long
 def test_a_run_shorter_than_a_logging_window_still_shows_a_fall_of_the_loss(kaggle: Path) -> None:
     run_session(parameters(training__logging_steps=50))
     metrics = read_result(kaggle)["metrics"]

@@ -216,6 +216,7 @@ def test_a_model_without_spare_rows_is_refused_with_the_way_out(tmp_path: Path) 
     assert "tokens.trained" in caught.value.cure
 
 
+@pytest.mark.long
 def test_a_reserved_token_that_the_model_has_can_be_a_style(kaggle: Path) -> None:
     tokens = {"added": [], "trained": ["<|vision_pad|>"]}
     run = run_session(parameters(tokens=tokens, data__sources=[source(style="<|vision_pad|>")]))
