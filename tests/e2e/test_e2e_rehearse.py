@@ -133,6 +133,7 @@ def test_what_has_not_changed_is_left_alone(project: Path, told: dict[str, Any])
     assert "Nothing has changed since the last rehearsal." in done.stdout
 
 
+@pytest.mark.long
 def test_a_phase_that_fails_gives_the_advice_that_kaggle_would(project: Path, told: dict[str, Any]) -> None:
     path = project / "kchain.toml"
     text = path.read_text(encoding="utf-8")

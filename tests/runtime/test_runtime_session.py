@@ -118,6 +118,7 @@ def test_the_saved_adapter_on_an_independent_merge_gives_the_sessions_logits(
     assert not torch.allclose(alone[: len(expected)], expected, rtol=0, atol=1e-3), "the adapter is what gives them"
 
 
+@pytest.mark.slow
 def test_the_log_tells_every_stage_every_step_window_and_the_result(kaggle: Path, events: Events) -> None:
     run_session(parameters())
     found = events()
@@ -196,6 +197,7 @@ def test_a_run_shorter_than_a_logging_window_still_shows_a_fall_of_the_loss(kagg
     assert metrics["loss_last"] < metrics["loss_first"]
 
 
+@pytest.mark.slow
 def test_a_phase_without_a_validation_split_warns_and_has_no_token_accuracy(kaggle: Path, events: Events) -> None:
     run_session(parameters(data__validation=0.0))
     result = read_result(kaggle)
@@ -204,6 +206,7 @@ def test_a_phase_without_a_validation_split_warns_and_has_no_token_accuracy(kagg
     assert any("no validation split" in event.get("message", "") for event in events())
 
 
+@pytest.mark.slow
 def test_a_run_that_reaches_its_time_limit_saves_what_it_has_as_partial(kaggle: Path) -> None:
     run_session(parameters(session_timeout=0))
     result = read_result(kaggle)
@@ -215,6 +218,7 @@ def test_a_run_that_reaches_its_time_limit_saves_what_it_has_as_partial(kaggle: 
     assert result["evaluation"]["absent"]["eos_rate"] == "the session's time was nearly over"
 
 
+@pytest.mark.slow
 def test_a_run_slower_than_twice_the_plan_stops_itself_as_partial(kaggle: Path, events: Events) -> None:
     run_session(parameters(training__epochs=50, training__step_seconds=1e-6))
     result = read_result(kaggle)
@@ -249,6 +253,7 @@ def test_a_failed_stage_is_written_down_told_and_raised_again(kaggle: Path, even
     assert events()[-1]["event"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_failure_after_the_training_fails_the_session_but_loses_no_adapter(
     kaggle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +333,7 @@ def test_the_package_runs_under_its_name_in_the_notebook_and_imports_nothing_bef
     assert read_result(kaggle)["status"] == "complete"
 
 
+@pytest.mark.slow
 def test_a_session_killed_in_the_middle_looks_failed_and_not_complete(kaggle: Path) -> None:
     process = in_own_process(kaggle, parameters(training__epochs=100_000, training__logging_steps=1))
     assert process.stdout is not None

@@ -72,6 +72,7 @@ def test_styles_are_trained_and_stock_peft_gives_the_sessions_logits_again(base:
     assert ids[0] == IDS[TERSE]
 
 
+@pytest.mark.slow
 def test_every_prompt_begins_with_its_style_and_the_validation_split_tells_it(style_root: Path) -> None:
     run_session(styled(data__validation=0.4))
     result = read_result(style_root)
@@ -98,6 +99,7 @@ def test_a_style_is_one_token_of_the_prompt_and_is_not_learned(style_root: Path)
         assert IDS[TERSE] not in encoded.ids
 
 
+@pytest.mark.slow
 def test_a_later_phase_merges_the_rows_and_knows_the_tokens_without_naming_them(
     base: Path, style_root: Path, tmp_path: Path
 ) -> None:

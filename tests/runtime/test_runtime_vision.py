@@ -76,7 +76,7 @@ def build(kind: str, folder: Path, tied: bool = True) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["qwen2", "qwen3"])
+@pytest.fixture(scope="module", params=["qwen2", pytest.param("qwen3", marks=pytest.mark.long)])
 def seeing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(request.param, tmp_path_factory.mktemp(request.param))
 
