@@ -16,7 +16,7 @@ from kchain.errors import KchainError
 from kchain.export.subject import Part, Subject
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
-from kchain.runtime import gpus, install, preflight
+from kchain.runtime import gpus, preflight
 from kchain.runtime.adapters import RESULT, Adapter, find, sha256
 from kchain.runtime.events import emit
 from kchain.runtime.failure import Stop
@@ -66,12 +66,6 @@ class Use(Stages):
         quantization: str = self.parameters["quantization"]
         return str(self.parameters["precision"]) if quantization == "none" else quantization
 
-    def install(self) -> None:
-        """Installs the packages of the environment."""
-        with self._stage("install"):
-            environment = self.parameters["environment"]
-            install.prepare(environment["install"], environment["uninstall"])
-
     def preflight(self) -> None:
         """Checks the machine and the inputs, and stops in the first minute if something is wrong."""
         with self._stage("preflight"):
@@ -84,11 +78,7 @@ class Use(Stages):
             find_changes(base, adapters, self.parameters["lora"])
             base_bytes = preflight.weight_bytes(base)
             preflight.check_disk(self.paths.scratch, base_bytes)
-            inputs = [{"phase": each.phase, "path": str(each.folder), "sha256": each.sha256} for each in adapters]
-            emit("inputs", adapters=inputs)
-            self.result["lineage"] = [adapter.entry() for adapter in adapters]
-            moved = sum(adapter.bytes for adapter in adapters)
-            self.result["moved"] = {"adapter_bytes_in": moved, "base_bytes": base_bytes}
+            self._record_inputs(adapters, base_bytes)
             self.subject = self._subject(base, adapters)
             self._look()
 

@@ -13,6 +13,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -96,10 +97,9 @@ def upload(
     key = _key(transport, path, kind) if begun is not None else ""
     known = begun.find(key) if begun is not None else None
     if known is not None:
-        try:
+        # What the store has forgotten is begun anew.
+        with suppress(_Expired):
             return _finish(_Sending(transport, path, known[1], False, reached), known[0])
-        except _Expired:
-            pass
     token, url = _start(transport, path, kind)
     if begun is not None:
         begun.keep(key, token, url)

@@ -11,9 +11,10 @@ from kchain.phases.chain import Chain, Phase
 from kchain.phases.counting import most_examples, most_steps, validation_examples
 from kchain.phases.data import Source
 from kchain.phases.fitting import PHASE_FILE, refusal
+from kchain.phases.gate_words import gate_words
 from kchain.phases.memory import HALF_BYTES, Memory, Setting
 from kchain.phases.models import Shape, model_shape
-from kchain.phases.schema import Gates, Lora
+from kchain.phases.schema import Lora
 from kchain.phases.settling import example_tokens, known_lengths, setting_of
 from kchain.phases.speed import sessions, step_seconds
 from kchain.phases.units import duration, pace
@@ -106,8 +107,7 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
         InputError: the chain has no phase of that name.
     """
     phase = chain.phase(phase_name)
-    training, gates = phase.training, phase.gates
-    assert isinstance(gates, Gates), "a phase that trains; the others: use_plan.plan_of"
+    training = phase.training
     ancestors = chain.lineage(phase_name)
     shape = shape or model_shape(chain.model.source)
     setting = setting_of(phase, shape)
@@ -159,26 +159,11 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
         adapter_bytes=adapter,
         moved=None if adapter is None else adapter * len(ancestors),
         whole_model=weights if ancestors else 0,
-        gates=gate_words(gates),
+        gates=gate_words(phase.gates, first=not ancestors),
         choices=phase.choices,
         advice=advice(phase, setting, known_lengths(phase.data, chain.files)),
-        warnings=(
-            *_time_warnings(phase, longest * seconds / 3600),
-            *_space_warnings(phase, setting, disk),
-        ),
+        warnings=(*_time_warnings(phase, longest * seconds / 3600), *_space_warnings(phase, setting, disk)),
     )
-
-
-def gate_words(gates: Gates) -> tuple[str, ...]:
-    """What a finished phase must have reached, gate by gate."""
-    words = ["all epochs ran"] if gates.all_epochs else []
-    if gates.max_loss is not None:
-        words.append(f"the training loss ends at {gates.max_loss:g} or lower")
-    if gates.min_loss_fall is not None:
-        words.append(f"the training loss falls by {100 * gates.min_loss_fall:g} % or more")
-    if gates.min_token_accuracy is not None:
-        words.append(f"token accuracy is {100 * gates.min_token_accuracy:g} % or more")
-    return (*words, "the pad id is right and the adapter is sound")
 
 
 def _lora_words(lora: Lora) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 
 from kchain.phases.accelerators import GIB
 from kchain.phases.chain import Chain, Phase
+from kchain.phases.gate_words import gate_words
 from kchain.phases.memory import HALF_BYTES, weight_bytes
 from kchain.phases.models import FP32_BYTES, Shape, model_shape
 from kchain.phases.plan import Plan, plan
-from kchain.phases.schema import Gates
-from kchain.phases.uses import EvaluationGates, Exporting, Generation, UseGates, UseTable
+from kchain.phases.uses import Exporting, Generation, UseTable
 from kchain.units import size
 
 # What Kaggle keeps of a session's output, in bytes.
@@ -104,7 +104,7 @@ def _plan(chain: Chain, phase: Phase, use: UseTable, shape: Shape | None) -> Use
         moved=sum(each or 0 for each in adapters) if adapters else None,
         whole_model=merged,
         timeout_hours=phase.session_timeout / 3600,
-        gates=use_gate_words(phase.gates),
+        gates=gate_words(phase.gates, first=False),
         warnings=tuple(_warnings(phase, use, weights, merged)),
     )
 
@@ -139,17 +139,6 @@ def _generation_words(use: Generation) -> tuple[tuple[str, str], ...]:
         ("answers", f"{asked}{styles}; then whoever opens the notebook"),
         ("how", f"{use.max_tokens:,} tokens at most, {drawn}"),
     )
-
-
-def use_gate_words(gates: Gates | UseGates) -> tuple[str, ...]:
-    """What must have been reached, gate by gate."""
-    words = []
-    if isinstance(gates, EvaluationGates):
-        if gates.min_success_rate is not None:
-            words.append(f"the chain succeeds on {100 * gates.min_success_rate:g} % of the questions or more")
-        if gates.better:
-            words.append("the chain is shown to be better than the base model")
-    return (*words, "it came to its end, on these very adapters")
 
 
 def _warnings(phase: Phase, use: UseTable, weights: int | None, merged: int | None) -> list[str]:

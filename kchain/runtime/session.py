@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
-from . import checkpoint, data, gpus, handover, install, launch, locate, preflight, splits
+from . import checkpoint, data, gpus, handover, launch, locate, preflight, splits
 from .adapters import find
 from .events import emit
 from .failure import Stop
@@ -42,12 +42,6 @@ class Session(Stages):
     def __init__(self, parameters: dict[str, Any], bundle: str, paths: Paths) -> None:
         super().__init__(parameters, paths, unfinished(parameters, bundle))
 
-    def install(self) -> None:
-        """Installs the packages of the environment."""
-        with self._stage("install"):
-            environment = self.parameters["environment"]
-            install.prepare(environment["install"], environment["uninstall"])
-
     def preflight(self) -> None:
         """Checks the machine and the inputs, and stops in the first minute if something is wrong."""
         with self._stage("preflight"):
@@ -70,11 +64,7 @@ class Session(Stages):
             base_bytes = preflight.weight_bytes(self.base)
             merging = any(adapter.use == "merge" for adapter in self.adapters)
             preflight.check_disk(self.paths.scratch, base_bytes if merging else 0)
-            inputs = [{"phase": each.phase, "path": str(each.folder), "sha256": each.sha256} for each in self.adapters]
-            emit("inputs", adapters=inputs)
-            self.result["lineage"] = [adapter.entry() for adapter in self.adapters]
-            moved = sum(adapter.bytes for adapter in self.adapters)
-            self.result["moved"] = {"adapter_bytes_in": moved, "base_bytes": base_bytes}
+            self._record_inputs(self.adapters, base_bytes)
             self._find_checkpoint()
 
     def merge(self) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .adapters import RESULT
+from . import install
+from .adapters import RESULT, Adapter
 from .events import emit, peak_memory
 from .failure import explain
 from .files import write_json
@@ -38,6 +39,20 @@ class Stages:
         self.result = result
         self.memory = 0  # bytes, the most that other processes of this session held
         self._write_result()
+
+    def install(self) -> None:
+        """Installs the packages of the environment."""
+        with self._stage("install"):
+            environment = self.parameters["environment"]
+            install.prepare(environment["install"], environment["uninstall"])
+
+    def _record_inputs(self, adapters: Sequence[Adapter], base_bytes: int) -> None:
+        """Tells, and puts into the result, which adapters were found and what travelled."""
+        inputs = [{"phase": each.phase, "path": str(each.folder), "sha256": each.sha256} for each in adapters]
+        emit("inputs", adapters=inputs)
+        self.result["lineage"] = [adapter.entry() for adapter in adapters]
+        moved = sum(adapter.bytes for adapter in adapters)
+        self.result["moved"] = {"adapter_bytes_in": moved, "base_bytes": base_bytes}
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.began, 1)

@@ -84,6 +84,14 @@ def ended(client: Client, ref: str = REF) -> str:
     raise AssertionError("the session did not end")
 
 
+def runs(client: Client) -> None:
+    """Waits until the session has left the queue: what a killed server leaves in it, the next one runs."""
+    deadline = time.monotonic() + 60
+    while client.status(REF).word != "RUNNING":
+        assert time.monotonic() < deadline, "the session did not start"
+        time.sleep(0.05)
+
+
 def test_a_phase_is_pushed_followed_and_pulled(world: World, make_bundle: MakeBundle, tmp_path: Path) -> None:
     client = world.start()
     assert client.kernel(REF) is None
@@ -251,6 +259,7 @@ def test_a_killed_server_is_a_sentence_and_the_next_command_finds_everything_aga
 ) -> None:
     client = world.start()
     client.push(make_bundle("import time; time.sleep(60)"), 600)
+    runs(client)
     endpoint = launch.find(world.target.local_root)
     os.kill(endpoint.pid, signal.SIGKILL)
     with pytest.raises(Unreachable, match="kchain server") as caught:

@@ -44,14 +44,15 @@ def test_a_file_is_whole_when_its_last_line_is(tmp_path: Path, content: bytes, m
 class Watched:
     """A folder that is watched, with what was told of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, still: float = STILL) -> None:
         self.folder = folder
+        self.still = still
         self.told: list[tuple[str, str]] = []
-        self.arrivals = Arrivals(folder, STILL, lambda name, text: self.told.append((name, text)))
+        self.arrivals = Arrivals(folder, still, lambda name, text: self.told.append((name, text)))
 
     def settled(self) -> list[str]:
         self.arrivals.look()
-        time.sleep(1.5 * STILL)
+        time.sleep(1.5 * self.still)
         return self.arrivals.look()
 
 
@@ -78,7 +79,7 @@ def test_what_is_no_file_of_the_user_is_left_alone_and_told_once(tmp_path: Path)
 
 
 def test_a_growing_file_is_not_taken_until_it_rests(tmp_path: Path) -> None:
-    watched = Watched(tmp_path)
+    watched = Watched(tmp_path, still=1.0)
     with (tmp_path / "x.jsonl").open("wb") as file:
         for _ in range(8):
             # Whole lines, so that nothing but the growth speaks against it.
@@ -86,7 +87,7 @@ def test_a_growing_file_is_not_taken_until_it_rests(tmp_path: Path) -> None:
             file.flush()
             assert watched.arrivals.look() == []
             assert watched.arrivals.restless() == ["x.jsonl"]
-            time.sleep(STILL / 4)
+            time.sleep(0.2)
     assert watched.settled() == ["x.jsonl"]
 
 

@@ -225,15 +225,18 @@ def test_a_new_kernel_may_be_invisible_for_a_while(start: Start) -> None:
     assert server.post(f"{KERNELS}/GetKernelSessionStatus", ask).status_code == 404
 
 
-def test_a_machine_without_gpu_says_so_and_one_gpu_is_shared_in_turn(start: Start) -> None:
+def test_a_machine_without_gpu_says_so_and_one_gpu_is_shared_in_turn(start: Start, tmp_path: Path) -> None:
     server = start("machine", gpus=0)
     assert "no GPU" in server.save("gpu-kernel", **GPU).json()["error"]
     server = start("machine", gpus=1)
     seen = notebook("import os\nprint(os.environ['CUDA_VISIBLE_DEVICES'])")
-    server.push("first-in-turn", notebook("import time\ntime.sleep(1)"), **GPU)
+    gate = tmp_path / "gate"
+    waits = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.05)"
+    server.push("first-in-turn", notebook(waits), **GPU)
     server.push("second-in-turn", seen, **GPU)
     server.reaches("first-in-turn", "RUNNING")
     assert server.status("second-in-turn")["status"] == "QUEUED"
+    gate.touch()
     assert server.finished("second-in-turn")["status"] == "COMPLETE"
     assert server.printed("second-in-turn") == "0\n"
     assert server.rpc(f"{KERNELS}/GetAcceleratorQuotaStatistics") == {}

@@ -111,7 +111,7 @@ def test_one_server_per_root_however_many_want_one(tmp_path: Path) -> None:
 
 def test_a_server_that_nobody_needs_leaves_but_not_while_something_runs(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    endpoint = launch.ensure_running(root, profile="machine", idle_seconds=1)
+    endpoint = launch.ensure_running(root, profile="machine", idle_seconds=2)
     server = Running.__new__(Running)
     server.root, server.endpoint = root, endpoint
     gate = tmp_path / "gate"
@@ -119,7 +119,7 @@ def test_a_server_that_nobody_needs_leaves_but_not_while_something_runs(tmp_path
         "holding-kernel", notebook(f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.05)")
     )
     server.reaches("holding-kernel", "RUNNING")
-    time.sleep(3)  # three idle spans
+    time.sleep(4)  # two idle spans
     assert (root / launch.ENDPOINT).exists()
     gate.touch()
     until("the server's leaving", lambda: not (root / launch.ENDPOINT).exists())
