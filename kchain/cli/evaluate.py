@@ -85,7 +85,8 @@ def evaluate(
     need("train", "torch", "transformers", "safetensors", "peft")
     place = Target(target or chain.target, chain.owner, chain.root)
     subject = read_subject(chain, choose_phase(chain, phase), place, base)
-    questions = read_questions(data or _kept_aside(subject), check, subject.system_prompt, limit, chain.seed)
+    file, written = data or _kept_aside(subject, check), data is not None
+    questions = read_questions(file, check, subject.system_prompt, limit, chain.seed, written=written)
     report = _evaluate(subject, questions, check, max_tokens, precision)
     if html is not None:
         from kchain.evaluation.page import write_page
@@ -99,9 +100,14 @@ def evaluate(
         console.print(f"every answer: {html}", markup=False, soft_wrap=True)
 
 
-def _kept_aside(subject: Subject) -> Path:
+def _kept_aside(subject: Subject, check: str) -> Path:
     """The examples that the phase's session did not train on."""
     path = subject.last.folder.parent / "validation.jsonl"
+    if check == "regex":
+        raise InputError(
+            f"{path}: the answers that a phase learns are no regular expressions",
+            'give a file with "expect" in its lines: --data FILE',
+        )
     if path.is_file():
         return path
     raise InputError(f"{path}: the session kept no questions aside", "give a file of your own: --data FILE")
@@ -131,9 +137,10 @@ def _errors() -> Any:
 
 def _print(report: Mapping[str, Any]) -> None:
     data = report["data"]
+    without = f" ({data['left_out']} lines hold none)" if data["left_out"] else ""
     console.print(
-        f"{report['chain']} {report['phase']} on {data['asked']} of {data['held']} questions of {data['file']}, "
-        f"check {report['check']}, {report['machine']}",
+        f"{report['chain']} {report['phase']} on {data['asked']} of {data['held']} questions of {data['file']}{without}"
+        f", check {report['check']}, {report['machine']}",
         markup=False,
         soft_wrap=True,
     )

@@ -159,6 +159,6 @@ def _load(table: dict[str, Any], seed: int, cure: str | None = None) -> Mix:
             return data.load(Paths(place, place, place), table, seed, tell=lambda event, **fields: None)
         except Stop as stop:
             aside = place / data.REJECTED
-            rows = [json.loads(line) for line in aside.read_text("utf-8").splitlines()] if aside.is_file() else []
+            rows = [json.loads(line) for line in aside.open(encoding="utf-8")] if aside.is_file() else []
             first = [f"{row['file']} line {row['line']}: {row['reason'][:200]}" for row in rows[: data.SHOWN]]
             raise InputError("\n".join([stop.reason, *first]), cure or stop.cure) from stop

@@ -28,15 +28,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """A file of questions; sha256 of the whole file, and how many it holds."""
+    """A file of questions; sha256 of the whole file, how many it holds, and of how many lines nothing can be asked."""
 
     path: Path
     sha256: str
     held: int
+    left_out: int
     asked: tuple[Question, ...]
 
 
-def read_questions(path: Path, check: str, system: str, limit: int | None, seed: int) -> Questions:
+def read_questions(
+    path: Path, check: str, system: str, limit: int | None, seed: int, *, written: bool = True
+) -> Questions:
     """The questions of a file.
 
     A line has `messages` (the last answer is the expected one) or `prompt` and, where the check compares, `completion`;
@@ -45,24 +48,37 @@ def read_questions(path: Path, check: str, system: str, limit: int | None, seed:
     Args:
         system: put in front where a line has no system prompt.
         limit: at most so many, drawn with the seed, in the file's order.
+        written: somebody wrote the file for this, and wants to hear of a line that cannot be used; examples that a
+            session kept aside were learned from for another purpose, and such lines are left out.
 
     Raises:
-        InputError: a line cannot be used; says which and why.
+        InputError: a line cannot be used, or none; says which and why.
     """
     try:
         content = path.read_bytes()
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = content.decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error!s:.100}", "give a JSONL file") from None
-    found = [_question(path, number, line, check, system) for number, line in enumerate(lines, 1) if line.strip()]
+    found: list[Question] = []
+    refused: list[InputError] = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found.append(_question(path, number, line, check, system))
+            except InputError as error:
+                if written:
+                    raise
+                refused.append(error)
     if not found:
+        if refused:
+            raise refused[0]
         raise InputError(
             f"{path}: holds no question", "one JSON object a line, with messages, or prompt and completion"
         )
     asked = found
     if limit is not None and limit < len(found):
         asked = [found[place] for place in sorted(random.Random(seed).sample(range(len(found)), limit))]
-    return Questions(path, hashlib.sha256(content).hexdigest(), len(found), tuple(asked))
+    return Questions(path, hashlib.sha256(content).hexdigest(), len(found), len(refused), tuple(asked))
 
 
 def _question(path: Path, number: int, line: str, check: str, system: str) -> Question:

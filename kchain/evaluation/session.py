@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from kchain.runtime.files import write_json
 REPORT, PAGE = "evaluation.json", "evaluation.html"
 # Answers between two progress events.
 TOLD = 5
+# Answers of the base after which it is foreseen how long the others take, and how far beyond the time that may lie.
+FORESEEN, TOLERANCE = 10, 1.25
 
 
 def start(parameters: dict[str, Any], bundle: str) -> Evaluate:
@@ -27,6 +30,7 @@ class Evaluate(Use):
 
     questions: Questions
     report: dict[str, Any]
+    first: float  # time.monotonic() at the base's first answer
 
     def ask(self) -> None:
         """Asks both sides; the report lies in the output as soon as it is known."""
@@ -48,9 +52,15 @@ class Evaluate(Use):
         choose(self.table["check"])
         subject, table = self.subject, self.table
         self.questions = read_questions(
-            self._file(), table["check"], subject.system_prompt, table["limit"], subject.seed
+            self._file(),
+            table["check"],
+            subject.system_prompt,
+            table["limit"],
+            subject.seed,
+            written=table["file"] is not None,
         )
-        emit("questions", file=self.questions.path.name, held=self.questions.held, asked=len(self.questions.asked))
+        told = self.questions
+        emit("questions", file=told.path.name, held=told.held, left_out=told.left_out, asked=len(told.asked))
 
     def _file(self) -> Path:
         """The project's own file, or what the session of the phase kept aside."""
@@ -65,8 +75,26 @@ class Evaluate(Use):
 
     def _tell(self, side: str, count: int) -> None:
         self._check_time(f"{count} answers of the {side}")
+        if side == "base":
+            self._foresee(count)
         if count % TOLD == 0 or count == len(self.questions.asked):
             emit("answered", side=side, count=count, of=len(self.questions.asked))
+
+    def _foresee(self, count: int) -> None:
+        """Stops early where both sides cannot be asked everything: half an evaluation says nothing."""
+        if count == 1:
+            self.first = time.monotonic()
+        if count < FORESEEN:
+            return
+        asked, pace = len(self.questions.asked), (time.monotonic() - self.first) / (count - 1)
+        left, needed = self._left(), pace * (2 * asked - count)
+        if needed > TOLERANCE * left:
+            fit = max(1, int((left + pace * count) / (2 * pace)))
+            raise Stop(
+                f"at {pace:.1f} s an answer, {asked} questions to base and chain do not fit into the session's "
+                f"{self.parameters['session_timeout']} s",
+                f"about {fit} would: set evaluate.limit; or raise session_timeout, or lower evaluate.max_tokens",
+            )
 
     def _shorter(self) -> str:
         return "raise session_timeout, or lower evaluate.limit or evaluate.max_tokens"

@@ -106,10 +106,16 @@ class Use(Stages):
         """What else can be found wrong before time is spent."""
 
     def _check_time(self, done: str) -> None:
-        """Stops when the session's time is nearly over: what was done by then would be lost with it."""
+        """Stops when the session's time is nearly over: it has to say why before it is ended."""
+        if self._left() < 0:
+            raise Stop(
+                f"the session's {self.parameters['session_timeout']} s are nearly over after {done}", self._shorter()
+            )
+
+    def _left(self) -> float:
+        """Seconds until the session's time is nearly over."""
         limit = self.parameters["session_timeout"]
-        if time.monotonic() - self.began > limit - max(LEAST_RESERVE, RESERVE * limit):
-            raise Stop(f"the session's {limit} s are nearly over after {done}", self._shorter())
+        return float(self.began + limit - max(LEAST_RESERVE, RESERVE * limit) - time.monotonic())
 
     def _shorter(self) -> str:
         """What to change where the time does not suffice."""

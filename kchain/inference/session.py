@@ -13,7 +13,6 @@ from kchain.export.use import Use
 from kchain.inference.settings import Styles
 from kchain.runtime.events import emit
 from kchain.runtime.failure import Stop
-from kchain.runtime.files import write_text
 
 if TYPE_CHECKING:
     from kchain.inference.conversation import Conversation
@@ -46,11 +45,14 @@ class Generate(Use):
             self.talk = Conversation(speaker, self.subject, None, None, self._styles(), {})
 
     def answer(self) -> None:
-        """Answers every prompt in every style; the answers lie in the output as soon as all are known."""
+        """Answers every prompt in every style; each answer lies in the output as soon as it is known."""
         with self._stage("answer"):
-            rows = list(self._answers())
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            write_text(self.paths.working / ANSWERS, "".join(lines))
+            rows = []
+            with (self.paths.working / ANSWERS).open("w", encoding="utf-8") as file:
+                for row in self._answers():
+                    rows.append(row)
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    file.flush()
             self.result["metrics"] = metrics(rows)
             self.result["found"] = found(rows)
 
@@ -72,7 +74,7 @@ class Generate(Use):
         styles = self.table["styles"] or [None]
         for number, prompt in enumerate(self.prompts, 1):
             for style in styles:
-                self._check_time(f"{number - 1} of {len(self.prompts)} prompts")
+                self._check_time(f"{number - 1} of {len(self.prompts)} prompts, whose answers are in {ANSWERS}")
                 self.talk.begin()
                 self.talk.choose_style(style)
                 yield {"prompt": prompt, "style": style, **asdict(self.talk.ask(prompt))}

@@ -34,8 +34,9 @@ def settings_for(style: str | None, styles: Styles, typed: Mapping[str, Any]) ->
     """What holds for a style: what was typed, then what its table says, then the defaults.
 
     Args:
+        styles: by token; that of "" counts where there is no style, and for styles that have no table.
         typed: settings that were given on the command line; None for those that were not.
     """
-    table = {key: value for key, value in styles.get(style or "", {}).items() if value is not None}
+    table = {key: value for key, value in styles.get(style or "", styles.get("", {})).items() if value is not None}
     given = {key: value for key, value in typed.items() if value is not None}
     return replace(Settings(), **(table | given))

@@ -17,7 +17,7 @@ from kchain.phases.reading import CHAIN_FILE, PHASE_FOLDER, read_phase, read_tab
 from kchain.phases.resolving import resolve, settled
 from kchain.phases.schema import ChainFile, PhaseFile
 from kchain.phases.uses import UseFile
-from kchain.phases.using import parent_problems
+from kchain.phases.using import parent_problems, prompt_problems
 from kchain.phases.values import NAME, NAME_LENGTH
 
 
@@ -55,6 +55,7 @@ def load_chain(root: Path) -> Chain:
     _stop_on(problems)
     phases = resolve(chain_file, phase_files, problems)
     files_read = project_files(root, phases, problems)
+    problems += prompt_problems(phases, files_read)
     problems += _chain_problems(phases)
     problems += _target_problems(chain_file.model.source, phases)
     _stop_on(problems)

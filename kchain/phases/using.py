@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from kchain.phases.accelerators import ACCELERATORS, Accelerator, known_accelerator
 from kchain.phases.chain import Phase, choose_precision
 from kchain.phases.schema import PhaseFile, Tokens
-from kchain.phases.uses import USES, Evaluating, Exporting, UseFile, UseTable
+from kchain.phases.uses import USES, Evaluating, Exporting, Generation, UseFile, UseTable
 
 # Why an export is what it is.
 ADDED = "updates are added in fp32, the sums rounded once; no GPU is needed"
@@ -76,12 +77,32 @@ def parent_problems(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
     ]
 
 
+def prompt_problems(phases: Iterable[Phase], files: Mapping[str, str]) -> list[str]:
+    """The first row without a prompt in each file of prompts.
+
+    Args:
+        files: JSON lines of the project's files, by their path.
+    """
+    problems = []
+    for phase in phases:
+        name = phase.use.file if isinstance(phase.use, Generation) else None
+        for number, line in enumerate(files.get(name or "", "").split("\n")[:-1], 1):
+            prompt = json.loads(line).get("prompt")
+            if not isinstance(prompt, str) or not prompt.strip():
+                place = f"{phase.file}: generate.file: {name!r} row {number}"
+                problems.append(f'{place}: no prompt; write {{"prompt": "..."}}')
+                break
+    return problems
+
+
 def _evaluation_problems(use: Evaluating, parent: Phase) -> list[str]:
     """Why the examples that the parent keeps aside are no questions."""
     if use.file is not None:
         return []
     if parent.data.recipe == "text":
         return [f"evaluate.file: missing; {parent.name} learns plain text, which holds no questions"]
+    if use.check == "regex":
+        return ["evaluate.file: missing; the answers that a phase learns are no regular expressions"]
     if not parent.data.validation:
         return [f"evaluate.file: missing; {parent.name} keeps no questions aside (its data.validation is 0)"]
     return []

@@ -9,9 +9,8 @@ from typing import Any
 from . import encode, examples
 from .chat import Chat
 from .encode import IGNORED, Encoded
-from .events import emit
 from .failure import explain
-from .splits import Kept
+from .splits import Kept, Missing, unusable
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Case:
 
     Attributes:
         own: the split of this phase; it may be empty.
-        earlier: those of earlier phases; `not_judged` names others, as {"phase", "reason"}.
+        earlier: those of earlier phases; `not_judged` names others.
         goes_on: this session is not the run's last: only what its result must have is looked at.
         styles: names and ids of the phase's style tokens.
         questions, tokens: prompts that are answered, and tokens of an answer, at most.
@@ -38,7 +37,7 @@ class Case:
 
     own: Split
     earlier: Sequence[Split]
-    not_judged: Sequence[dict[str, str]]
+    not_judged: Sequence[Missing]
     goes_on: bool
     styles: Mapping[str, int]
     questions: int
@@ -65,7 +64,7 @@ def build(
     parameters: dict[str, Any],
     reading: Reading,
     own: Split,
-    found: tuple[list[Kept], list[dict[str, str]]],
+    found: tuple[list[Kept], list[Missing]],
     *,
     goes_on: bool,
     batch: int,
@@ -87,13 +86,13 @@ def build(
     )
 
 
-def _encode(kept: Sequence[Kept], reading: Reading, max_length: int) -> tuple[list[Split], list[dict[str, str]]]:
-    """Earlier phases' splits as this phase reads them, and those that it cannot read, as {"phase", "reason"}."""
+def _encode(kept: Sequence[Kept], reading: Reading, max_length: int) -> tuple[list[Split], list[Missing]]:
+    """Earlier phases' splits as this phase reads them, and those that it cannot read."""
     found: list[Split] = []
-    without: list[dict[str, str]] = []
+    without: list[Missing] = []
     for one in kept:
-        chat = Chat(reading.tokenizer, {*reading.tokens, *reading.styles, *examples.styles(one.examples)})
         try:
+            chat = Chat(reading.tokenizer, {*reading.tokens, *reading.styles, *examples.styles(one.examples)})
             encoded = encode.encode_all(one.examples, chat, max_length).examples
             reason = "" if encoded else f"no example has anything to learn within {max_length} tokens"
         except Exception as error:  # whatever is the matter with it, this phase is trained, and is judged
@@ -101,8 +100,7 @@ def _encode(kept: Sequence[Kept], reading: Reading, max_length: int) -> tuple[li
         if encoded:
             found.append(Split(one.phase, encoded))
         else:
-            without.append({"phase": one.phase, "reason": reason})
-            emit("warning", message=f"what was forgotten of {one.phase} is not measured: {reason}")
+            without.append(unusable(one.phase, reason))
     return found, without
 
 

@@ -5,16 +5,18 @@ Losses come first, answers last: where the session's time gets short, what is le
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from . import evaluate, samples
 from .case import Case, Split
 from .events import emit
 from .failure import explain
+from .splits import Missing, unusable
 from .subject import Subject
 
 LATE = "the session's time was nearly over"
@@ -78,46 +80,54 @@ class Judge:
             emit("warning", message="there is no validation split: no token accuracy")
             found.lacks(("eval_loss", "eval_loss_before", "token_accuracy", "token_accuracy_before"), NO_SPLIT)
             return
-        split: Figures = {"phase": own.phase, "examples": len(own.examples), "before": None, "after": self._look(own)}
+        seen, after = self._look(own, self.case.deadline)
+        split: Figures = {"phase": own.phase, "examples": seen, "before": None, "after": after}
+        if seen < len(own.examples):
+            emit("warning", message=f"the validation loss is that of {seen} of {len(own.examples)} examples: {LATE}")
         found.metrics.update(eval_loss=split["after"]["loss"], token_accuracy=split["after"]["token_accuracy"])
         found.evaluation["splits"].append(split)
         with self._optional("the model before this phase", ("eval_loss_before", "token_accuracy_before")):
             self._check(own)
             with self.subject.before():
-                before = split["before"] = self._look(own)
+                _, before = self._look(own)
+            split["before"] = before
             found.metrics.update(eval_loss_before=before["loss"], token_accuracy_before=before["token_accuracy"])
         emit("judged", **split)
 
     def _earlier(self) -> None:
         found = self.found
-        without = [*self.case.not_judged]
+        without: list[Missing] = [*self.case.not_judged]
         judged: list[Figures] = []
         for earlier in self.case.earlier:
             try:
                 self._check(earlier, passes=2)
-                after = self._look(earlier)
+                _, after = self._look(earlier)
                 with self.subject.before():
-                    before = self._look(earlier)
+                    _, before = self._look(earlier)
             except Exception as error:  # of an earlier phase: nothing of this one is less true for it
-                without.append({"phase": earlier.phase, "reason": _why(error)})
+                told = Missing if self.case.goes_on else unusable
+                without.append(told(earlier.phase, _why(error)))
                 continue
             split = {"phase": earlier.phase, "examples": len(earlier.examples), "before": before, "after": after}
             judged.append(split)
             emit("judged", **split)
         found.evaluation["splits"] = judged + found.evaluation["splits"]
-        found.evaluation["not_judged"] = without
-        if judged:
+        found.evaluation["not_judged"] = [asdict(one) for one in without]
+        # A phase of which nothing is known may be the one that was forgotten.
+        unknown = [one for one in without if one.kept] if judged else without
+        if judged and not unknown:
             found.metrics["forgotten"] = max(split["after"]["loss"] - split["before"]["loss"] for split in judged)
         else:
-            reasons = "; ".join(f"{one['phase']}: {one['reason']}" for one in without)
+            reasons = "; ".join(f"{one.phase}: {one.reason}" for one in unknown)
             found.lacks(("forgotten",), reasons or "there is no phase before this one")
 
-    def _look(self, split: Split) -> Figures:
-        """Loss and accuracy of the model as it is now, and how long that takes."""
-        began = time.monotonic()
-        loss, accuracy = evaluate.evaluate(self.subject.model, split.examples, self.subject.collate, self.case.batch)
-        self.pace = max(self.pace, (time.monotonic() - began) / _tokens(split))
-        return {"loss": loss, "token_accuracy": accuracy}
+    def _look(self, split: Split, deadline: float = math.inf) -> tuple[int, Figures]:
+        """Of how many examples, and loss and accuracy of the model as it is now; measures how long that takes."""
+        model, collate, began = self.subject.model, self.subject.collate, time.monotonic()
+        seen = evaluate.evaluate(model, split.examples, collate, self.case.batch, deadline)
+        share = seen.examples / len(split.examples)
+        self.pace = max(self.pace, (time.monotonic() - began) / (share * _tokens(split)))
+        return seen.examples, {"loss": seen.loss, "token_accuracy": seen.accuracy}
 
     def _check(self, split: Split | None, passes: int = 1) -> None:
         """Raises where this is not to be looked at, or there is no time for it."""
@@ -177,9 +187,7 @@ class Judge:
         ids = list(self.case.styles.values())
         prompts = [one.prompt for one in samples.styled(asked, ids)[: self.case.questions]]
         if len(ids) < 2 or not prompts:
-            raise _Skipped(
-                "the examples have no style tokens" if not ids else "there is one style, and none to compare"
-            )
+            raise _Skipped(_no_styles(ids))
         found: Figures = {}
         for name, style in self.case.styles.items():
             answers = samples.answers(self.bare, [samples.in_style(one, ids, style) for one in prompts], self.how)
@@ -209,6 +217,14 @@ def _why(error: Exception) -> str:
     if isinstance(error, samples.Late):
         return LATE
     return str(error) if isinstance(error, _Skipped) else explain(error)[0]
+
+
+def _no_styles(ids: Sequence[int]) -> str:
+    if not ids:
+        return "the examples have no style tokens"
+    return (
+        "there is one style, and none to compare" if len(ids) == 1 else "no prompt of the validation split has a style"
+    )
 
 
 def _tokens(split: Split) -> int:

@@ -32,23 +32,36 @@ class Kept:
     examples: list[Example]
 
 
-def find(paths: Paths, adapters: Sequence[Adapter]) -> tuple[list[Kept], list[dict[str, str]]]:
-    """The splits of every earlier phase, and those that cannot be judged by, as {"phase", "reason"}."""
+@dataclass(frozen=True)
+class Missing:
+    """A phase that is not judged by. `kept`: it did keep examples aside, which cannot be used."""
+
+    phase: str
+    reason: str
+    kept: bool = True
+
+
+def unusable(phase: str, reason: str) -> Missing:
+    """A split that is there for nothing; whoever reads the log is told so."""
+    emit("warning", message=f"what was forgotten of {phase} is not measured: {reason}")
+    return Missing(phase, reason)
+
+
+def find(paths: Paths, adapters: Sequence[Adapter]) -> tuple[list[Kept], list[Missing]]:
+    """The splits of every earlier phase, and those that cannot be judged by."""
     found: list[Kept] = []
-    without: list[dict[str, str]] = []
+    without: list[Missing] = []
     for adapter in adapters:
         mount = paths.mount(adapter.kind, adapter.ref)
         for phase, file in _files(mount, adapter.phase):
             if not file.is_file():
                 reason = f"{adapter.ref} has no {FILE}: it was trained elsewhere, or kept nothing aside"
-                without.append({"phase": phase, "reason": reason})
+                without.append(Missing(phase, reason, kept=False))
                 continue
             try:
                 found.append(Kept(phase, read(file)))
             except (Stop, OSError) as error:
-                reason = explain(error)[0]
-                without.append({"phase": phase, "reason": reason})
-                emit("warning", message=f"what was forgotten of {phase} is not measured: {reason}")
+                without.append(unusable(phase, explain(error)[0]))
     return found, without
 
 
@@ -69,11 +82,12 @@ def read(file: Path) -> list[Example]:
     """
     examples = []
     try:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            example = json.loads(line)
-            if not _is_example(example):
-                raise Stop(f"{file.name} line {number} is no example", CURE)
-            examples.append(example)
+        with file.open(encoding="utf-8") as lines:  # not str.splitlines(), which parts texts at U+2028 too
+            for number, line in enumerate(lines, 1):
+                example = json.loads(line)
+                if not _is_example(example):
+                    raise Stop(f"{file.name} line {number} is no example", CURE)
+                examples.append(example)
     except ValueError as error:
         raise Stop(f"{file.name} cannot be read: {error}", CURE) from None
     if not examples:
@@ -91,6 +105,8 @@ def _files(mount: Path, phase: str) -> Iterator[tuple[str, Path]]:
 
 def _is_example(value: Any) -> bool:
     if not isinstance(value, dict):
+        return False
+    if not isinstance(value.get("style", ""), str):
         return False
     turns = value.get("messages")
     if isinstance(turns, list) and turns:

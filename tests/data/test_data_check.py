@@ -164,6 +164,13 @@ def test_rows_of_no_use_are_written_for_whoever_repairs_them(tmp_path: Path) -> 
     assert [row["line"] for row in aside] == [41, 42]
 
 
+def test_rows_that_are_all_of_no_use_are_shown_whatever_they_hold(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"ask": "half\u2028\x85\n', encoding="utf-8")
+    done = kchain(tmp_path, "check", "x.jsonl", "--field", "prompt=ask", "--field", "completion=answer")
+    assert done.returncode == 2, done.stderr
+    assert "x.jsonl line 1:" in done.stderr and "Traceback" not in done.stderr
+
+
 class Tags(HTMLParser):
     """Tags that are open, and everything that a page would fetch."""
 

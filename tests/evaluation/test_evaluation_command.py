@@ -87,6 +87,7 @@ def test_bad_input_is_refused_before_a_model_is_loaded(project: Path, tmp_path: 
     for given, words in (
         (("--data", str(tmp_path / "missing")), "cannot be read"),
         (("nobody",), "there is no phase 'nobody'"),
+        (("--check", "regex"), "are no regular expressions"),
         (("--base", str(base_of(project) / "missing")), "is no model's folder"),
     ):
         done = kchain(project, "evaluate", "--check", "json", *given)

@@ -157,6 +157,23 @@ def test_a_limit_draws_the_same_questions_every_time(tmp_path: Path) -> None:
     assert (drawn[0].held, len(drawn[0].asked)) == (50, 5)
 
 
+def test_of_examples_that_were_kept_aside_those_that_are_no_questions_are_left_out(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    answered = {"messages": [{"role": "user", "content": "p\u2028q"}, {"role": "assistant", "content": "r"}]}
+    file = write(
+        tmp_path / "validation.jsonl",
+        {"messages": [*talk, {"role": "assistant", "content": ""}]},
+        json.dumps(answered, ensure_ascii=False),
+    )
+    with pytest.raises(InputError, match="line 1"):
+        read_questions(file, "contains", "", None, 1)
+    kept = read_questions(file, "contains", "", None, 1, written=False)
+    assert (kept.held, kept.left_out, kept.asked[0].turns[0]["content"]) == (1, 1, "p\u2028q")
+    file = write(tmp_path / "validation.jsonl", {"messages": [*talk, {"role": "assistant", "content": ""}]})
+    with pytest.raises(InputError, match="line 1"):
+        read_questions(file, "contains", "", None, 1, written=False)
+
+
 @pytest.mark.parametrize(
     "line, check, words",
     [

@@ -48,5 +48,7 @@ def test_styles_come_from_the_project_unless_another_file_is_named(tmp_path: Pat
     assert settings_for("<|terse|>", styles, {}) == Settings(max_tokens=32)
     assert settings_for("<|terse|>", styles, {"max_tokens": 5, "top_p": None}) == Settings(max_tokens=5), "typed wins"
     assert settings_for(None, styles, {}) == Settings()
+    usual = {**styles, "": {"max_tokens": 9}}
+    assert [settings_for(style, usual, {}).max_tokens for style in (None, "<|new|>", "<|terse|>")] == [9, 9, 32]
     with pytest.raises(InputError, match="cannot be read"):
         read_styles(tmp_path, tmp_path / "missing.toml")

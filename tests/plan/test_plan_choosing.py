@@ -17,6 +17,7 @@ from kchain.phases.choosing import FREE, batches, choose
 from kchain.phases.memory import Setting
 from kchain.phases.models import QWEN25
 from kchain.phases.plan import plan
+from kchain.phases.settling import known_lengths
 from kchain.phases.speed import batch_seconds, sessions, step_seconds, usable_seconds
 from kchain.templates.parameters import parameters
 
@@ -124,6 +125,13 @@ def test_the_length_of_the_project_s_own_files_is_counted(tmp_path: Path) -> Non
     assert phase.training.max_length == 256, "700 characters are about 200 tokens"
     assert "has about 200 tokens" in phase.choices[0]
     assert "of about 100 tokens, counted" in plan(load_chain(tmp_path), "one").seconds_reason
+
+
+def test_lines_end_where_json_lines_do_and_empty_ones_count_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"p": "x", "c": "y"}\n')
+    data = phase_of(tmp_path, OWN).data
+    row = json.dumps({"p": "x\u2028y\u2029z\x85", "c": "y"}, ensure_ascii=False)
+    assert known_lengths(data, {"own.jsonl": f"{row}\n\n{row}\n"}) == [2, 2]
 
 
 def test_a_model_that_is_not_known_gets_the_usual_values(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from kchain.runtime.result import METRICS
 from kchain.runtime.subject import Subject
 
 ASKS = [f"{ask} {n}" for n in range(8) for ask in ("list", "count")]
+UNSEEN = 10**6  # no token has this id
 STRONG = {
     "training__epochs": 12,
     "training__batch": 6,
@@ -128,7 +129,7 @@ def judged(subject: Subject, case: Case, tokenizer: Any) -> judge.Judgement:
 
 
 def test_without_time_the_own_loss_is_there_and_the_rest_is_said_to_be_missing(
-    subject: Subject, case: Case, tokenizer: Any
+    subject: Subject, case: Case, tokenizer: Any, events: Any
 ) -> None:
     found = judged(subject, replace(case, deadline=0.0), tokenizer)
     assert sorted(found.metrics) == ["eval_loss", "token_accuracy"]
@@ -136,6 +137,8 @@ def test_without_time_the_own_loss_is_there_and_the_rest_is_said_to_be_missing(
     assert set(found.evaluation["absent"]) == set(METRICS[5:]) - {"token_accuracy"}
     (own,) = found.evaluation["splits"]
     assert own["before"] is None
+    assert own["examples"] == 2 < len(case.own.examples), "one batch of them, and that is said"
+    assert f"that of 2 of {len(case.own.examples)} examples" in events()[0]["message"]
 
 
 def test_a_session_whose_run_goes_on_judges_only_what_its_result_must_have(
@@ -163,20 +166,38 @@ def test_no_samples_are_drawn_where_none_are_wanted(subject: Subject, case: Case
 
 
 def test_an_earlier_split_that_cannot_be_judged_does_not_fail_a_trained_phase(
-    subject: Subject, case: Case, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    subject: Subject, case: Case, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, events: Any
 ) -> None:
     stock, looks = evaluate.evaluate, iter(range(100))
 
-    def fails_from_the_third(*args: Any) -> tuple[float, float]:
-        if next(looks) >= 2:
+    def fails_at_the_third(*args: Any) -> evaluate.Seen:
+        if next(looks) == 2:
             raise Stop("the validation loss is nan", "look at it")
         return stock(*args)
 
-    monkeypatch.setattr(evaluate, "evaluate", fails_from_the_third)
+    monkeypatch.setattr(evaluate, "evaluate", fails_at_the_third)
+    case = replace(case, earlier=[*case.earlier, Split("phase0", case.own.examples)])
     found = judged(subject, case, tokenizer)
-    assert found.evaluation["not_judged"] == [{"phase": "phase1", "reason": "the validation loss is nan"}]
-    assert found.evaluation["absent"]["forgotten"] == "phase1: the validation loss is nan"
+    nan = {"phase": "phase1", "reason": "the validation loss is nan", "kept": True}
+    assert found.evaluation["not_judged"] == [nan]
+    assert [split["phase"] for split in found.evaluation["splits"]] == ["phase0", "phase2"]
+    assert found.evaluation["absent"]["forgotten"] == "phase1: the validation loss is nan", "that of phase0 says little"
+    assert "forgotten" not in found.metrics
+    assert any("forgotten of phase1 is not measured" in event.get("message", "") for event in events())
     assert found.metrics["eval_loss"] < found.metrics["eval_loss_before"]
+
+
+def test_a_phase_that_kept_nothing_aside_does_not_hide_what_was_forgotten_of_others(
+    subject: Subject, case: Case, tokenizer: Any
+) -> None:
+    adopted = splits.Missing("phase0", "it was trained elsewhere", kept=False)
+    found = judged(subject, replace(case, not_judged=[adopted]), tokenizer)
+    assert found.metrics["forgotten"] < 0 and "forgotten" not in found.evaluation["absent"]
+
+
+def test_styles_that_no_prompt_has_are_said_to_be_missing_there(subject: Subject, case: Case, tokenizer: Any) -> None:
+    found = judged(subject, replace(case, styles={"<A>": UNSEEN, "<B>": UNSEEN + 1}), tokenizer)
+    assert found.evaluation["absent"]["style_separation"] == "no prompt of the validation split has a style"
 
 
 def test_answers_that_cannot_be_drawn_do_not_fail_a_trained_phase(

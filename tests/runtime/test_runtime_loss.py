@@ -311,7 +311,8 @@ def test_loss_and_accuracy_of_the_validation_split_are_those_of_the_full_logits(
     spare_logits(model)
     for collate in (Collator(2, keep=True, packed=True), Collator(2, keep=True), Collator(2, keep=False)):
         found = evaluate.evaluate(model, split, collate, 2)
-        assert found == pytest.approx((total / count, right / count), rel=1e-5)
+        assert (found.loss, found.accuracy) == pytest.approx((total / count, right / count), rel=1e-5)
+        assert found.examples == len(split)
 
 
 def test_without_labels_a_model_answers_with_its_logits_as_before() -> None:

@@ -43,11 +43,19 @@ def test_every_phase_of_the_lineage_is_found_with_what_it_kept(paths: Paths) -> 
     assert without == []
 
 
+def test_a_text_with_another_alphabets_line_ends_is_one_example(paths: Paths) -> None:
+    one, first = mounted(paths, "one")
+    (first / splits.FILE).write_text('{"text": "a\u2028b\u2029c\x85d"}\r\n', encoding="utf-8", newline="")
+    ((kept,), without) = splits.find(paths, [one])
+    assert kept.examples == [{"text": "a\u2028b\u2029c\x85d"}]
+    assert without == []
+
+
 def test_an_adapter_without_a_split_is_named_and_not_warned_about(paths: Paths, events: Events) -> None:
     found, without = splits.find(paths, [mounted(paths, "one", kchains=False)[0]])
     assert found == []
-    assert without[0]["phase"] == "one"
-    assert "me/one has no validation.jsonl: it was trained elsewhere" in without[0]["reason"]
+    assert (without[0].phase, without[0].kept) == ("one", False)
+    assert "me/one has no validation.jsonl: it was trained elsewhere" in without[0].reason
     assert events() == []
 
 
@@ -61,6 +69,8 @@ def test_an_adapter_without_a_split_is_named_and_not_warned_about(paths: Paths, 
         ('{"messages": [{"role": "user"}]}\n', "line 1 is no example"),
         ('{"messages": "a", "text": "b"}\n', "line 1 is no example"),
         ('{"text": 3}\n', "line 1 is no example"),
+        ('{"text": "a", "style": null}\n', "line 1 is no example"),
+        ('{"text": "a", "style": ["x"]}\n', "line 1 is no example"),
         (b"\x1f\x8b\x00", "cannot be read"),
     ],
 )
@@ -71,7 +81,7 @@ def test_a_split_that_is_none_is_a_warning_with_the_reason(
     (mount / splits.FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
     found, without = splits.find(paths, [adapter])
     assert found == []
-    assert reason in without[0]["reason"]
+    assert without[0].kept and reason in without[0].reason
     assert reason in next(event["message"] for event in events() if event["event"] == "warning")
     with pytest.raises(Stop):
         splits.read(mount / splits.FILE)
@@ -93,4 +103,4 @@ def test_files_of_a_data_set_that_kchain_did_not_make_are_not_taken_for_splits(p
     write_jsonl(mount / "validation-clean.jsonl", [EXAMPLE])
     found, without = splits.find(paths, [adapter])
     assert found == []
-    assert [one["phase"] for one in without] == ["one"]
+    assert [one.phase for one in without] == ["one"]

@@ -70,11 +70,17 @@ def test_commands_that_need_an_adapter_name_the_phase_that_has_it(tmp_path: Path
         ('kind = "export"\n{head}after = "phase1"\n[training]\nepochs = 1\n', "training: unknown key"),
         ('kind = "generate"\n{head}after = "phase1"\n[generate]\n', "generate: give prompts, file, or both"),
         ('kind = "export"\n{head}after = "phase1"\naccelerator = "Abacus"\n', "accelerator: "),
+        (
+            'kind = "generate"\n{head}after = "phase1"\n[generate]\nfile = "rows.jsonl"\n',
+            "'rows.jsonl' row 2: no prompt",
+        ),
+        ('kind = "evaluate"\n{head}after = "phase1"\n[evaluate]\ncheck = "regex"\n', "are no regular expressions"),
         ('{head}after = "say"\n[data]\nsources = []\n', "data.sources"),
     ],
 )
 def test_what_cannot_be_is_told_with_its_key(tmp_path: Path, text: str, told: str) -> None:
     use_chain(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n', encoding="utf-8")
     (tmp_path / "phases" / "wrong.toml").write_text(text.format(head=HEAD), encoding="utf-8")
     with pytest.raises(InputError) as error:
         load_chain(tmp_path)

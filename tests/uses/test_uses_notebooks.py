@@ -51,7 +51,8 @@ def lay_out(folder: Path, phase: str) -> list[str]:
 def test_with_nothing_else_of_kchain_its_page_can_be_made(tmp_path: Path) -> None:
     lay_out(tmp_path, "judge")
     report = {"chain": "c", "phase": "p", "base_model": "b", "check": "exact", "max_tokens": 8, "machine": "a CPU"}
-    report |= {"lineage": [{"phase": "p"}], "data": {"asked": 0, "held": 0, "file": "f"}, "sides": {}, "answers": []}
+    data = {"asked": 0, "held": 0, "left_out": 0, "file": "f"}
+    report |= {"lineage": [{"phase": "p"}], "data": data, "sides": {}, "answers": []}
     report["verdict"] = {"words": "no difference shown"}
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from kchain.evaluation.page import page, __file__ as f"
     show = f"; print(f); print(page({report!r}))"

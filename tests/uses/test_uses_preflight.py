@@ -141,3 +141,34 @@ def test_a_session_whose_time_is_over_says_what_to_lower(start: Start) -> None:
     session.parameters["session_timeout"] = 30
     with pytest.raises(Stop, match="nearly over after 0 of 1 prompts"):
         session.answer()
+
+
+def test_answers_that_were_given_before_the_time_was_over_are_kept(start: Start, tmp_path: Path) -> None:
+    session = start("say", file=None, prompts=["Hello!", "And?"])
+    session.preflight()
+    session.load()
+    ask = session.talk.ask
+
+    def last(prompt: str) -> Any:
+        session.parameters["session_timeout"] = 30
+        return ask(prompt)
+
+    session.talk.ask = last
+    with pytest.raises(Stop, match=r"nearly over after 1 of 2 prompts, whose answers are in answers\.jsonl"):
+        session.answer()
+    (row,) = (tmp_path / "working" / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(row)["prompt"] == "Hello!"
+
+
+def test_questions_that_do_not_fit_into_the_session_end_it_before_they_are_asked(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "temp" / "project").mkdir(parents=True)
+    rows = "".join(f'{{"prompt": "{n}", "completion": "x"}}\n' for n in range(100_000))
+    (tmp_path / "temp" / "project" / "own.jsonl").write_text(rows, encoding="utf-8")
+    session = start("judge", file="own.jsonl", limit=100_000, max_tokens=1)
+    session.parameters["session_timeout"] = 120
+    session.preflight()
+    with pytest.raises(Stop, match="100000 questions to base and chain do not fit into the session's 120 s") as stop:
+        session.ask()
+    fit = int(stop.value.cure.split()[1])
+    assert 10 < fit < 100_000
+    assert not (tmp_path / "working" / "evaluation.json").exists()
