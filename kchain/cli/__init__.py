@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "watch": ("kchain.cli.watch:watch", "Drive the chain on: wait, pull, verify, push the next phase."),
     "run": ("kchain.cli.watch:run", "watch, approving what is rendered now."),
     "inbox": ("kchain.cli.inbox:inbox", "Train what is dropped into a folder, file by file."),
-    "status": ("kchain.cli.status:status", "Where every phase stands, from the journal alone."),
+    "status": ("kchain.cli.status:status", "Where every phase stands, from what was recorded here."),
     "logs": ("kchain.cli.logs:logs", "Show a phase's log, live with -f."),
     "pull": ("kchain.cli.pull:pull", "Fetch a phase's outputs again."),
     "export": ("kchain.cli.export:export", "Make a model, one adapter or a GGUF file of a finished phase."),

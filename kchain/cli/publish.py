@@ -53,9 +53,9 @@ def publish(
     It was tried against kchain's own server and the code of Kaggle's client, never against kaggle.com.
 
     The export is made where exports/ has none. The first time, the model (private) and a variation with the phase's
-    name are made; afterwards a new version of it, and only of files that no version holds. What is to be uploaded is
-    shown first. A licence goes along where the card (README.md of the export) names one that Kaggle has; Kaggle wants
-    one before you make the model public, which only its page does.
+    name are made; afterwards a new version of it, unless its newest or first one holds these files. What is to be
+    uploaded is shown first. A licence goes along where the card (README.md of the export) names one that Kaggle has;
+    Kaggle wants one before you make the model public, which only its page does.
 
     \b
     Exit codes: 0 published, or there already · 1 refused · 2 bad input · 3 not now · 4 target unreachable

@@ -14,6 +14,7 @@ from kchain.export.companions import read_json
 from kchain.export.place import MANIFEST
 from kchain.orchestrator.finished import Link
 from kchain.phases import Chain
+from kchain.runtime.files import hash_file
 
 CARD = "README.md"
 MODEL_METADATA, VARIATION_METADATA = "model-metadata.json", "model-instance-metadata.json"
@@ -73,7 +74,7 @@ def read_content(chain: Chain, links: Sequence[Link], form: str, kind: str, fold
         if manifest.get(key) != value:
             raise _stale(f"{folder} was made of something else: its {key.replace('_', ' ')} is not the phase's now")
     paths = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    files = {path.name: (path.stat().st_size, _hash(path)) for path in paths if path.name not in _BESIDE}
+    files = {path.name: (path.stat().st_size, hash_file(path)) for path in paths if path.name not in _BESIDE}
     for name, told in manifest["files"].items():
         if name != CARD and (name not in files or files[name][1] != told["sha256"]):
             raise _stale(f"{folder / name} is not what was exported")
@@ -100,8 +101,3 @@ def _card(path: Path) -> tuple[str, str]:
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     front = _FRONT.match(text)
     return ("", text) if front is None else (front[1], text[front.end() :])
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

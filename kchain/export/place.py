@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ MANIFEST = "kchain-export.json"
 GGUF_MAGIC = b"GGUF"
 # Bytes that stay free on the disk.
 SPARE = 64 * 1024**2
+# Seconds after which what lies in a workshop was left by an export that died.
+LEFT = 24 * 3600
 
 
 @contextmanager
@@ -33,14 +37,24 @@ def workshop(out: Path, needed: int, force: bool) -> Iterator[Path]:
     _check_free(out, force)
     parent = out.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{out.name}-"
+    _sweep(parent, prefix)
     free = shutil.disk_usage(parent).free
     if free < needed + SPARE:
         raise InputError(
             f"{parent}: {size(needed + SPARE)} are needed, {size(free)} are free",
             "free disk space, or choose another disk: --out PATH",
         )
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=parent) as name:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
         yield Path(name)
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Remove workshops that an export left when it was killed: each may hold a whole model."""
+    for old in parent.glob(f"{glob.escape(prefix)}*"):
+        newest = max(path.lstat().st_mtime for path in (old, *old.rglob("*")))
+        if time.time() - newest > LEFT:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def put_in_place(made: Path, out: Path) -> None:

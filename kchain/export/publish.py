@@ -77,7 +77,7 @@ class Published:
 
 
 def draft(chain: Chain, phase: str, target: Target, trained: Target, form: str, kind: str, model: str | None) -> Draft:
-    """Look at what lies here and at what the target has; changes nothing.
+    """Look at what lies here and at what the target has; changes nothing there, and no file that a person wrote.
 
     Args:
         target, trained: as in `Draft`.
@@ -95,11 +95,14 @@ def draft(chain: Chain, phase: str, target: Target, trained: Target, form: str, 
     # A GGUF file has a folder of its own here, with its card.
     folder = chain.root / "exports" / export_name(phase, form, kind).removesuffix(".gguf")
     content = read_content(chain, links, form, kind, folder) if folder.exists() else None
-    there = find_model(open_transport(target), name.model)
+    transport = open_transport(target)
+    there = find_model(transport, name.model)
     decision = decide(name, there, form, None if content is None else content.sha256)
     found = Draft(chain, target, trained, links, form, kind, name, folder, content, decision)
     if content is not None and decision.found is None:
         _check_settled(found, content)
+    elif content is not None:
+        forget(transport, content.paths, "MODEL", Begun(chain.root / _BEGUN))  # of a try that got no answer
     return found
 
 
@@ -121,6 +124,7 @@ def publish(draft_: Draft, progress: Progress) -> Published:
 
     Raises:
         DriverLocked: another kchain publishes from this project.
+        NotNow: another one did just now, and its version may be about to appear.
         PushRefused: the target does not want it.
         Ambiguous: it may have been made; the same command looks first.
         Unreachable: an upload broke off; the same command goes on with it.
@@ -132,10 +136,11 @@ def publish(draft_: Draft, progress: Progress) -> Published:
         decision = decide(draft_.name, find_model(transport, draft_.name.model), draft_.form, content.sha256)
         if decision.found is not None:
             return Published(decision.found, "", decision.is_processed)
+        _check_settled(draft_, content)
         of_model, of_variation = _describe(draft_, content)
+        tokens = [_send(transport, path, begun, progress) for path in content.paths]
         if decision.new_model:
             create_model(transport, draft_.name.model, of_model)
-        tokens = [_send(transport, path, begun, progress) for path in content.paths]
         made = of_variation if decision.new_variation else None
         url = _make_version(transport, draft_, content, made, tokens)
         forget(transport, content.paths, "MODEL", begun)

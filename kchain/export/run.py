@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from kchain.export.model_card import card
 from kchain.export.place import MANIFEST, put_in_place, workshop
 from kchain.export.stacked import write_stacked
 from kchain.export.subject import Subject, need
+from kchain.runtime.files import hash_file
 
 FORMATS = ("safetensors", "adapter", "gguf")
 # Name of the export, and the disk it takes as a share of the base model's bytes.
@@ -109,10 +109,5 @@ def _manifest(subject: Subject, form: str, kind: str, made: Path, out: Path) -> 
         "phase": subject.phase,
         "base_model": subject.base_model,
         "lineage": subject.lineage,
-        "files": {names[path]: {"bytes": path.stat().st_size, "sha256": _hash(path)} for path in files},
+        "files": {names[path]: {"bytes": path.stat().st_size, "sha256": hash_file(path)} for path in files},
     }
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

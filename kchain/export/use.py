@@ -17,9 +17,10 @@ from kchain.export.subject import Part, Subject
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
 from kchain.runtime import gpus, preflight
-from kchain.runtime.adapters import RESULT, Adapter, find, sha256
+from kchain.runtime.adapters import RESULT, Adapter, find
 from kchain.runtime.events import emit
 from kchain.runtime.failure import Stop
+from kchain.runtime.files import hash_file
 from kchain.runtime.paths import session_paths
 from kchain.runtime.stages import Stages
 
@@ -86,10 +87,11 @@ class Use(Stages):
         """Records every file of the output by its hash and, last of all, that this session reached its end."""
         with self._stage("save"):
             files = sorted(path for path in self.paths.working.rglob("*") if path.is_file() and path.name != RESULT)
+            names = {path.relative_to(self.paths.working).as_posix(): path for path in files}
             self.result["outputs"] = {
-                path.relative_to(self.paths.working).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-                for path in files
-                if not path.relative_to(self.paths.working).parts[0].startswith((".", "__"))
+                name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+                for name, path in names.items()
+                if not name.startswith((".", "__"))
             }
             self.result.update(status="complete", reason=None)
             self._write_result()

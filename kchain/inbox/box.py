@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kchain.runtime.files import write_text
+from kchain.runtime.files import hash_file, write_text
 
 SHORT_HASH = 10
 # File systems take names of 255 bytes; what is put around a name needs some of them.
@@ -86,12 +86,6 @@ class Box:
             self._leaving.rmdir()
 
 
-def hash_file(path: Path) -> str:
-    """sha256 of a file, as `sha256sum` tells it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def put(source: Path, folder: Path, name: str, sha256: str) -> Path:
     """A copy of a file in a folder under its name, or with its hash in the name where another file has that.
 
@@ -130,9 +124,10 @@ def land(files: list[Path], adapters: Path, stem: str, sha256: str, version: int
         same = tail in there.name and (there / files[0].name).is_file()
         if same and hash_file(there / files[0].name) == weights:
             return there
-    target = adapters / f"{_cut(stem, '')}{tail}"
-    if target.exists():
-        target = target.with_name(f"{target.name}-v{version}")
+    first = f"{_cut(stem, '')}{tail}"
+    others = (f"{first}-v{version}-{number}" for number in itertools.count(2))
+    names = itertools.chain([first, f"{first}-v{version}"], others)
+    target = next(adapters / each for each in names if not (adapters / each).exists())
     partial = Path(tempfile.mkdtemp(prefix=".landing-", dir=adapters))
     for file in files:
         shutil.copyfile(file, partial / file.name)

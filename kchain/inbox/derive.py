@@ -6,6 +6,7 @@ later phase can take it over (`kchain adopt --kernel`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,15 @@ def run_name(phase: str, sha256: str) -> str:
     return f"{phase}-inbox-{sha256[:SHORT_HASH]}"
 
 
+def title_of(title: str, phase: str, sha256: str) -> str:
+    """The title of such a run, of which its kernel's address is made.
+
+    Its digits are of phase and file, since of two phases' titles the first letters may be the same.
+    """
+    digits = hashlib.sha256(f"{phase} {sha256}".encode()).hexdigest()[:SHORT_HASH]
+    return f"{title[:_TITLE].rstrip()} inbox {digits}"
+
+
 def derive(chain: Chain, phase: str, sha256: str, lines: Path, fields: dict[str, Column]) -> Run:
     """The run of a phase on a file.
 
@@ -62,7 +72,7 @@ def derive(chain: Chain, phase: str, sha256: str, lines: Path, fields: dict[str,
 def _run(chain: Chain, phase: str, sha256: str, source: Source, files: dict[str, str], dataset: str) -> Run:
     base = chain.phase(phase)
     name = run_name(phase, sha256)
-    title = f"{base.title[:_TITLE].rstrip()} inbox {sha256[:SHORT_HASH]}"
+    title = title_of(base.title, phase, sha256)
     made = replace(base, name=name, title=title, data=base.data.model_copy(update={"sources": (source,)}))
     return Run(replace(chain, phases=(*chain.phases, made), files=files), name, dataset)
 

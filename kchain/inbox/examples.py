@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kchain.data.check import check_phase
 from kchain.data.guess import USUAL, usual
@@ -21,6 +22,8 @@ from kchain.runtime.readers import Broken, rows
 
 # Characters of a line of no use that travel, so that the notebook counts it, too.
 _BROKEN = 2000
+# Gates that ask about examples that were kept aside.
+_OF_VALIDATION = ("min_token_accuracy", "max_eval_loss", "min_eos_rate", "min_style_separation")
 # The source of a run: a phase's own are not used.
 SOURCE = "inbox"
 
@@ -115,14 +118,14 @@ def mapping(phase: Phase, written: Written) -> dict[str, Column]:
     return dict(guessed)
 
 
-def check(chain: Chain, phase: str, path: Path) -> Rejection | None:
-    """Look at a file as `kchain data check` and the notebook do; None: it may be trained on."""
+def check(chain: Chain, phase: str, path: Path) -> Rejection | str:
+    """Look at a file as `kchain data check` and the notebook do: why it gives nothing, or what there is to learn."""
     try:
         found = check_phase(chain, phase, {SOURCE: path}, False, None)
     except InputError as error:
         return Rejection(error.message, "correct the file and put it into inbox/ again")
     if not found.problems:
-        return None
+        return _few(chain.phase(phase), found.found) or _counts(found.found)
     shown = [f"{row['file']} line {row['line']}: {row['reason'][:200]}" for row in found.rejected[:SHOWN]]
     for fault, about in found.found["faults"].items():
         if fault != "broken" and about["share"] > found.most.get(fault, 1.0):
@@ -132,6 +135,23 @@ def check(chain: Chain, phase: str, path: Path) -> Rejection | None:
         "take those rows out and put the file into inbox/ again; where your data is meant to be so, raise what "
         "[data.quality] of the phase allows",
     )
+
+
+def _few(phase: Phase, found: Mapping[str, Any]) -> Rejection | None:
+    """What speaks against a good file that is too small: gates that would miss for want of examples, after hours."""
+    asked = [f"gates.{gate}" for gate in _OF_VALIDATION if getattr(phase.gates, gate) is not None]
+    if found["validation"] or not asked:
+        return None
+    return Rejection(
+        f"no example could be kept aside to judge by, as {', '.join(asked)} of {phase.name} want",
+        "put more rows into the file, and the file into inbox/ again",
+    )
+
+
+def _counts(found: Mapping[str, Any]) -> str:
+    capped = sum(source["capped"] for source in found["sources"])
+    left_out = f"; {capped:,} more are left out by data.max_examples or max_validation" if capped else ""
+    return f"{found['train']:,} examples to learn, {found['validation']:,} to judge by{left_out}"
 
 
 def _candidates(phase: Phase) -> Iterator[str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kchain.errors import InputError, KchainError
-from kchain.inbox.box import SHORT_HASH, Box, hash_file
+from kchain.inbox.box import SHORT_HASH, Box
 from kchain.orchestrator.json_file import read_object
-from kchain.runtime.files import begin_folder, rename_folder, write_json
+from kchain.runtime.files import begin_folder, hash_file, rename_folder, write_json
 
 _JOB = "job"
 _FILE = "job.json"

@@ -117,7 +117,7 @@ class Inbox:
                 done += 1
                 rejected += outcome.outcome == "rejected"
                 self._stop_on_failures(outcome)
-                job, rested = None, False
+                job, rested, self._checked = None, False, ""
             names = arrivals.look()
             if names:
                 job = take(self.box, names[0], self.phase, self.target or load_chain(self.root).target)
@@ -169,9 +169,10 @@ class Inbox:
             return job, Rejection(error.message, f"{error.hint}; then put the file into inbox/ again")
         job = look_back(run, target, job)
         if self._checked != job.sha256 and not has_begun(job, self._state(chain, target, run)):
-            if (wrong := check(run.chain, run.name, job.dropped)) is not None:
-                return job, wrong
-            self.reporter.note(job.name, f"is checked, and becomes a run of {job.phase}")
+            found = check(run.chain, run.name, job.dropped)
+            if isinstance(found, Rejection):
+                return job, found
+            self.reporter.note(job.name, f"is checked, and becomes a run of {job.phase}: {found}")
             # What is only tried again later need not be looked at again.
             self._checked = job.sha256
         return job, train(run, target, job, lines, self.reporter, self.ports)

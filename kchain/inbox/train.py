@@ -176,7 +176,7 @@ def _have_data_set(driver: Driver, run: Run, lines: Path, reporter: Reporter, na
     if not run.dataset:
         return
     client, ref = driver.client(), run.dataset
-    if client.dataset_status(ref) is None:
+    if client.dataset_status(ref) in (None, "DELETED"):
         reporter.note(name, f"uploading {readable_bytes(lines.stat().st_size)} as the private data set {ref}")
         with tempfile.TemporaryDirectory(prefix="kchain-inbox-") as folder:
             shutil.copyfile(lines, Path(folder) / lines.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from kchain.errors import AdapterRefused
 from kchain.kernel_metadata import CHECKPOINT_FOLDER
 from kchain.orchestrator.json_file import read_object
 from kchain.orchestrator.state import Ancestor, Version
+from kchain.runtime.files import hash_file
 
 MANIFEST = "manifest.json"
 # How the reason of a failed result begins where the checkpoint was the matter, and what it says of one that is there
@@ -120,7 +120,6 @@ def lineage_of(result: Mapping[str, Any]) -> list[Ancestor]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError as error:
         raise AdapterRefused(f"{path}: cannot be read: {error.strerror or error}", _CURE) from None

@@ -3,7 +3,6 @@ but for reading the files."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from kchain.orchestrator.gates import GateResult, at_least, pad_gate
 from kchain.orchestrator.json_file import read_object
 from kchain.orchestrator.state import Version
 from kchain.phases import EvaluationGates, NoGates
+from kchain.runtime.files import hash_file
 
 RESULT = "kchain-result.json"
 
@@ -62,9 +62,10 @@ def verify_use(folder: Path, result: dict[str, Any], result_file: Path, version:
         raise AdapterRefused(
             f"{result_file}: it used other adapters than those it was pushed for", "push it again: --again"
         )
-    left = _compare(folder, result)
-    size = sum(int(told["bytes"]) for told in _outputs(result).values())
-    return Used(_sha256(result_file), size, result, str(result.get("found") or ""), left)
+    outputs = _outputs(result)
+    left = _compare(folder, outputs)
+    size = sum(int(told["bytes"]) for told in outputs.values())
+    return Used(hash_file(result_file), size, result, str(result.get("found") or ""), left)
 
 
 def check_outputs(folder: Path) -> None:
@@ -73,29 +74,32 @@ def check_outputs(folder: Path) -> None:
     Raises:
         AdapterRefused: a file is another one.
     """
+    _compare(folder, recorded(folder))
+
+
+def recorded(folder: Path) -> Mapping[str, Any]:
+    """{name: {bytes, sha256}} of the files that the session recorded whose outputs are in `folder`; it may be none.
+
+    Raises:
+        AdapterRefused: its result file makes no sense.
+    """
     file = folder / RESULT
-    if file.is_file():
-        _compare(folder, read_object(file))
+    return _outputs(read_object(file)) if file.is_file() else {}
 
 
-def _compare(folder: Path, result: Mapping[str, Any]) -> dict[str, int]:
+def _compare(folder: Path, outputs: Mapping[str, Any]) -> dict[str, int]:
     """The files that are not here, with their bytes, after all that are were hashed."""
     left = {}
-    for name, told in _outputs(result).items():
+    for name, told in outputs.items():
         path = folder / name
         if not path.is_file():
             left[name] = int(told["bytes"])
-        elif _sha256(path) != told["sha256"]:
-            raise AdapterRefused(f"{path}: is not the file that the session made", "fetch it again: kchain pull PHASE")
+        elif hash_file(path) != told["sha256"]:
+            raise AdapterRefused(f"{path}: is not the file that the session made", "fetch it again with kchain pull")
     return left
 
 
 def _outputs(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """{name: {bytes, sha256}} of the files that a session recorded.
-
-    Raises:
-        AdapterRefused: the result says something else.
-    """
     outputs = result.get("outputs") or {}
     try:
         return {
@@ -103,8 +107,3 @@ def _outputs(result: Mapping[str, Any]) -> Mapping[str, Any]:
         }
     except (AttributeError, KeyError, TypeError, ValueError):
         raise AdapterRefused("the result file does not list its outputs by hash", "run the phase again") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

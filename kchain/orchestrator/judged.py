@@ -12,6 +12,7 @@ from typing import Any
 from kchain.orchestrator.judge import RESULT
 from kchain.orchestrator.state import PhaseState
 from kchain.phases import Chain
+from kchain.runtime.files import hash_file
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def read_results(chain: Chain, states: Mapping[str, PhaseState]) -> dict[str, Ma
     """
     found = {}
     for phase in chain.phases:
-        result = _result(chain.root, states.get(phase.name, PhaseState()))
+        state = states.get(phase.name, PhaseState())
+        result = _result(chain.root, state, trained=phase.use is None)
         if result is not None:
             found[phase.name] = result
     return found
@@ -64,10 +66,13 @@ def columns(results: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> l
     return [name for name in names if name in seen]
 
 
-def _result(root: Path, state: PhaseState) -> Mapping[str, Any] | None:
-    if state.result is not None:
+def _result(root: Path, state: PhaseState, trained: bool) -> Mapping[str, Any] | None:
+    if state.result is not None and trained:
         read = _read((root / state.result.folder).parent)
         return read if _of(read, "adapter").get("sha256") == state.result.sha256 else None
+    if state.result is not None:
+        file = root / state.result.folder / RESULT
+        return _read(file.parent) if file.is_file() and hash_file(file) == state.result.sha256 else None
     version = state.version
     if state.failure is None or version is None or not version.folder:
         return None

@@ -12,9 +12,10 @@ from kchain.orchestrator.client import Client
 from kchain.orchestrator.decide import LIVE
 from kchain.orchestrator.drive import Ports
 from kchain.orchestrator.journal import Key, read_states
-from kchain.orchestrator.judge_use import check_outputs
+from kchain.orchestrator.judge_use import check_outputs, recorded
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
+from kchain.runtime.files import hash_file
 
 
 def read_log(
@@ -65,9 +66,21 @@ def fetch_outputs(
         check_outputs(fresh)
     else:
         ports.pull(client, ref, version, fresh)
+        _keep_models(place, fresh)
     shutil.rmtree(place, ignore_errors=True)
     fresh.rename(place)
     return place
+
+
+def _keep_models(old: Path, fresh: Path) -> None:
+    """Move models that were fetched with `everything` to the new copy: they are gigabytes, and still the version's."""
+    from kchain.orchestrator.fetch import safe_join
+
+    for name, told in recorded(fresh).items():
+        kept, place = safe_join(old, name), safe_join(fresh, name)
+        if not place.exists() and kept.is_file() and hash_file(kept) == told["sha256"]:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            kept.rename(place)
 
 
 def _open(chain: Chain, phase: str, target: Target, ports: Ports | None) -> tuple[Client, str, int]:

@@ -6,7 +6,6 @@ word and makes the rest a version, and it keeps its notes in a folder that all u
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from kchain.orchestrator.fetch import sync_folder
 from kchain.orchestrator.mapping import Declined, foreign_errors
 from kchain.orchestrator.target import is_loopback
 from kchain.orchestrator.transport import Transport
+from kchain.runtime.files import hash_file
 
 # A store keeps an unfinished upload for a week (Google's rule for resumable uploads); Kaggle's client trusts six days.
 _KEPT_SECONDS = 6 * 24 * 3600
@@ -57,6 +57,10 @@ class Begun:
     def drop(self, key: str) -> None:
         """Forget an upload."""
         self._write({other: entry for other, entry in self._read().items() if other != key})
+
+    def is_empty(self) -> bool:
+        """Whether nothing was begun."""
+        return not self._read()
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
@@ -107,15 +111,14 @@ def upload(
 
 
 def forget(transport: Transport, paths: list[Path], kind: str, begun: Begun) -> None:
-    """Forget finished uploads once a version holds their files."""
-    for path in paths:
-        begun.drop(_key(transport, path, kind))
+    """Forget finished uploads once a version holds their files: a token is good for one version."""
+    if not begun.is_empty():
+        for path in paths:
+            begun.drop(_key(transport, path, kind))
 
 
 def _key(transport: Transport, path: Path, kind: str) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{transport.base} {kind} {path.name} {digest}"
+    return f"{transport.base} {kind} {path.name} {hash_file(path)}"
 
 
 def _start(transport: Transport, path: Path, kind: str) -> tuple[str, str]:

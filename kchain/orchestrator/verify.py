@@ -5,7 +5,6 @@ Every check that fails says what was found, what was due, and what to do. Nothin
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from kchain.orchestrator.json_file import read_object
 from kchain.orchestrator.lora_weights import ALL_LINEAR, check_weights
 from kchain.orchestrator.saved_pad import added_id, saved_pad
 from kchain.phases import Lora
+from kchain.runtime.files import hash_file
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -103,7 +103,7 @@ def verify(folder: Path, expected: Expected) -> Adapter:
     _check_config(path / CONFIG, config, expected, bool(result), warnings)
     _check_tokens(path, config, expected, result)
     tensors = check_weights(path / WEIGHTS, expected.lora, len(expected.tokens), warnings)
-    sha256 = _hash(path / WEIGHTS)
+    sha256 = hash_file(path / WEIGHTS)
     size = (path / WEIGHTS).stat().st_size
     _check_hash(path / WEIGHTS, sha256, expected)
     if result:
@@ -179,11 +179,6 @@ def _check_tokens(path: Path, config: dict[str, Any], expected: Expected, result
         known = [added_id(path, token), (result.get("tokens") or {}).get(token)]
         if other := [each for each in known if each not in (None, number)]:
             raise AdapterRefused(f"{path}: {token} has id {other[0]!r}, its row was trained as {number!r}", _AGAIN)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_hash(path: Path, sha256: str, expected: Expected) -> None:

@@ -37,5 +37,5 @@ def gate_words(gates: Gates | UseGates, first: bool) -> tuple[str, ...]:
             words.append(_SHARES[key].format(100 * limit))
     if isinstance(gates, EvaluationGates) and gates.better:
         words.append("the chain is shown to be better than the base model")
-    always = "the pad id is right and the adapter is sound"
-    return (*words, always if isinstance(gates, Gates) else "it came to its end, on these very adapters")
+    sound = "the adapter is sound" if isinstance(gates, Gates) else "it came to its end, on these very adapters"
+    return (*words, f"the pad id is right and {sound}")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from kchain.phases.values import Duration, Fraction, Name, Strict, Text, Title, Token
+from kchain.phases.values import EACH_ONCE, Duration, Fraction, Name, Strict, Text, Title, Token
 
 
 class Use(Strict):
@@ -69,7 +69,7 @@ class EvaluationGates(Strict):
 class Exporting(Strict):
     """`[export]`: what is made of the chain, and stays on the target until somebody fetches it."""
 
-    formats: Annotated[tuple[Literal["safetensors", "adapter", "gguf"], ...], Field(min_length=1)] = Field(
+    formats: Annotated[tuple[Literal["safetensors", "adapter", "gguf"], ...], Field(min_length=1), EACH_ONCE] = Field(
         ("safetensors",), description="of `kchain export --format`: the whole model, one adapter, a file for llama.cpp"
     )
     type: Literal["f16", "q8_0"] = Field("f16", description="numbers of a GGUF file: 16 bits, or 8 with a scale per 32")
@@ -94,7 +94,9 @@ class Generation(Strict):
     prompts: tuple[Text, ...] = Field((), description="what is asked, each in a conversation of its own")
     file: Text | None = Field(None, description='more of them, a file of the project: one {"prompt": "..."} a line')
     limit: int = Field(200, ge=1, description="at most so many prompts, the first ones")
-    styles: tuple[Token, ...] = Field((), description="style tokens: each prompt is answered once in each")
+    styles: Annotated[tuple[Token, ...], EACH_ONCE] = Field(
+        (), description="style tokens: each prompt is answered once in each"
+    )
     settings: dict[Token, Style] = Field({}, description="what a style changes about the keys below, by its token")
     max_tokens: int = Field(512, ge=1, le=32768, description="tokens of an answer, at most")
     temperature: Annotated[float, Field(ge=0.0, le=10.0)] = Field(0.0, description="0: always the likeliest token")

@@ -32,11 +32,19 @@ def one_line(value: str) -> str:
     return value
 
 
+def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)}: name each once")
+    return values
+
+
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 NAME_LENGTH = 40
 REF = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 MODEL_REF = r"^[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+/\d+$"
 DURATION = BeforeValidator(_duration)
+EACH_ONCE = AfterValidator(_each_once)
 Duration = Annotated[int, DURATION]
 Name = Annotated[str, StringConstraints(pattern=NAME, max_length=NAME_LENGTH)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

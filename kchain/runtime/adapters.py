@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .failure import Stop
+from .files import hash_file
 from .paths import Paths
 
 WEIGHTS = "adapter_model.safetensors"
@@ -61,12 +61,6 @@ def merged(lineage: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [line for line in lineage if line.get("use", "merge") == "merge"]
 
 
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _verify(paths: Paths, ancestor: dict[str, Any], parameters: dict[str, Any], earlier: Sequence[Adapter]) -> Adapter:
     phase, kind, ref = ancestor["phase"], ancestor["kind"], ancestor["ref"]
     mount = paths.mount(kind, ref)
@@ -75,7 +69,7 @@ def _verify(paths: Paths, ancestor: dict[str, Any], parameters: dict[str, Any], 
     weights = folder / WEIGHTS
     if not weights.is_file() or not (folder / "adapter_config.json").is_file():
         raise Stop(f"{phase}: {folder} lacks {WEIGHTS} or adapter_config.json; pickled weights are not opened", cure)
-    adapter = Adapter(phase, kind, ref, folder, sha256(weights), weights.stat().st_size, ancestor["use"])
+    adapter = Adapter(phase, kind, ref, folder, hash_file(weights), weights.stat().st_size, ancestor["use"])
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     result_file = mount / RESULT
     result = json.loads(result_file.read_text(encoding="utf-8")) if result_file.is_file() else None

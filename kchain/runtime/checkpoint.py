@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .adapters import sha256
 from .encode import Encoded
 from .events import emit
 from .failure import Stop
-from .files import begin_folder, finish_folder, write_json
+from .files import begin_folder, finish_folder, hash_file, write_json
 from .handover import CHECKPOINTS
 from .paths import Paths
 
@@ -51,11 +50,11 @@ def publish(source: Path, working: Path, run: dict[str, Any]) -> dict[str, Any]:
             shutil.copyfile(file, partial / file.name)
     state = json.loads((source / STATE).read_text(encoding="utf-8"))
     entry = {"step": state["global_step"], "steps": state["max_steps"]}
-    files = {file.name: sha256(file) for file in sorted(partial.iterdir())}
+    files = {file.name: hash_file(file) for file in sorted(partial.iterdir())}
     write_json(partial / MANIFEST, {**entry, **run, "files": files})
     finish_folder(partial, target)
     size = sum(file.stat().st_size for file in target.iterdir())
-    return {"folder": FOLDER, "sha256": sha256(target / MANIFEST), "bytes": size, **entry}
+    return {"folder": FOLDER, "sha256": hash_file(target / MANIFEST), "bytes": size, **entry}
 
 
 def find(paths: Paths, continuation: dict[str, Any], parameters: str) -> tuple[Path, dict[str, Any]]:
@@ -76,11 +75,11 @@ def find(paths: Paths, continuation: dict[str, Any], parameters: str) -> tuple[P
         raise Stop(f"continuation: {error.reason}", error.cure) from None
     if not (folder / MANIFEST).is_file():
         raise Stop(f"{where} is not there: {folder} has no {MANIFEST}", cure)
-    if sha256(folder / MANIFEST) != continuation["sha256"]:
+    if hash_file(folder / MANIFEST) != continuation["sha256"]:
         raise Stop(f"{where} is another one: its {MANIFEST} has another sha256 than the one to go on from", cure)
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     for name, expected in manifest["files"].items():
-        if not (folder / name).is_file() or sha256(folder / name) != expected:
+        if not (folder / name).is_file() or hash_file(folder / name) != expected:
             raise Stop(f"{where} is damaged: {name} is missing or changed", cure)
     _same("parameters", manifest, parameters, where)
     return folder, manifest

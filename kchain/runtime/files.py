@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -41,6 +42,12 @@ def rename_folder(partial: Path, target: Path) -> None:
     """Gives a filled folder its name, without waiting for the disk: for what would be made again after a crash."""
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
+
+
+def hash_file(path: Path) -> str:
+    """Hash of a file, as `sha256sum` tells it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -21,7 +21,7 @@ from .subject import Subject
 
 LATE = "the session's time was nearly over"
 GOES_ON = "the run goes on in another session, whose end is judged"
-NO_SPLIT = "the phase keeps no validation split"
+NO_SPLIT = "no example was kept aside to judge by"
 SHOWN = 2000  # characters of a prompt that are kept, its last ones
 Figures = dict[str, Any]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from safetensors import safe_open
 
-from .adapters import WEIGHTS, merged, sha256
+from .adapters import WEIGHTS, merged
 from .examples import Example
-from .files import begin_folder, finish_folder, write_json, write_text
+from .files import begin_folder, finish_folder, hash_file, write_json, write_text
 
 CONFIG = "adapter_config.json"
 CARD = """---
@@ -69,7 +69,7 @@ def save_adapter(trained: Path, tokenizer: Any, result: dict[str, Any], title: s
     return {
         "folder": target.name,
         "file": WEIGHTS,
-        "sha256": sha256(weights),
+        "sha256": hash_file(weights),
         "bytes": weights.stat().st_size,
         "tensors": tensors,
     }

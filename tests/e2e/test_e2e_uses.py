@@ -68,6 +68,8 @@ def test_the_model_made_on_the_target_is_the_one_made_here(project: Path) -> Non
     assert "| phase1 | kernel `demo/tiny-phase-1-code` |" in (place / "README.md").read_text(encoding="utf-8")
     fetched = kchain(project, "pull", "make", "--all")
     assert fetched.returncode == 0 and (place / "model.safetensors").is_file(), fetched.stderr
+    fetched = kchain(project, "pull", "make")
+    assert fetched.returncode == 0 and (place / "model.safetensors").is_file(), "what was fetched once stays"
     made = json.loads(kchain(project, "export", "--json").stdout)
     there: dict[str, Any] = json.loads((place / "kchain-export.json").read_text(encoding="utf-8"))["files"]
     assert there["model.safetensors"] == made["files"]["model.safetensors"]

@@ -17,7 +17,7 @@ from kchain.orchestrator.judge import result_event
 from kchain.orchestrator.verify import Expected, verify
 from kchain.phases import Chain, load_chain
 from kchain.runtime import model, tokenizer
-from kchain.runtime.adapters import sha256
+from kchain.runtime.files import hash_file
 from kchain.server.publish import model_folder
 
 PAD = {"token": "<|im_end|>", "id": 151645}
@@ -76,7 +76,7 @@ def _save(adapted: Any, saved_tokenizer: Any, chain: Chain, folder: Path) -> dic
     saved_tokenizer.save_pretrained(folder)
     weights = folder / "adapter_model.safetensors"
     tensors = len(load_file(weights))
-    return {"sha256": sha256(weights), "bytes": weights.stat().st_size, "tensors": tensors}
+    return {"sha256": hash_file(weights), "bytes": weights.stat().st_size, "tensors": tensors}
 
 
 def _result(chain: Chain, phase: str, base_bytes: int) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _result(chain: Chain, phase: str, base_bytes: int) -> dict[str, Any]:
     for ancestor in chain.lineage(phase):
         weights = chain.root / "runs" / "local" / ancestor.name / "v1" / "adapter" / "adapter_model.safetensors"
         ref = chain.kernel(ancestor.name)
-        lineage.append({"phase": ancestor.name, "kind": "kernel", "ref": ref, "sha256": sha256(weights)})
+        lineage.append({"phase": ancestor.name, "kind": "kernel", "ref": ref, "sha256": hash_file(weights)})
     return {
         "format": 1,
         "bundle": "b" * 64,

@@ -155,12 +155,19 @@ def test_an_answer_that_never_came_makes_no_second_version(project: Project, arr
     project.publish("--yes", code=4)
     if arrived:
         assert "version 1 holds these files" in project.publish("--yes")
+        assert json.loads((project.root / ".kchain/uploads.json").read_text()) == {}, "its uploads are used up"
     else:
         assert "may show up there any moment" in project.publish("--yes", code=3)
         journal = project.root / ".kchain/journal.db"
         _earlier(journal, 60)
         assert "demo/tiny/transformers/phase2/1" in project.publish("--yes")
     assert project.variations() == {"phase2": (1, "")}
+
+
+def test_an_upload_that_breaks_off_leaves_no_model_without_a_version(project: Project) -> None:
+    project.faults({"method": "Upload", "kind": "reset", "calls": 99})
+    project.publish("--yes", code=4)
+    assert project.rpc("ListModels", owner="demo").get("models", []) == []
 
 
 def _earlier(journal: Path, seconds: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,19 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="are needed, .* are free"), workshop(tmp_path / "out", 10**18, False):
         pytest.fail("the workshop was opened")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_export_left_goes_when_nobody_can_be_at_it(tmp_path: Path) -> None:
+    for name in (".out-dead", ".out-live", ".other-dead"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    for left in (tmp_path / ".out-dead", tmp_path / ".other-dead", tmp_path / ".out-live"):
+        os.utime(left, (0, 0))
+    for dead in (tmp_path / ".out-dead", tmp_path / ".other-dead"):
+        os.utime(dead / "model.safetensors", (0, 0))
+    with workshop(tmp_path / "out", 10, False):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other-dead", ".out-live"]
 
 
 def test_a_chain_with_two_ends_asks_which(copied: Callable[[], Path]) -> None:

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 from drive_model import ModelFolders, Points, make_world, model_parts
+from slugify import slugify
 
 from kchain.inbox import box as moving
 from kchain.inbox import job as taking
 from kchain.inbox import run as running
 from kchain.inbox import train as training
-from kchain.inbox.box import Box, hash_file
+from kchain.inbox.box import Box
+from kchain.inbox.derive import title_of
 from kchain.inbox.run import Inbox, Settled
+from kchain.runtime.files import hash_file
 
 STEPS: tuple[tuple[Any, str], ...] = (
     (running, "take"), (running, "write_lines"), (running, "put"), (running, "land"), (running, "put_reason"),
@@ -59,9 +62,14 @@ class Place:
         """What the run of a dropped file is called."""
         return f"one-inbox-{hash_file(self.box.inbox / name)[:10]}"
 
+    def kernel(self, name: str = "x.jsonl") -> str:
+        """The kernel of a dropped file's run."""
+        title = self.world.chain.phase("one").title
+        return f"someone/{slugify(title_of(title, 'one', hash_file(self.box.inbox / name)))}"
+
     def fails(self, name: str = "x.jsonl") -> None:
         """The next session of a dropped file ends with an error."""
-        self.world.service.finals[f"someone/model-phase-{self.run_name(name)}"] = ["ERROR"]
+        self.world.service.finals[self.kernel(name)] = ["ERROR"]
 
     def outcomes(self) -> list[str]:
         return [settled.outcome for settled in self.done]

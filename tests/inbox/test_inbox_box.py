@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kchain.inbox.box import Box, hash_file, land, put
+from kchain.inbox.box import Box, land, put
+from kchain.runtime.files import hash_file
 
 
 @pytest.fixture
@@ -70,7 +71,9 @@ def test_an_adapter_lands_once_and_another_of_the_same_file_beside_it(box: Box, 
     assert land(files, box.adapters, "other name", "0123456789abcdef", 1) == first
     write(files[0], "other weights")
     assert land(files, box.adapters, "x", "0123456789abcdef", 2).name == "x-0123456789-v2"
-    assert names(box.adapters) == ["x-0123456789", "x-0123456789-v2"]
+    write(files[0], "those of another phase")
+    assert land(files, box.adapters, "x", "0123456789abcdef", 2).name == "x-0123456789-v2-2"
+    assert names(box.adapters) == ["x-0123456789", "x-0123456789-v2", "x-0123456789-v2-2"]
 
 
 def test_folders_that_cannot_be_written_to_are_told_before_anything_is_trained(tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ from typing import Any
 import drive_quick
 import pytest
 from drive_project import OWNER, Project
+from slugify import slugify
 
+from kchain.inbox.derive import title_of
+from kchain.runtime.files import hash_file
 from kchain.server import launch
 
 WORDS = ("inbox", "box", "--phase", "one", "--settle", "0.5")
@@ -51,8 +54,9 @@ class Boxed:
 
     def versions(self) -> list[int]:
         """Versions of the kernel of every file that has an adapter."""
-        refs = [f"{OWNER}/quick-phase-one-inbox-{name[-10:]}" for name in self.names("adapters")]
-        kernels = [self.project.client.kernel(ref) for ref in refs]
+        hashes = {hash_file(path) for path in (self.box / "archive").iterdir()}
+        titles = [title_of("Quick phase one", "one", sha256) for sha256 in hashes]
+        kernels = [self.project.client.kernel(f"{OWNER}/{slugify(title)}") for title in titles]
         return [kernel.version if kernel is not None else 0 for kernel in kernels]
 
     def close(self) -> None:

@@ -43,9 +43,9 @@ def test_death_at_any_point_loses_no_file_and_trains_none_twice(place: Place, fa
 @pytest.mark.parametrize("fatal", range(1, 42, 3))
 def test_death_and_then_another_phase_file_still_trains_a_file_once(place: Place, fatal: int, final: str) -> None:
     place.drop("x.jsonl", rows("cat"))
-    name = place.run_name()
-    place.world.service.points.names.clear()  # run_name read the file
-    place.world.service.finals[f"someone/model-phase-{name}"] = [final]
+    name, kernel = place.run_name(), place.kernel()
+    place.world.service.points.names.clear()  # these read the file
+    place.world.service.finals[kernel] = [final]
     place.world.service.points.fatal = fatal
     with pytest.raises(Died):
         place.run()

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from kchain.runtime import adapters, session
 from kchain.runtime.failure import Stop
+from kchain.runtime.files import hash_file
 from kchain.runtime.paths import session_paths
 
 
@@ -98,7 +99,7 @@ def test_an_adapter_without_result_file_and_known_hash_is_refused(output: Path) 
 
 def test_an_adopted_adapter_is_accepted_by_its_hash_alone(kaggle: Path, two_phases: tuple[Path, Path]) -> None:
     mount(kaggle, "my-adapter", two_phases[0] / "adapter")
-    sha256 = adapters.sha256(two_phases[0] / "adapter" / "adapter_model.safetensors")
+    sha256 = hash_file(two_phases[0] / "adapter" / "adapter_model.safetensors")
     adopted = ancestor("phase1", "me/my-adapter", kind="dataset", folder="", sha256=sha256)
     (adapter,) = find(lineage=[adopted])
     entry = {"phase": "phase1", "kind": "dataset", "ref": "me/my-adapter", "sha256": sha256, "use": "merge"}
@@ -117,7 +118,7 @@ def test_a_second_adapter_built_on_another_first_one_is_refused(
     file = output / "adapter" / "adapter_model.safetensors"
     save_file(load_file(file), file, {"again": "yes"})
     result = json.loads((output / "kchain-result.json").read_text())
-    change_json(output / "kchain-result.json", adapter={**result["adapter"], "sha256": adapters.sha256(file)})
+    change_json(output / "kchain-result.json", adapter={**result["adapter"], "sha256": hash_file(file)})
     with pytest.raises(Stop, match="adapter of phase2 is refused: adapters merged before it"):
         find(lineage=lineage)
 

@@ -11,7 +11,8 @@ from runtime_tiny import Events
 from runtime_workers import about, apart, losses, make_folder, make_job, random_examples, small_base
 
 from kchain.runtime import launch
-from kchain.runtime.adapters import WEIGHTS, sha256
+from kchain.runtime.adapters import WEIGHTS
+from kchain.runtime.files import hash_file
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,6 @@ def test_the_same_job_has_the_same_losses_and_the_same_adapter_again(
     for name, seed in (("one", 42), ("again", 42), ("other", 43)):
         folder = make_folder(tmp_path / name, random_examples(12))
         launch.train(folder, make_job(small, lora__dropout=0.3, seed=seed), about)
-        found.append((losses(events()), sha256(folder / "adapter" / WEIGHTS)))
+        found.append((losses(events()), hash_file(folder / "adapter" / WEIGHTS)))
     assert found[0] == found[1]
     assert found[0] != found[2]

@@ -14,8 +14,9 @@ from runtime_tiny import Events, mount, parameters, read_result, run_session
 from runtime_workers import about, apart, losses, make_folder, make_job, random_examples, small_base
 
 from kchain.runtime import checkpoint, launch, session
-from kchain.runtime.adapters import WEIGHTS, sha256
+from kchain.runtime.adapters import WEIGHTS
 from kchain.runtime.failure import Stop
+from kchain.runtime.files import hash_file
 from kchain.runtime.paths import Paths
 from kchain.runtime.watch import JUDGED_STEPS, WARM_UP_STEPS
 
@@ -69,7 +70,7 @@ def test_a_run_that_goes_on_elsewhere_has_the_losses_of_one_that_was_not_interru
     assert sorted(found) == list(range(1, 16))
     assert apart(found, expected) < 1e-6
     assert (outcome.steps, outcome.stopped, outcome.loss_first) == (15, None, expected[1])
-    assert sha256(second / "adapter" / WEIGHTS) == sha256(whole / "adapter" / WEIGHTS)
+    assert hash_file(second / "adapter" / WEIGHTS) == hash_file(whole / "adapter" / WEIGHTS)
 
 
 def root_of(folder: Path, base: Path) -> Path:
@@ -92,11 +93,11 @@ def test_a_session_that_ran_out_of_time_is_continued_by_the_next_and_ends_as_if_
     folder = first / "working" / "checkpoint"
     assert (result["status"], result["session"], result["stopped"]) == ("partial", 1, "time")
     assert (entry["folder"], entry["step"], entry["steps"]) == ("checkpoint", 1, 5)
-    assert entry["sha256"] == sha256(folder / "manifest.json")
+    assert entry["sha256"] == hash_file(folder / "manifest.json")
     assert entry["bytes"] == sum(file.stat().st_size for file in folder.iterdir())
     manifest = json.loads((folder / "manifest.json").read_text())
     assert {file.name for file in folder.iterdir()} == {*manifest["files"], "manifest.json"}, "flat, every file hashed"
-    assert all(sha256(folder / name) == expected_hash for name, expected_hash in manifest["files"].items())
+    assert all(hash_file(folder / name) == expected_hash for name, expected_hash in manifest["files"].items())
     second = root_of(tmp_path / "second", base)
     mount(second, "notebooks/me/one", first / "working")
     goes_on = {"session": 2, "kind": "kernel", "ref": "me/one", "folder": "checkpoint", "sha256": entry["sha256"]}

@@ -32,8 +32,8 @@ from runtime_tiny import (
 from safetensors.torch import load_file
 
 from kchain.runtime import evaluate, failure, session, watch
-from kchain.runtime.adapters import sha256
 from kchain.runtime.failure import Stop
+from kchain.runtime.files import hash_file
 
 PACKAGE = Path(session.__file__).parent
 
@@ -53,7 +53,7 @@ def test_a_finished_session_leaves_adapter_validation_split_and_result(two_phase
         "validation.jsonl",
     ]
     weights = working / "adapter" / "adapter_model.safetensors"
-    assert result["adapter"]["sha256"] == sha256(weights)
+    assert result["adapter"]["sha256"] == hash_file(weights)
     assert result["adapter"]["bytes"] == weights.stat().st_size
     assert result["adapter"]["tensors"] == len(load_file(weights)) == 16  # 2 layers, 4 targets, A and B
     lines = (working / "validation.jsonl").read_text().splitlines()
@@ -266,7 +266,7 @@ def test_a_failure_after_the_training_fails_the_session_but_loses_no_adapter(
     result = read_result(kaggle)
     assert result["status"] == "failed"
     assert result["reason"].startswith("evaluate: OutOfMemoryError")
-    assert result["adapter"]["sha256"] == sha256(kaggle / "working" / "adapter" / "adapter_model.safetensors")
+    assert result["adapter"]["sha256"] == hash_file(kaggle / "working" / "adapter" / "adapter_model.safetensors")
 
 
 def test_running_out_of_gpu_memory_is_explained_with_what_really_helps() -> None:

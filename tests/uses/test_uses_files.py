@@ -70,6 +70,7 @@ def test_commands_that_need_an_adapter_name_the_phase_that_has_it(tmp_path: Path
         ('kind = "export"\n{head}after = "phase1"\n[training]\nepochs = 1\n', "training: unknown key"),
         ('kind = "generate"\n{head}after = "phase1"\n[generate]\n', "generate: give prompts, file, or both"),
         ('kind = "export"\n{head}after = "phase1"\naccelerator = "Abacus"\n', "accelerator: "),
+        ('kind = "export"\n{head}after = "phase1"\n[export]\nformats = ["gguf", "gguf"]\n', "gguf: name each once"),
         (
             'kind = "generate"\n{head}after = "phase1"\n[generate]\nfile = "rows.jsonl"\n',
             "'rows.jsonl' row 2: no prompt",

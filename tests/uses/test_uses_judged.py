@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from uses_tools import result_of, use_chain
 from kchain.errors import AdapterRefused, EditedOutside, GateMissed, PhaseFailed
 from kchain.orchestrator.judge import Verdict, judge
 from kchain.orchestrator.judge_use import Used
+from kchain.orchestrator.judged import read_results
 from kchain.orchestrator.page import write_page
 from kchain.orchestrator.pull import stays
 from kchain.orchestrator.report import table
 from kchain.orchestrator.state import Ancestor, PhaseState, Result, Version
 from kchain.phases import Chain
+from kchain.runtime.files import hash_file
 
 GATES = "[gates]\nmin_success_rate = 0.5\nbetter = true\n"
 GOOD = {"success_rate": 0.75, "better": "chain"}
@@ -101,6 +104,19 @@ def test_another_training_below_it_makes_it_stale_and_waits_to_be_finished(chain
     write_page(tmp_path / "chain.html", chain, "local", states)
     page = (tmp_path / "chain.html").read_text(encoding="utf-8")
     assert "evaluate phase2" in page and "<p>found</p>" in page, "the chain's page says it, too"
+    assert "success rate" not in page, "the file of the result is not here"
+    file = tmp_path / "kchain-result.json"
+    file.write_text(json.dumps(result_of(chain, "judge", metrics=GOOD)), encoding="utf-8")
+    known = states["judge"].result
+    assert known is not None
+    made = replace(known, sha256=hash_file(file), folder=str(tmp_path))
+    states["judge"] = PhaseState(result=made)
+    assert read_results(chain, states)["judge"]["metrics"] == GOOD
+    write_page(tmp_path / "chain.html", chain, "local", states)
+    page = (tmp_path / "chain.html").read_text(encoding="utf-8")
+    assert "success rate" in page and "75.0%" in page, "and every gate with its figure"
+    file.write_text("{}", encoding="utf-8")
+    assert "judge" not in read_results(chain, states), "another file than that of the result is not believed"
     states["phase1"] = state("phase1", "0" * 64)
     judged = next(row for row in table(chain, states) if row.phase == "judge")
     assert (judged.state, judged.found) == ("stale", ""), "what was found is no longer true"
