@@ -201,9 +201,9 @@ def session_words(one: Plan) -> str:
 
 
 def time_words(one: Plan) -> str:
-    """`2.4 h, 1 session: 1.9 s a step (an estimate; ...)`."""
+    """`about 2.4 h of training, 1 session: 1.9 s a step (an estimate; ...)`; judging comes on top."""
     needs = "1 session" if one.sessions == 1 else f"{one.sessions} sessions"
-    return f"about {duration(one.hours)}, {needs}: {pace(one.seconds)} a step ({one.seconds_reason})"
+    return f"about {duration(one.hours)} of training, {needs}: {pace(one.seconds)} a step ({one.seconds_reason})"
 
 
 def _time_warnings(phase: Phase, hours: float) -> list[str]:
