@@ -77,7 +77,7 @@ class Judge:
     def _own(self) -> None:
         own, found = self.case.own, self.found
         if not own.examples:
-            emit("warning", message="there is no validation split: no token accuracy")
+            emit("warning", message=f"{NO_SPLIT}: there is no validation loss and no token accuracy")
             found.lacks(("eval_loss", "eval_loss_before", "token_accuracy", "token_accuracy_before"), NO_SPLIT)
             return
         seen, after = self._look(own, self.case.deadline)

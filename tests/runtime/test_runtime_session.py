@@ -202,8 +202,8 @@ def test_a_phase_without_a_validation_split_warns_and_has_no_token_accuracy(kagg
     run_session(parameters(data__validation=0.0))
     result = read_result(kaggle)
     assert result["metrics"]["token_accuracy"] is None
-    assert "no validation split" in result["evaluation"]["absent"]["token_accuracy"]
-    assert any("no validation split" in event.get("message", "") for event in events())
+    assert "no example was kept aside" in result["evaluation"]["absent"]["token_accuracy"]
+    assert any("no example was kept aside" in event.get("message", "") for event in events())
 
 
 @pytest.mark.slow
