@@ -20,7 +20,7 @@ demo: $(INSTALLED)
 	$(BIN)/kchain demo
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long

@@ -45,7 +45,7 @@ def measure(folder: Path, cap: int, eos: str | None) -> Measure:
         lengths = []
         for example in examples:
             with suppress(Refused):  # the notebook counts those apart
-                lengths.append(len(encode(example, chat)))
+                lengths += [len(each) for each in encode(example, chat)]
         return Tokens(lengths, cap, sum(length > cap for length in lengths))
 
     return count

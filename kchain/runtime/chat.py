@@ -15,6 +15,11 @@ from .failure import Stop
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 HIDDEN = re.compile(f"{OPEN}(\\d+){CLOSE}")
 WORD = "kchain"  # what a template is tried with
+# In front of a template that asks for today's date: the same bundle must give the same examples tomorrow, or a run that
+# takes two sessions could not go on after midnight. The day is the one that Llama's own template falls back to.
+DAY = '{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}{{ "" }}'
+# What a tokenizer may put in front of every text, as it writes a space.
+SPACES = ("\u2581", "\u0120")
 CURE = "use a model with a plain chat template (an instruct model), or the recipe text"
 Turn = dict[str, str]
 
@@ -33,11 +38,15 @@ class Chat:
 
     def __init__(self, tokenizer: Any, real: Collection[str] = ()) -> None:
         self.tokenizer = tokenizer
+        self._added = tuple(token.content for token in tokenizer.added_tokens_decoder.values())
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._controls = sorted(special - set(real), key=len, reverse=True)
         pattern = "|".join(re.escape(token) for token in self._controls)
         self._pattern = re.compile(f"{pattern}|[{OPEN}{CLOSE}]") if pattern else None
         self._typed: bool | None = None
+        self._template = _dated(tokenizer)
+        first = tokenizer.convert_ids_to_tokens(tokenizer.encode(WORD, add_special_tokens=False))
+        self._spaced = first[0].startswith(SPACES)
 
     def render(self, turns: list[Turn], generate: bool) -> str:
         """The text of the turns, with the beginning of an answer if `generate`; control tokens in them are hidden.
@@ -51,17 +60,41 @@ class Chat:
         hidden = [{**turn, "content": self._hide(turn["content"])} for turn in turns]
         return self._apply(hidden, generate, self._typed)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of rendered text, or of a part of it; what was hidden becomes ordinary letters."""
+    def encode(self, text: str, before: str = "") -> list[int]:
+        """Token ids of rendered text, or of a part of it; what was hidden becomes ordinary letters.
+
+        Args:
+            before: what stands before the part.
+        """
         ids: list[int] = []
         for number, part in enumerate(HIDDEN.split(text)):
             if number % 2:
-                ids += self.tokenizer.encode(
-                    self._controls[int(part)], add_special_tokens=False, split_special_tokens=True
-                )
+                ids += self._go_on(self._controls[int(part)], before, split_special_tokens=True)
+                before = WORD  # letters, as far as what follows is concerned
             elif part:
-                ids += self.tokenizer.encode(part, add_special_tokens=False)
+                ids += self._go_on(part, before)
+                before = part
         return ids
+
+    def _go_on(self, part: str, before: str, **options: bool) -> list[int]:
+        """Token ids of a text that goes on, without the space that some tokenizers put in front of every text: encoded
+        behind a line break, or behind the token that stands there, as in the whole text.
+        """
+
+        def encode(text: str) -> list[int]:
+            return list(self.tokenizer.encode(text, add_special_tokens=False, **options))
+
+        if self._spaced and before:
+            last = next((token for token in self._added if before.endswith(token)), "\n")
+            alone, both = encode(last), encode(last + part)
+            if both[: len(alone)] == alone:
+                return both[len(alone) :]
+        return encode(part)
+
+    def begins_with(self) -> list[int]:
+        """Ids that the tokenizer puts in front of plain text, as the base model was trained: its BOS token, or none."""
+        bos = self.tokenizer.bos_token_id
+        return [bos] if bos is not None and self.tokenizer.encode(WORD)[:1] == [bos] else []
 
     def has_controls(self, turns: list[Turn]) -> bool:
         """Whether a content has a control token typed into it."""
@@ -94,6 +127,23 @@ class Chat:
         if typed:
             messages = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
         try:
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
+            # Templates of models that think write an empty thought where none is wanted: it is prompt, not answer.
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages,
+                    chat_template=self._template,
+                    tokenize=False,
+                    add_generation_prompt=generate,
+                    enable_thinking=False,
+                )
+            )
         except Exception as error:  # a template is a program: jinja's errors, and whatever its expressions raise
             raise Refused(f"{type(error).__name__}: {error}") from error
+
+
+def _dated(tokenizer: Any) -> str | None:
+    """The template with one day for ever where it asks for the date; None: as it is."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    return DAY + template if template and "strftime_now" in template else None

@@ -5,19 +5,21 @@ The pad token is the EOS token, so masking by id would hide every real EOS and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .chat import Chat, Refused
+from .chat import Chat, Refused, Turn
 from .events import emit
 from .examples import Example, has_system_prompt
 from .failure import Stop
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
 SHOWN = 400  # characters of an example that are printed
+# A piece of text, and whether it is learned.
+Part = tuple[str, bool]
 
 
 @dataclass(frozen=True)
@@ -64,36 +66,50 @@ def encode_all(examples: list[Example], chat: Chat, max_length: int) -> Batch:
     batch = Batch()
     for example in examples:
         try:
-            whole = encode(example, chat)
+            wholes = encode(example, chat)
         except Refused as error:
             batch.refused += 1
             batch.reason = batch.reason or str(error)
             continue
-        cut = Encoded(whole.ids[:max_length], whole.labels[:max_length])
-        batch.truncated += len(whole) > max_length
         batch.controls += chat.has_controls(example.get("messages", []))
-        if (cut.labels[1:] != IGNORED).any():  # the first token has nothing before it to be predicted from
-            batch.examples.append(cut)
-        else:
-            batch.dropped += 1
+        for whole in wholes:
+            cut = Encoded(whole.ids[:max_length], whole.labels[:max_length])
+            batch.truncated += len(whole) > max_length
+            if (cut.labels[1:] != IGNORED).any():  # the first token has nothing before it to be predicted from
+                batch.examples.append(cut)
+            else:
+                batch.dropped += 1
     if examples and batch.refused == len(examples):
         raise Stop(f"the chat template takes none of the examples: {batch.reason}", "correct roles and contents")
     return batch
 
 
-def encode(example: Example, chat: Chat) -> Encoded:
-    """One example at full length. Each part is tokenized by itself, as generation will see it: prompt, then answer.
+def encode(example: Example, chat: Chat) -> list[Encoded]:
+    """An example at full length, in one piece; in one for each answer where the template writes an answer differently
+    once others follow (models that think: earlier thoughts are left out), since that is how generation will see it.
+
+    Each part is tokenized by itself, as generation will see it: prompt, then answer.
 
     Raises:
         Refused: the chat template does not take its turns.
         Stop: the template writes no turn so that its answer can be told from the rest.
     """
-    ids: list[int] = []
-    labels: list[int] = []
-    for part, learned in _parts(example, chat):
-        tokens = chat.encode(part)
+    if "text" in example:
+        # Plain text is taken as it is written, control tokens included: it may hold conversations in its own format.
+        return [_encoded(chat, [(example["text"] + chat.tokenizer.eos_token, True)], chat.begins_with())]
+    return [_encoded(chat, parts, []) for parts in _pieces(example["messages"], chat)]
+
+
+def _encoded(chat: Chat, parts: Sequence[Part], begin: Sequence[int]) -> Encoded:
+    """Parts one after the other, behind ids that nothing is learned of."""
+    ids, labels, before = [*begin], [IGNORED] * len(begin), ""
+    if begin and ids[0] == chat.encode(parts[0][0])[0]:
+        ids, labels = [], []  # it is written already
+    for part, learned in parts:
+        tokens = chat.encode(part, before)
         ids += tokens
         labels += tokens if learned else [IGNORED] * len(tokens)
+        before = part
     return Encoded(np.array(ids, dtype=np.int32), np.array(labels, dtype=np.int32))
 
 
@@ -118,27 +134,24 @@ def tell(batch: Batch, examples: list[Example], system_prompt: str) -> None:
         emit("warning", message=f"{batch.controls} examples have control tokens typed into them, read as plain text")
 
 
-def _parts(example: Example, chat: Chat) -> Iterator[tuple[str, bool]]:
-    """The pieces of an example, and whether each is learned; an answer carries its EOS.
-
-    Plain text is taken as it is written, control tokens included: it may hold conversations in a format of its own.
-    """
-    eos = chat.tokenizer.eos_token
-    if "text" in example:
-        yield example["text"] + eos, True
-        return
-    turns, done = example["messages"], ""
+def _pieces(turns: Sequence[Turn], chat: Chat) -> list[list[Part]]:
+    """The pieces of a conversation; an answer carries its EOS."""
+    eos, done = chat.tokenizer.eos_token, ""
+    pieces: list[list[Part]] = [[]]
     for number, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
-        prompt = chat.render(turns[:number], True)
-        whole = chat.render(turns[: number + 1], False)
+        prompt = chat.render([*turns[:number]], True)
+        whole = chat.render([*turns[: number + 1]], False)
         answer, end, _ = whole[len(prompt) :].rpartition(eos)
-        if not (prompt.startswith(done) and whole.startswith(prompt) and end):
+        if not (whole.startswith(prompt) and end):
             raise Stop(
-                f"the chat template does not write turn by turn, each answer ended by {eos}",
-                "use a model whose template is plain ChatML, set model.eos_token, or use single-turn examples",
+                f"the chat template does not write an answer behind its prompt, ended by {eos}",
+                "use a model whose template is plain ChatML, or set model.eos_token",
             )
-        yield prompt[len(done) :], False
-        yield answer + eos, True
+        if not prompt.startswith(done):
+            pieces.append([])
+            done = ""
+        pieces[-1] += [(prompt[len(done) :], False), (answer + eos, True)]
         done = prompt + answer + eos
+    return pieces

@@ -12,7 +12,7 @@ import torch
 
 from .collate import Collator
 from .encode import IGNORED, Encoded
-from .failure import Stop
+from .failure import Stop, out_of_memory
 
 PROBE_TOKENS = 16  # ids of an example that the probe takes
 PROBE_LOGITS = 8  # logits of the last position that it records
@@ -48,14 +48,26 @@ def evaluate(model: Any, examples: list[Encoded], collate: Collator, batch: int,
         if seen and time.monotonic() >= deadline:
             break
         seen += len(chosen)
-        inputs = {name: value.to(device) for name, value in collate(chosen).items()}
-        judged = model(**inputs, num_items_in_batch=1)  # one: the loss is the sum over learned tokens
-        loss += judged.loss.item()
-        right += judged.right.item()
-        count += (inputs["labels"] != IGNORED).sum().item()
+        for part in _sums(model, chosen, collate, device):
+            loss, right, count = loss + part[0], right + part[1], count + part[2]
     if not math.isfinite(loss):
         raise Stop(f"the validation loss is {loss}", "lower training.learning_rate, or look at the data of the phase")
     return Seen(loss / count, right / count, seen)
+
+
+def _sums(
+    model: Any, examples: list[Encoded], collate: Collator, device: torch.device
+) -> list[tuple[float, float, float]]:
+    """Summed loss, tokens predicted right and learned tokens of a batch; of its halves where memory runs out."""
+    try:
+        inputs = {name: value.to(device) for name, value in collate(examples).items()}
+        judged = model(**inputs, num_items_in_batch=1)  # one: the loss is the sum over learned tokens
+        return [(judged.loss.item(), judged.right.item(), (inputs["labels"] != IGNORED).sum().item())]
+    except Exception as error:
+        if len(examples) == 1 or not out_of_memory(error):
+            raise
+    half = len(examples) // 2
+    return [sums for part in (examples[:half], examples[half:]) for sums in _sums(model, part, collate, device)]
 
 
 @torch.no_grad()

@@ -115,6 +115,8 @@ def _turn(turn: dict[str, Any]) -> dict[str, str]:
     role = SHAREGPT.get(role, role) if shared else role
     if role not in ROLES:
         raise Unusable(f"unknown {who} {role!r}")
+    if turn.get("tool_calls") or turn.get("function_call"):
+        raise Unusable("a turn calls a tool, which is no text to learn; write calls as text, or leave it out")
     return {"role": role, "content": _content(turn.get(said))}
 
 

@@ -58,6 +58,7 @@ class Outcome:
         loss_first, loss_last: mean losses of the first and the last window, over all sessions.
         stopped: "time" or "slow" where it was cut short, None where it was not; `reason` says it in words.
         memory: bytes, the most that a process of the training held.
+        skipped: steps of this session that changed nothing, since their gradients overflowed in fp16.
     """
 
     steps: int
@@ -68,6 +69,7 @@ class Outcome:
     stopped: str | None
     reason: str | None
     memory: int
+    skipped: int
 
 
 @dataclass(frozen=True)

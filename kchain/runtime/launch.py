@@ -96,6 +96,8 @@ def _run(folder: Path, processes: int) -> int:
     command = [sys.executable, *(launcher if processes > 1 else []), "-m", f"{package}.worker", str(folder)]
     root = Path(__file__).resolve().parents[len(package.split("."))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.getenv("PYTHONPATH")])])}
+    # Rows of ever other lengths leave holes between blocks of fixed sizes; memory that can grow has none.
+    environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     if processes > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     with (folder / handover.LAUNCHER).open("wb") as log:

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig
 from transformers.utils import logging
 
+from . import attention
 from .events import emit
 from .failure import Stop
 from .tokenizer import TokenRow
@@ -40,7 +41,9 @@ def load_base(folder: Path, precision: str, quantization: str) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    model = _class_of(folder).from_pretrained(folder, **options)
+    attention.on_this_gpu()
+    config = AutoConfig.from_pretrained(folder)
+    model = _class_of(config).from_pretrained(folder, **options, **attention.implementation(config))
     if quantization == "nf4" and not any(type(module).__name__ == "Linear4bit" for module in model.modules()):
         raise Stop("nf4 was asked for, but no layer is in 4 bits", "check the version of bitsandbytes")
     model.config.use_cache = False
@@ -90,9 +93,9 @@ def add_lora(model: Any, lora: dict[str, Any], seed: int, rows: Sequence[TokenRo
     return _ready(adapted, language)
 
 
-def _class_of(folder: Path) -> Any:
+def _class_of(config: Any) -> Any:
     """The class of the checkpoint: one that sees keeps its vision part, so that names of weights are the files' own."""
-    sees = getattr(AutoConfig.from_pretrained(folder), "vision_config", None) is not None
+    sees = getattr(config, "vision_config", None) is not None
     return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 

@@ -29,6 +29,7 @@ def unfinished(parameters: dict[str, Any], bundle: str) -> dict[str, Any]:
         "status": "failed",
         "reason": "the session ended before its first stage",
         "stopped": None,
+        "skipped_steps": 0,
         "checkpoint": None,
         "recovered": [],
         "pad_token": parameters["pad"]["token"],

@@ -133,8 +133,10 @@ class Session(Stages):
             outcome, self.batch, self.memory = trained.outcome, trained.job.batch, trained.outcome.memory
             if outcome.reason:
                 emit("warning", message=f"training stopped at step {outcome.steps}: {outcome.reason}")
+            if outcome.skipped:
+                emit("warning", message=f"{outcome.skipped} steps changed nothing: their gradients overflowed in fp16")
             self.reason = outcome.reason
-            self.result["stopped"] = outcome.stopped
+            self.result.update(stopped=outcome.stopped, skipped_steps=outcome.skipped)
             self.result["recovered"] += trained.recovered
             self.result["metrics"].update(
                 loss_first=outcome.loss_first,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import inspect
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,12 +18,15 @@ from .board import Board
 from .collate import Collator
 from .encode import Encoded
 from .events import emit, peak_memory
-from .failure import OutOfMemory, out_of_memory
+from .failure import OutOfMemory, Stop, out_of_memory
 from .handover import CHECKPOINTS, Job, Outcome, nothing
 from .loss import spare_logits
 from .order import Order, Share
 from .trial import can_pack
 from .watch import Watch, losses, mind_hanging, step_limit
+
+# The scaler begins at 2^16 and halves at every overflow: after so many in a row it is below any gradient's use.
+MOST_SKIPPED = 20
 
 
 class Steady(Trainer):  # type: ignore[misc,unused-ignore]
@@ -68,11 +72,16 @@ class Steady(Trainer):  # type: ignore[misc,unused-ignore]
 
 
 class Steps(TrainerCallback):  # type: ignore[misc,unused-ignore]
-    """Keeps the order in step with the Trainer, and tries the heaviest batch before the first step."""
+    """Keeps the order in step with the Trainer, and tries the heaviest batch before the first step.
+
+    Attributes:
+        skipped: steps of this session whose gradients overflowed in fp16, so that nothing was changed.
+    """
 
     def __init__(self, trainer: Steady, seed: int) -> None:
         self.trainer = trainer
         self.seed = seed
+        self.skipped = self.in_a_row = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Finds out now, not hours later, whether the batch fits."""
@@ -87,6 +96,17 @@ class Steps(TrainerCallback):  # type: ignore[misc,unused-ignore]
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begins to collect losses."""
         self.trainer.micro.clear()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Counts steps that the gradient scaler skipped; all processes see the same gradients."""
+        skipped = bool(self.trainer.accelerator.optimizer_step_was_skipped)
+        self.skipped += skipped
+        self.in_a_row = self.in_a_row + 1 if skipped else 0
+        if self.in_a_row >= MOST_SKIPPED:
+            raise Stop(
+                f"{MOST_SKIPPED} steps up to step {state.global_step} changed nothing: gradients overflow in fp16",
+                "lower training.learning_rate, look at the data of the phase, or use a machine with bf16",
+            )
 
 
 def try_heaviest(trainer: Steady, steps: int) -> None:
@@ -123,10 +143,10 @@ def train(model: Any, examples: list[Encoded], collate: Collator, job: Job, fold
     watch = Watch(job, folder, rank, order.steps, trainer.blame)
     trainer.remove_callback(PrinterCallback)
     boards: Sequence[Any] = [Board(Path(job.logs))] if rank == 0 else []
-    for callback in (Steps(trainer, seed), watch, *boards):
+    steps = Steps(trainer, seed)
+    for callback in (steps, watch, *boards):
         trainer.add_callback(callback)
-    # transformers 5.0 loads the optimizer of several processes on a CPU to "cpu:0", a name that torch does not know.
-    torch.serialization.register_package(90, lambda storage: None, _on_a_cpu)
+    _know_cpu_0()
     mind_hanging(folder, rank, step_limit(job.step_seconds))
     try:
         trainer.train(resume_from_checkpoint=job.checkpoint)
@@ -136,10 +156,10 @@ def train(model: Any, examples: list[Encoded], collate: Collator, job: Job, fold
         raise
     finally:
         faulthandler.cancel_dump_traceback_later()
-    return _outcome(trainer.state, watch, training["logging_steps"])
+    return _outcome(trainer.state, watch, training["logging_steps"], steps.skipped)
 
 
-def _outcome(state: Any, watch: Watch, logging_steps: int) -> Outcome:
+def _outcome(state: Any, watch: Watch, logging_steps: int, skipped: int) -> Outcome:
     every = losses(state)
     # A run shorter than two windows is halved: first and last must not be the same steps.
     window = min(logging_steps, max(1, len(every) // 2))
@@ -152,6 +172,7 @@ def _outcome(state: Any, watch: Watch, logging_steps: int) -> Outcome:
         stopped=watch.stopped,
         reason=watch.reason if watch.stopped else None,
         memory=peak_memory(),
+        skipped=skipped,
     )
 
 
@@ -208,6 +229,12 @@ def prepare(model: Any, pad_id: int, tell: bool = False) -> Collator:
     if tell:
         emit("batches", packed=packed, logits_spared=spared)
     return collate
+
+
+@cache
+def _know_cpu_0() -> None:
+    """transformers 5.0 loads the optimizer of several processes on a CPU to "cpu:0", which torch does not know."""
+    torch.serialization.register_package(90, lambda storage: None, _on_a_cpu)
 
 
 def _on_a_cpu(storage: Any, place: str) -> Any:

@@ -13,7 +13,7 @@ from e2e_tools import accepted_versions, kchain, make_project, states
 from kchain.server import launch
 from kchain.server.publish import publish_dataset
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1500)]
 
 ADAPTER = Path("runs/local/phase1/v1/adapter")
 
@@ -54,7 +54,6 @@ def test_an_adapter_with_another_pad_token_is_refused(trained: Path, tmp_path: P
     assert states(trained)["phase1"]["state"] == "done", "what was known before still holds"
 
 
-@pytest.mark.long
 def test_a_folder_becomes_a_private_data_set_on_which_the_next_phase_builds(trained: Path) -> None:
     adopted = kchain(trained, "adopt", "phase1", "--dir", str(ADAPTER))
     assert adopted.returncode == 0, adopted.stdout + adopted.stderr

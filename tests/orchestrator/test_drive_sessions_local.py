@@ -54,7 +54,9 @@ def told(project: Project, phase: str) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("profile", "switches", "one", "two"),
     [
-        ("machine", {}, [(1, ""), (2, "kernel"), (3, "kernel")], [(1, ""), (2, "kernel")]),
+        pytest.param(
+            "machine", {}, [(1, ""), (2, "kernel"), (3, "kernel")], [(1, ""), (2, "kernel")], marks=pytest.mark.long
+        ),
         (
             "like-kaggle",
             {"queue_seconds": 0.0},

@@ -186,6 +186,14 @@ def read_result(root: Path) -> dict[str, Any]:
     return result
 
 
+def encode_one(example: Any, chat: Any) -> Any:
+    """An example that is encoded in one piece."""
+    from kchain.runtime.encode import encode
+
+    (found,) = encode(example, chat)
+    return found
+
+
 def rounded(model: Any) -> Any:
     """A model whose weights are stored as fp16; its buffers (frequencies of positions) are stored nowhere."""
     for weight in model.parameters():

@@ -162,6 +162,16 @@ def test_turns_of_sharegpt_are_read_as_messages_and_unknown_ones_counted_by_name
     assert [row["reason"] for row in mix.reports[0].rejected] == ["unknown from 'bing'"]
 
 
+def test_a_turn_that_calls_a_tool_is_not_learned_as_an_empty_answer(paths: Paths) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "ls", "arguments": "{}"}}]}
+    asks = {"role": "user", "content": "list"}
+    said = {"role": "assistant", "content": "two files"}
+    rows = [{"messages": [asks, call, said]}, {"messages": [asks, said]}]
+    mix = load(paths, project(paths, rows, fields={"messages": "messages"}), recipe="conversation")
+    assert [example["messages"][1:] for example in mix.train] == [[asks, said]]
+    assert "calls a tool" in mix.reports[0].rejected[0]["reason"]
+
+
 def test_a_conversation_that_begins_with_an_answer_needs_a_system_prompt(paths: Paths) -> None:
     turns = [{"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "a"}]
     spec = project(paths, [{"turns": turns}, {"turns": [turns[1], turns[0]]}], fields={"messages": "turns"})

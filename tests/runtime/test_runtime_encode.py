@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from runtime_tiny import EOS, EOS_ID, build_tokenizer
+from runtime_tiny import EOS, EOS_ID, build_tokenizer, encode_one
 
 from kchain.runtime import tokenizer as tokenizers
 from kchain.runtime.chat import Chat
@@ -40,13 +40,13 @@ def learned(encoded: Encoded, tokenizer: Any) -> str:
 
 
 def test_of_a_prompt_and_completion_only_the_answer_and_its_real_eos_are_learned(tokenizer: Any) -> None:
-    encoded = encode(PAIR, Chat(tokenizer))
+    encoded = encode_one(PAIR, Chat(tokenizer))
     assert learned(encoded, tokenizer) == f"ls -la{EOS}"
     assert encoded.labels[-1] == EOS_ID, "pad is EOS, and the EOS of the answer must still be learned"
 
 
 def test_every_prompt_token_is_masked_even_the_eos_that_ends_the_users_turn(tokenizer: Any) -> None:
-    encoded = encode(PAIR, Chat(tokenizer))
+    encoded = encode_one(PAIR, Chat(tokenizer))
     answer = len(tokenizer.encode(f"ls -la{EOS}"))
     assert (encoded.labels[:-answer] == IGNORED).all()
     assert EOS_ID in encoded.ids[:-answer]
@@ -55,28 +55,28 @@ def test_every_prompt_token_is_masked_even_the_eos_that_ends_the_users_turn(toke
 def test_the_prompt_is_tokenized_as_generation_will_see_it(tokenizer: Any) -> None:
     prompt = tokenizer.apply_chat_template(PAIR["messages"][:2], add_generation_prompt=True, tokenize=False)
     ids = tokenizer.encode(prompt, add_special_tokens=False)
-    assert encode(PAIR, Chat(tokenizer)).ids[: len(ids)].tolist() == ids
+    assert encode_one(PAIR, Chat(tokenizer)).ids[: len(ids)].tolist() == ids
 
 
 def test_a_conversation_learns_all_of_the_assistants_turns_and_nothing_else(tokenizer: Any) -> None:
-    encoded = encode(TALK, Chat(tokenizer))
+    encoded = encode_one(TALK, Chat(tokenizer))
     assert learned(encoded, tokenizer) == f"first answer{EOS}second answer{EOS}"
     assert "nobody" not in tokenizer.decode(encoded.ids.tolist()), "what comes after the last answer teaches nothing"
 
 
 def test_a_conversations_tokens_are_the_templates_text(tokenizer: Any) -> None:
     whole = tokenizer.apply_chat_template(TALK["messages"][:4], tokenize=False)
-    assert tokenizer.decode(encode(TALK, Chat(tokenizer)).ids.tolist()) == whole.rstrip("\n")
+    assert tokenizer.decode(encode_one(TALK, Chat(tokenizer)).ids.tolist()) == whole.rstrip("\n")
 
 
 def test_of_plain_text_every_token_and_the_eos_are_learned(tokenizer: Any) -> None:
-    encoded = encode({"text": "Once upon a time."}, Chat(tokenizer))
+    encoded = encode_one({"text": "Once upon a time."}, Chat(tokenizer))
     assert learned(encoded, tokenizer) == f"Once upon a time.{EOS}"
     assert (encoded.labels == encoded.ids).all()
 
 
 def test_labels_are_truncated_with_the_tokens(tokenizer: Any) -> None:
-    whole = encode(PAIR, Chat(tokenizer))
+    whole = encode_one(PAIR, Chat(tokenizer))
     batch = encode_all([PAIR], Chat(tokenizer), len(whole) - 2)
     (cut,) = batch.examples
     assert (batch.truncated, batch.dropped) == (1, 0)
@@ -86,7 +86,7 @@ def test_labels_are_truncated_with_the_tokens(tokenizer: Any) -> None:
 
 def test_an_example_whose_prompt_fills_the_length_is_dropped_and_counted(tokenizer: Any) -> None:
     answer = len(tokenizer.encode(f"ls -la{EOS}"))
-    prompt = len(encode(PAIR, Chat(tokenizer))) - answer
+    prompt = len(encode_one(PAIR, Chat(tokenizer))) - answer
     batch = encode_all([PAIR, {"text": "short"}], Chat(tokenizer), prompt)
     assert (len(batch.examples), batch.truncated, batch.dropped) == (1, 1, 1)
 
@@ -97,18 +97,18 @@ def test_a_text_of_one_token_has_nothing_to_be_predicted_from(tokenizer: Any) ->
 
 
 def test_the_log_shows_how_much_of_the_first_example_is_masked_and_learned(tokenizer: Any) -> None:
-    encoded = encode(PAIR, Chat(tokenizer))
+    encoded = encode_one(PAIR, Chat(tokenizer))
     shown = describe(encoded, tokenizer)
     assert shown["learned_text"] == f"ls -la{EOS}"
     assert shown["masked"] + shown["learned"] == len(encoded)
     assert "Be brief." in shown["text"]
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused_with_the_reason(tokenizer: Any) -> None:
+def test_a_template_that_counts_turns_is_refused_with_the_reason(tokenizer: Any) -> None:
     template = tokenizer.chat_template
     tokenizer.chat_template = "{{ messages | length }}" + template
     try:
-        with pytest.raises(Stop, match="turn by turn"):
+        with pytest.raises(Stop, match="does not write an answer behind its prompt"):
             encode(TALK, Chat(tokenizer))
     finally:
         tokenizer.chat_template = template
@@ -118,8 +118,8 @@ def test_a_template_that_ends_answers_otherwise_is_refused(tokenizer: Any) -> No
     template = tokenizer.chat_template
     tokenizer.chat_template = template.replace("<|im_end|>", "<|endoftext|>")
     try:
-        with pytest.raises(Stop, match="each answer ended by"):
-            encode(PAIR, Chat(tokenizer))
+        with pytest.raises(Stop, match="behind its prompt, ended by"):
+            encode_one(PAIR, Chat(tokenizer))
     finally:
         tokenizer.chat_template = template
 
@@ -152,7 +152,7 @@ def genuine() -> Any:
 
 
 def test_the_genuine_template_learns_each_answer_with_its_eos_and_no_line_break_after_it(genuine: Any) -> None:
-    encoded = encode(TALK, Chat(genuine))
+    encoded = encode_one(TALK, Chat(genuine))
     assert learned(encoded, genuine) == f"first answer{EOS}second answer{EOS}"
     text = genuine.decode(encoded.ids.tolist())
     assert text.startswith("<|im_start|>system\nYou are Qwen"), (
@@ -162,14 +162,14 @@ def test_the_genuine_template_learns_each_answer_with_its_eos_and_no_line_break_
 
 
 def test_with_the_genuine_template_the_system_prompt_of_the_phase_replaces_its_own(genuine: Any) -> None:
-    encoded = encode(PAIR, Chat(genuine))
+    encoded = encode_one(PAIR, Chat(genuine))
     assert learned(encoded, genuine) == f"ls -la{EOS}"
     assert "You are Qwen" not in genuine.decode(encoded.ids.tolist())
 
 
 def test_parts_of_a_conversation_tokenize_as_the_whole_does(genuine: Any) -> None:
     whole = genuine.apply_chat_template(TALK["messages"][:4], tokenize=False).removesuffix("\n")
-    assert encode(TALK, Chat(genuine)).ids.tolist() == genuine.encode(whole, add_special_tokens=False)
+    assert encode_one(TALK, Chat(genuine)).ids.tolist() == genuine.encode(whole, add_special_tokens=False)
 
 
 def test_a_tool_s_result_and_a_second_answer_in_a_row_are_written_as_the_genuine_template_does(genuine: Any) -> None:
@@ -181,7 +181,7 @@ def test_a_tool_s_result_and_a_second_answer_in_a_row_are_written_as_the_genuine
         {"role": "assistant", "content": "fine"},
         {"role": "assistant", "content": ""},
     ]
-    encoded = encode({"messages": turns}, Chat(genuine))
+    encoded = encode_one({"messages": turns}, Chat(genuine))
     assert learned(encoded, genuine) == f"asking{EOS}fine{EOS}{EOS}"
     assert genuine.decode(encoded.ids.tolist()) == genuine.apply_chat_template(turns, tokenize=False).removesuffix("\n")
 
@@ -212,7 +212,7 @@ def test_the_head_is_asked_only_for_positions_that_predict_a_label() -> None:
 def test_sparing_the_head_changes_neither_loss_nor_gradient(base: Path, tokenizer: Any) -> None:
     from transformers import AutoModelForCausalLM
 
-    examples = [encode(PAIR, Chat(tokenizer)), encode(TALK, Chat(tokenizer))]
+    examples = [encode_one(PAIR, Chat(tokenizer)), encode_one(TALK, Chat(tokenizer))]
     found = []
     for keep in (True, False):
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)

@@ -152,7 +152,8 @@ def test_no_process_outlives_a_notebook_that_was_killed(tmp_path: Path, small: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, 2])
 def test_an_interrupted_notebook_ends_its_training(tmp_path: Path, small: Path, processes: int) -> None:
     job = make_job(small, processes=processes, training__epochs=100_000)
     process = start_driver(make_folder(tmp_path / "training", random_examples(8)), job)

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from peft import get_peft_model
-from runtime_tiny import EOS_ID, parameters
+from runtime_tiny import EOS_ID, encode_one, parameters
+from runtime_workers import PAD, make_folder, make_job, random_examples, small_base
 
 from kchain.runtime import model as models
+from kchain.runtime import tokenizer, train
 from kchain.runtime.chat import Chat
 from kchain.runtime.collate import Collator
-from kchain.runtime.encode import encode
 from kchain.runtime.failure import Stop
 
 LORA = parameters()["lora"]
@@ -30,7 +31,7 @@ TALK = {
 @pytest.fixture
 def batch(tokenizer: Any) -> dict[str, torch.Tensor]:
     """Two examples of different lengths, the head asked only for what is learned."""
-    return Collator(EOS_ID, keep=True)([encode(TALK, Chat(tokenizer)), encode({"text": "wc"}, Chat(tokenizer))])
+    return Collator(EOS_ID, keep=True)([encode_one(TALK, Chat(tokenizer)), encode_one({"text": "wc"}, Chat(tokenizer))])
 
 
 def half(base: Path) -> Any:
@@ -62,6 +63,35 @@ def test_a_scaler_takes_a_step_on_the_adapter_and_leaves_the_fp16_base_alone(
         assert weight.dtype == (torch.float32 if "lora" in name else torch.float16), name
         if "lora" not in name:
             assert torch.equal(weight, before[name]), name
+
+
+@pytest.mark.parametrize("overflowing", [5, 99])
+def test_steps_that_change_nothing_are_counted_and_too_many_in_a_row_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overflowing: int
+) -> None:
+    base = small_base(tmp_path / "base")
+    job, examples = make_job(base, training__max_steps=25, training__epochs=9), random_examples(40)
+    folder = make_folder(tmp_path / "job", examples)
+    bare = models.load_base(base, "fp32", "none")
+    tokenizer.force_on_model(bare, PAD)
+    collate = train.prepare(bare, PAD["id"])
+    adapted = models.adapt(bare, job.parameters, None, [])
+    first = next(weight for weight in adapted.parameters() if weight.requires_grad)
+    # One pass of the trial, then two batches a step.
+    passes = iter(range(10**6))
+    first.register_hook(lambda grad: grad * (float("inf") if next(passes) < 1 + 2 * overflowing else 1.0))
+    stock = train.Steady.__init__
+
+    def with_scaler(self: Any, *args: Any, **options: Any) -> None:
+        stock(self, *args, **options)
+        self.accelerator.scaler = torch.amp.GradScaler("cpu")
+
+    monkeypatch.setattr(train.Steady, "__init__", with_scaler)
+    if overflowing == 5:
+        assert train.train(adapted, examples, collate, job, folder, 0).skipped == 5
+    else:
+        with pytest.raises(Stop, match="20 steps up to step 20 changed nothing"):
+            train.train(adapted, examples, collate, job, folder, 0)
 
 
 def test_checkpointing_gives_every_lora_weight_a_gradient(base: Path, batch: dict[str, torch.Tensor]) -> None:

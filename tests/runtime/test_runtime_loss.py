@@ -315,6 +315,25 @@ def test_loss_and_accuracy_of_the_validation_split_are_those_of_the_full_logits(
         assert found.examples == len(split)
 
 
+def test_a_validation_batch_that_does_not_fit_is_judged_in_halves() -> None:
+    model, split = build("tied"), examples(9, 3, 20, 12, 6)
+    spare_logits(model)
+    collate, stock = Collator(2, keep=True), model.forward
+    expected = evaluate.evaluate(model, split, collate, 2)
+    sizes: list[int] = []
+
+    def small_memory(**inputs: Any) -> Any:
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.3 GiB")
+        return stock(**inputs)
+
+    model.forward = small_memory
+    found = evaluate.evaluate(model, split, collate, 4)
+    assert (found.loss, found.accuracy) == pytest.approx((expected.loss, expected.accuracy), rel=1e-5)
+    assert sizes.count(1) == len(split) and max(sizes) == 4
+
+
 def test_without_labels_a_model_answers_with_its_logits_as_before() -> None:
     model, ids = build("tied"), torch.arange(9)[None]
     expected = model(ids).logits
