@@ -20,14 +20,14 @@ demo: $(INSTALLED)
 	$(BIN)/kchain demo
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long
 
 test-oldest: $(OLDEST)/installed
 	PYTHONPATH=$(OLDEST) $(BIN)/python -c "from transformers import __version__ as v; assert v == '$(OLD)', v"
-	PYTHONPATH=$(OLDEST) $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not long" tests/runtime
+	PYTHONPATH=$(OLDEST) $(BIN)/pytest -n 3 --dist loadfile -m "not slow and not long" tests/runtime
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

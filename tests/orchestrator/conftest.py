@@ -34,9 +34,9 @@ def make(tmp_path: Path, quick: None) -> Iterator[Maker]:
         launch.stop(project.target.local_root)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run_through(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A chain of two phases that has run; tests of it change nothing on the server."""
+    """A chain of two phases that has run; tests of it change nothing on the server, but may in its journal."""
     project = Project(tmp_path_factory.mktemp("finished") / "project")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kchain.bundle, "build", drive_quick.quick_build)
