@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_root
-from runtime_tiny import Events, mount, parameters, read_result, run_session
+from runtime_tiny import Events, make_root, mount, parameters, read_result, run_session
 from runtime_workers import about, apart, losses, make_folder, make_job, random_examples, small_base
 
 from kchain.runtime import checkpoint, launch, session
