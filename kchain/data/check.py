@@ -159,6 +159,7 @@ def _load(table: dict[str, Any], seed: int, cure: str | None = None) -> Mix:
             return data.load(Paths(place, place, place), table, seed, tell=lambda event, **fields: None)
         except Stop as stop:
             aside = place / data.REJECTED
-            rows = [json.loads(line) for line in aside.open(encoding="utf-8")] if aside.is_file() else []
+            lines = aside.read_text(encoding="utf-8").split("\n") if aside.is_file() else []
+            rows = [json.loads(line) for line in lines if line]
             first = [f"{row['file']} line {row['line']}: {row['reason'][:200]}" for row in rows[: data.SHOWN]]
             raise InputError("\n".join([stop.reason, *first]), cure or stop.cure) from stop

@@ -66,12 +66,10 @@ def read_questions(
             try:
                 found.append(_question(path, number, line, check, system))
             except InputError as error:
-                if written:
-                    raise
                 refused.append(error)
+    if refused and (written or not found):
+        raise refused[0]
     if not found:
-        if refused:
-            raise refused[0]
         raise InputError(
             f"{path}: holds no question", "one JSON object a line, with messages, or prompt and completion"
         )

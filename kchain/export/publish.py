@@ -77,7 +77,9 @@ class Published:
 
 
 def draft(chain: Chain, phase: str, target: Target, trained: Target, form: str, kind: str, model: str | None) -> Draft:
-    """Look at what lies here and at what the target has; changes nothing there, and no file that a person wrote.
+    """Look at what lies here and at what the target has; changes nothing there.
+
+    Uploads that a version holds by now are forgotten.
 
     Args:
         target, trained: as in `Draft`.

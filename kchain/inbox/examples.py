@@ -151,7 +151,7 @@ def _few(phase: Phase, found: Mapping[str, Any]) -> Rejection | None:
 def _counts(found: Mapping[str, Any]) -> str:
     capped = sum(source["capped"] for source in found["sources"])
     left_out = f"; {capped:,} more are left out by data.max_examples or max_validation" if capped else ""
-    return f"{found['train']:,} examples to learn, {found['validation']:,} to judge by{left_out}"
+    return f"examples to learn: {found['train']:,}, to judge by: {found['validation']:,}{left_out}"
 
 
 def _candidates(phase: Phase) -> Iterator[str]:

@@ -102,7 +102,7 @@ class Speaker:
     def encode(self, turns: Turns) -> list[int]:
         """Token ids of the prompt, as the training encoded prompts."""
         if not self.tokenizer.chat_template:
-            return [*self._chat.begins_with(), *self.tokenizer.encode(turns[-1]["content"], add_special_tokens=False)]
+            return [*self._chat.begin, *self.tokenizer.encode(turns[-1]["content"], add_special_tokens=False)]
         try:
             with stops_told():
                 return self._chat.encode(self._chat.render(list(turns), True))

@@ -34,6 +34,9 @@ class Chat:
     Args:
         tokenizer: as loaded; its special tokens are control tokens.
         real: special tokens that count as themselves wherever they stand: those trained as styles.
+
+    Attributes:
+        begin: ids that the tokenizer puts in front of plain text, as the base was trained: its BOS token, or none.
     """
 
     def __init__(self, tokenizer: Any, real: Collection[str] = ()) -> None:
@@ -45,8 +48,10 @@ class Chat:
         self._pattern = re.compile(f"{pattern}|[{OPEN}{CLOSE}]") if pattern else None
         self._typed: bool | None = None
         self._template = _dated(tokenizer)
-        first = tokenizer.convert_ids_to_tokens(tokenizer.encode(WORD, add_special_tokens=False))
-        self._spaced = first[0].startswith(SPACES)
+        first = tokenizer.convert_ids_to_tokens(tokenizer.encode(WORD, add_special_tokens=False)[:1])
+        self._spaced = any(token.startswith(SPACES) for token in first)
+        bos = tokenizer.bos_token_id
+        self.begin = [bos] if bos is not None and tokenizer.encode(WORD)[:1] == [bos] else []
 
     def render(self, turns: list[Turn], generate: bool) -> str:
         """The text of the turns, with the beginning of an answer if `generate`; control tokens in them are hidden.
@@ -90,11 +95,6 @@ class Chat:
             if both[: len(alone)] == alone:
                 return both[len(alone) :]
         return encode(part)
-
-    def begins_with(self) -> list[int]:
-        """Ids that the tokenizer puts in front of plain text, as the base model was trained: its BOS token, or none."""
-        bos = self.tokenizer.bos_token_id
-        return [bos] if bos is not None and self.tokenizer.encode(WORD)[:1] == [bos] else []
 
     def has_controls(self, turns: list[Turn]) -> bool:
         """Whether a content has a control token typed into it."""

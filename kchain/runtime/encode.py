@@ -96,20 +96,26 @@ def encode(example: Example, chat: Chat) -> list[Encoded]:
     """
     if "text" in example:
         # Plain text is taken as it is written, control tokens included: it may hold conversations in its own format.
-        return [_encoded(chat, [(example["text"] + chat.tokenizer.eos_token, True)], chat.begins_with())]
-    return [_encoded(chat, parts, []) for parts in _pieces(example["messages"], chat)]
+        ids = chat.encode(example["text"] + chat.tokenizer.eos_token)
+        begin = [] if ids[:1] == chat.begin else chat.begin  # it may be written already
+        return [_encoded([*begin, *ids], [*[IGNORED] * len(begin), *ids])]
+    return [_joined(chat, parts) for parts in _pieces(example["messages"], chat)]
 
 
-def _encoded(chat: Chat, parts: Sequence[Part], begin: Sequence[int]) -> Encoded:
-    """Parts one after the other, behind ids that nothing is learned of."""
-    ids, labels, before = [*begin], [IGNORED] * len(begin), ""
-    if begin and ids[0] == chat.encode(parts[0][0])[0]:
-        ids, labels = [], []  # it is written already
+def _joined(chat: Chat, parts: Sequence[Part]) -> Encoded:
+    """Parts one after the other."""
+    ids: list[int] = []
+    labels: list[int] = []
+    before = ""
     for part, learned in parts:
         tokens = chat.encode(part, before)
         ids += tokens
         labels += tokens if learned else [IGNORED] * len(tokens)
         before = part
+    return _encoded(ids, labels)
+
+
+def _encoded(ids: Sequence[int], labels: Sequence[int]) -> Encoded:
     return Encoded(np.array(ids, dtype=np.int32), np.array(labels, dtype=np.int32))
 
 

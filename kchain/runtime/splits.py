@@ -104,9 +104,7 @@ def _files(mount: Path, phase: str) -> Iterator[tuple[str, Path]]:
 
 
 def _is_example(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return False
-    if not isinstance(value.get("style", ""), str):
+    if not isinstance(value, dict) or not _texts(value.get("style", "")):
         return False
     turns = value.get("messages")
     if isinstance(turns, list) and turns:
