@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterator
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -19,51 +20,85 @@ from kchain.orchestrator.advice import TABLE
 from kchain.phases import data, schema, uses, values
 
 DOCS = Path(__file__).parent
-NOTE = "<!-- written by docs/generate.py; change the code and run `make docs` -->\n"
+NOTE = "<!-- generated from the code by `make docs` -->\n"
 
 DURATION = "duration"
 
+# Parameter -> option and meaning, of what many commands have: their pages link to this list.
+SHARED = {
+    "target": ("--target TARGET", "`kaggle`, `local`, or the URL of a kchain server; the default is the chain's."),
+    "as_json": ("--json", "print one JSON document (the inbox: a line per file)."),
+}
+
 # Heading -> table, in the order in which a person writes them.
 TABLES: dict[str, tuple[str, type[BaseModel]]] = {
-    "`[chain]` in kchain.toml": ("Names the chain, its owner and its machine.", schema.ChainTable),
+    "`[chain]` in kchain.toml": ("The chain, its owner and its machine.", schema.ChainTable),
     "`[model]` in kchain.toml": ("The base model and the token that ends a turn.", schema.Model),
     "phases/NAME.toml": ("A phase; NAME is what you type on the command line.", schema.PhaseFile),
-    "`[data]` in a phase": ("The mix a phase learns from.", data.Data),
+    "`[data]` in a phase": ("The examples of a phase: [data.md](data.md).", data.Data),
     "`[[data.sources]]` in a phase": ("One source of examples.", data.Source),
-    "`where = [{…}]` in a source": ("One condition on an example: a column and exactly one test.", data.Condition),
-    "`[data.quality]` in a phase": ("The share of examples with a fault up to which a phase trains.", data.Quality),
-    "`[tokens]` in a phase": ("Tokens whose rows are trained; how styles are used: how-it-works.md.", schema.Tokens),
+    "`where = [{…}]` in a source": ("One condition: a column and exactly one test.", data.Condition),
+    "`[data.quality]` in a phase": (
+        "Faults and their thresholds: the share of examples above which a phase does not train.",
+        data.Quality,
+    ),
+    "`[tokens]` in a phase": (
+        "Tokens whose embedding rows are trained: [style tokens](how-it-works.md#style-tokens).",
+        schema.Tokens,
+    ),
     "`[lora]` in kchain.toml": ("One configuration for the whole chain.", schema.Lora),
     "`[training]` in kchain.toml or a phase": ("A phase changes only the keys it names.", schema.Training),
     "`[samples]` in kchain.toml or a phase": (
-        "Answers that are looked at beside the losses: judging.md.",
+        "Answers sampled beside the losses: [judging.md](judging.md).",
         schema.Samples,
     ),
-    "`[gates]` in kchain.toml or a phase": ("What must be reached before the chain goes on.", schema.Gates),
+    "`[gates]` in kchain.toml or a phase": (
+        "Conditions for the next phase to start. A gate that is left out is not checked.",
+        schema.Gates,
+    ),
     'phases/NAME.toml with `kind = "evaluate"`, `"export"` or `"generate"`': (
-        "A phase that trains nothing: it uses, on the target, what another one trained (use-the-model.md), and takes "
-        "from that one whatever is not said here. It has one table more, named after its kind.",
+        "A phase that trains nothing but uses, on the target, what another one trained: "
+        "[use-the-model.md](use-the-model.md#on-kaggle-without-the-base-model-here). What it leaves out is as in that "
+        "phase. It has one more table, named after its kind.",
         uses.Use,
     ),
-    "`[evaluate]` in a phase that evaluates": ("Base and chain are asked the same questions.", uses.Evaluating),
-    "`[gates]` in a phase that evaluates": ("What the answers must come to.", uses.EvaluationGates),
-    "`[export]` in a phase that exports": ("What is made of the chain.", uses.Exporting),
-    "`[generate]` in a phase that answers": ("What the chain is asked, and how it answers.", uses.Generation),
-    '`[generate.settings."TOKEN"]` in a phase that answers': ("What one style changes about that.", uses.Style),
+    "`[evaluate]` in a phase that evaluates": ("Base model and chain answer the same questions.", uses.Evaluating),
+    "`[gates]` in a phase that evaluates": ("Conditions on the answers.", uses.EvaluationGates),
+    "`[export]` in a phase that exports": ("Which formats to make.", uses.Exporting),
+    "`[generate]` in a phase that answers": ("Prompts, and how they are answered.", uses.Generation),
 }
 
 
 def command_page(name: str) -> str:
-    """The page of one command: its help, and that of the commands below it, as the terminal shows it."""
+    """The page of one command: its help, and that of the commands below it, without the options that many have."""
     top = click.Context(group, info_name="kchain")
     command = group.get_command(top, name)
     assert command is not None
-    context = _context(command, name, top)
-    helps = [command.get_help(context)]
     if isinstance(command, click.Group):
-        helps += [below.get_help(_context(below, word, context)) for word, below in command.commands.items()]
-    blocks = "\n\n".join(f"```text\n{text}\n```" for text in helps)
-    return f"{NOTE}# kchain {name}\n\n{COMMANDS[name][1]}\n\n{blocks}\n"
+        parent = _context(command, name, top)
+        told = [(below, _context(below, word, parent)) for word, below in command.commands.items()]
+    else:
+        told = [(command, _context(command, name, top))]
+    blocks = "\n\n".join(f"```text\n{_own(below).get_help(context)}\n```{_shared(below)}" for below, context in told)
+    return f"{NOTE}# kchain {name}\n\n{blocks}\n"
+
+
+def _own(command: click.Command) -> click.Command:
+    """The command with its own options alone."""
+    own = copy(command)
+    own.params = [option for option in command.params if not _is_shared(option)]
+    own.add_help_option = False
+    return own
+
+
+def _shared(command: click.Command) -> str:
+    """Which shared options it has: a link to the page that explains them."""
+    names = [f"`{SHARED[str(option.name)][0]}`" for option in command.params if _is_shared(option)]
+    return f"\n\nAlso [{', '.join(names)}](README.md#shared-options)." if names else ""
+
+
+def _is_shared(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Option) and parameter.name in SHARED
 
 
 def _context(command: click.Command, name: str, parent: click.Context) -> click.Context:
@@ -73,21 +108,27 @@ def _context(command: click.Command, name: str, parent: click.Context) -> click.
 
 
 def index_page() -> str:
-    """The list of all commands."""
-    rows = "\n".join(f"| [`kchain {name}`]({name}.md) | {text} |" for name, (_, text) in COMMANDS.items())
-    return f"{NOTE}# Commands\n\n| command | what it does |\n| --- | --- |\n{rows}\n"
+    """The list of all commands, and the options that many of them have."""
+    rows = "\n".join(f"| [`{name}`]({name}.md) | {text} |" for name, (_, text) in COMMANDS.items())
+    shared = "\n".join(f"* `{name}`: {text}" for name, text in SHARED.values())
+    return (
+        f"{NOTE}# Commands\n\n`kchain COMMAND --help` shows the same.\n\n| command | |\n| --- | --- |\n{rows}\n\n"
+        "## Shared options\n\n"
+        "`kchain -C DIR COMMAND` works as if started in DIR. Commands that have them share:\n\n"
+        f"{shared}\n\nExit codes: [when it fails](../when-it-fails.md#exit-codes).\n"
+    )
 
 
 def phase_files_page() -> str:
     """Every key of every table: type, default, meaning."""
     parts = [
-        f"{NOTE}# What stands in kchain.toml and phases/*.toml\n",
-        "Unknown keys are refused. A key without a default must be given. "
+        f"{NOTE}# Keys of kchain.toml and phases/*.toml\n",
+        "Unknown keys are refused. A **bold** key must be given; `key = value` shows a default. "
         'A duration is a number and a unit: `"9h"`, `"90m"`.\n',
     ]
     for heading, (text, table) in TABLES.items():
-        parts.append(f"## {heading}\n\n{text}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |")
-        parts += [_row(name, field) for name, field in table.model_fields.items()]
+        parts.append(f"## {heading}\n\n{text}\n")
+        parts += [_row(name, field) for name, field in table.model_fields.items() if field.description]
         parts.append("")
     return "\n".join(parts)
 
@@ -99,7 +140,7 @@ def advice_page() -> str:
         f"{NOTE}# What a failed run probably means\n\n"
         "kchain shows the failing cell, and looks the log up in this table, from the top. "
         "What the notebook itself said when it stopped comes first.\n\n"
-        f"| what happened, probably | what to change |\n| --- | --- |\n{rows}\n"
+        f"| probable cause | what to change |\n| --- | --- |\n{rows}\n"
     )
 
 
@@ -107,9 +148,13 @@ def _row(name: str, field: FieldInfo) -> str:
     kind = _type(field.annotation) if not _is_duration(field.metadata) else DURATION
     kind += ', "auto"' if values.AUTO in field.metadata else ""
     value = field.get_default(call_default_factory=True)
-    default = "" if field.is_required() else f"`{_toml(f'{value // 3600}h' if kind == DURATION and value else value)}`"
-    cells = (f"`{name}`", kind, default, field.description or "see its own table")
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    if field.is_required():
+        return f"* **`{name}`** ({kind}): {field.description}"
+    if value in (None, (), {}) or isinstance(value, BaseModel):
+        return f"* `{name}` ({kind}): {field.description}"
+    # A default shows its type, but not what else may be chosen.
+    choices = f" ({kind})" if kind.count('"') > 2 or values.AUTO in field.metadata else ""
+    return f"* `{name} = {_toml(f'{value // 3600}h' if kind == DURATION else value)}`{choices}: {field.description}"
 
 
 def _is_duration(metadata: Collection[Any]) -> bool:
@@ -123,7 +168,7 @@ def _toml(value: Any) -> str:
         return f'"{value}"'
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return "table" if isinstance(value, BaseModel) else "not set" if value is None else str(value)
+    return str(value)
 
 
 def _type(annotation: Any) -> str:
@@ -133,18 +178,15 @@ def _type(annotation: Any) -> str:
         return names[annotation]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "table"
-    inner = getattr(annotation, "__args__", ())
-    origin = str(getattr(annotation, "__origin__", annotation))
-    if "Literal" in origin:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return DURATION if _is_duration(annotation.__metadata__) else _type(inner[0])
+    if origin is Literal:
         return ", ".join(f'"{word}"' for word in inner)
-    if "tuple" in origin:
+    if origin is tuple:
         return f"list of {_type(inner[0])}"
-    if "dict" in origin:
+    if origin is dict:
         return "table of tables" if isinstance(inner[1], type) and issubclass(inner[1], BaseModel) else "table of text"
-    if hasattr(annotation, "__metadata__"):
-        if _is_duration(annotation.__metadata__):
-            return DURATION
-        return _type(inner[0])
     return " or ".join(dict.fromkeys(text for part in inner if (text := _type(part))))
 
 

@@ -16,27 +16,27 @@ from kchain.errors import InputError, KchainError
 # Command -> (where it lives, what it does). The help text stands here so that `kchain --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("kchain.cli.init:init", "Make a project: kchain.toml and one file per phase."),
-    "adopt": ("kchain.cli.adopt:adopt", "Take over an adapter that was trained elsewhere."),
-    "data": ("kchain.cli.data:data", "Look at examples, and make examples of collected interactions."),
-    "plan": ("kchain.cli.plan:plan", "Say what each phase will do, on what, built on whom."),
+    "adopt": ("kchain.cli.adopt:adopt", "Use an adapter that was trained elsewhere as a phase's result."),
+    "data": ("kchain.cli.data:data", "Check examples before training; prepare collected interactions."),
+    "plan": ("kchain.cli.plan:plan", "Show what each phase will do and what it will cost."),
     "render": ("kchain.cli.render:render", "Write the notebooks and their metadata into build/."),
-    "review": ("kchain.cli.review:review", "Show what would be pushed, and remember that you saw it."),
-    "lint": ("kchain.cli.lint:lint", "Check any notebook folder for what goes wrong on Kaggle."),
-    "rehearse": ("kchain.cli.rehearse:rehearse", "Run phases here in minutes, before quota is spent."),
+    "review": ("kchain.cli.review:review", "Show what would be pushed, and approve it."),
+    "lint": ("kchain.cli.lint:lint", "Check any notebook folder for what fails on Kaggle."),
+    "rehearse": ("kchain.cli.rehearse:rehearse", "Run phases here in minutes, before they cost quota."),
     "push": ("kchain.cli.push:push", "Push one reviewed phase."),
-    "watch": ("kchain.cli.watch:watch", "Drive the chain on: wait, pull, verify, push the next phase."),
-    "run": ("kchain.cli.watch:run", "watch, approving what is rendered now."),
-    "inbox": ("kchain.cli.inbox:inbox", "Train what is dropped into a folder, file by file."),
-    "status": ("kchain.cli.status:status", "Where every phase stands, from what was recorded here."),
-    "logs": ("kchain.cli.logs:logs", "Show a phase's log, live with -f."),
-    "pull": ("kchain.cli.pull:pull", "Fetch a phase's outputs again."),
-    "export": ("kchain.cli.export:export", "Make a model, one adapter or a GGUF file of a finished phase."),
+    "watch": ("kchain.cli.watch:watch", "Drive the chain: wait, pull, verify, push the next phase."),
+    "run": ("kchain.cli.watch:run", "Approve what renders now, and drive the chain."),
+    "inbox": ("kchain.cli.inbox:inbox", "Train on every file that is dropped into a folder."),
+    "status": ("kchain.cli.status:status", "Show where every phase stands and what it learned."),
+    "logs": ("kchain.cli.logs:logs", "Show a phase's log; -f follows a running session."),
+    "pull": ("kchain.cli.pull:pull", "Download a phase's outputs again."),
+    "export": ("kchain.cli.export:export", "Export a finished phase as a model, an adapter or a GGUF file."),
     "publish": ("kchain.cli.publish:publish", "Publish a finished phase as a private Kaggle Model."),
-    "chat": ("kchain.cli.chat:chat", "Talk with a finished phase, or ask it one question."),
-    "evaluate": ("kchain.cli.evaluate:evaluate", "Base model against chain on held-out questions: which is better?"),
+    "chat": ("kchain.cli.chat:chat", "Chat with a finished phase, or ask it one question."),
+    "evaluate": ("kchain.cli.evaluate:evaluate", "Compare base model and chain on held-out questions."),
     "doctor": ("kchain.cli.doctor:doctor", "Check credentials, client, clock, disk, target and quota."),
     "serve": ("kchain.cli.serve:serve", "Run the Kaggle-compatible server."),
-    "demo": ("kchain.cli.demo:demo", "Run a four-phase chain on this machine, start to end."),
+    "demo": ("kchain.cli.demo:demo", "Run a four-phase chain on this machine."),
 }
 
 
@@ -71,8 +71,8 @@ class LazyGroup(click.Group):
 def group(folder: str) -> None:
     """Fine-tune a small language model in a chain of Kaggle notebooks.
 
-    One file per phase; kchain renders the notebooks, shows them to you, pushes what you reviewed, watches the runs,
-    verifies every adapter and builds the next phase on it.
+    You write one file per phase. kchain renders the notebooks, pushes what you reviewed, watches the runs, verifies
+    every adapter and builds the next phase on it.
 
     \b
     First steps:

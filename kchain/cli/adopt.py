@@ -11,11 +11,11 @@ from kchain.cli.common import as_typed, console, load_project, target_option
 
 @click.command()
 @click.argument("phase")
-@click.option("--dataset", metavar="OWNER/SLUG", help="It lies in this data set.")
-@click.option("--kernel", metavar="OWNER/SLUG", help="It is the output of this kernel.")
-@click.option("--dir", "folder", type=click.Path(path_type=Path), help="It lies here; uploaded as a private data set.")
-@click.option("--inside", metavar="FOLDER", help="Which folder of it, when there are several adapters.")
-@click.option("--pad-id", type=int, help="Id of the pad token it was trained with, where no result file says it.")
+@click.option("--dataset", metavar="OWNER/SLUG", help="Take it from this data set.")
+@click.option("--kernel", metavar="OWNER/SLUG", help="Take it from the output of this kernel.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Upload this folder as a private data set.")
+@click.option("--inside", metavar="FOLDER", help="Folder in it, if it holds several adapters.")
+@click.option("--pad-id", type=int, help="Pad token id it was trained with, if no result file says it.")
 @target_option
 def adopt(
     phase: str,
@@ -28,8 +28,8 @@ def adopt(
 ) -> None:
     """Make an adapter that was trained elsewhere the result of PHASE.
 
-    It is fetched and verified like any other: safetensors, the chain's LoRA configuration, shapes, finite, not zero.
-    With --kernel and the phase's own kernel, what a lost journal knew is rebuilt.
+    The adapter is downloaded and verified like any other. With --kernel and the phase's own kernel, this rebuilds what
+    a lost journal knew.
     """
     if sum(place is not None for place in (dataset, kernel, folder)) != 1:
         raise click.UsageError("give exactly one of --dataset, --kernel, --dir")

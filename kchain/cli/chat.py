@@ -26,30 +26,28 @@ def precision_option(command: Command) -> Command:
         "--precision",
         type=click.Choice(("auto", "fp16", "bf16", "fp32", "nf4")),
         default="auto",
-        help="Numbers it computes with; nf4: weights in 4 bits.  [default: fp16 on a GPU, fp32 on a CPU]",
+        help="Number format; nf4: weights in 4 bits.  [default: fp16 on a GPU, fp32 on a CPU]",
     )(command)
 
 
 @click.command()
 @click.argument("phase", required=False)
-@click.option("--prompt", metavar="TEXT", help="Ask this, print the answer, and end; - reads it from stdin.")
-@click.option("--system", metavar="TEXT", help="System prompt; empty for none.  [default: the phase's]")
-@click.option("--style", metavar="TOKEN", help="Style token in front of every prompt, as in training.")
+@click.option("--prompt", metavar="TEXT", help="Ask this and print the answer; - reads stdin.")
+@click.option("--system", metavar="TEXT", help="System prompt; empty: none.  [default: the phase's]")
+@click.option("--style", metavar="TOKEN", help="Style token for every prompt.")
 @click.option(
     "--styles",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="What each style changes about the answers.  [default: styles.toml of the project]",
+    help="Settings of each style.  [default: styles.toml of the project]",
 )
-@click.option("--max-tokens", type=click.IntRange(1), help="Tokens of an answer, at most.  [default: 512]")
-@click.option("--temperature", type=click.FloatRange(0, 10), help="0: always the likeliest token.  [default: 0]")
-@click.option(
-    "--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from the likeliest so much.  [default: 1]"
-)
+@click.option("--max-tokens", type=click.IntRange(1), help="Tokens per answer.  [default: 512]")
+@click.option("--temperature", type=click.FloatRange(0, 10), help="0: greedy.  [default: 0]")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Nucleus sampling.  [default: 1]")
 @click.option(
     "--repetition-penalty", type=click.FloatRange(0, 10, min_open=True), help="Above 1: repeat less.  [default: 1]"
 )
-@click.option("--seed", type=click.IntRange(0), help="The same seed draws the same answers.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the sampling.  [default: 0]")
 @precision_option
 @base_option
 @target_option
@@ -66,12 +64,11 @@ def chat(
     as_json: bool,
     **typed: Any,
 ) -> None:
-    """Talk with PHASE, or with the end of the chain; or ask one --prompt.
+    """Chat with PHASE (default: the last one), or ask it one --prompt.
 
-    The adapters are merged into the base model, root first, and the last one's tokenizer is used. In a conversation,
-    /new begins another one, /style TOKEN changes the style, and an empty line or Ctrl-D ends it.
+    In a conversation, /new starts over, /style TOKEN changes the style; an empty line or Ctrl-D ends it.
 
-    This runs here and needs the base model here. To ask where the base model is, write a phase file with kind =
+    This needs the base model on this machine. To ask where the base model is, write a phase file with kind =
     "generate": docs/use-the-model.md.
 
     Needs the packages of: pip install "kchain[train]"

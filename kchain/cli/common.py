@@ -65,7 +65,7 @@ def target_option(command: Command) -> Command:
         metavar="TARGET",
         default=None,
         callback=_remember_target,
-        help="Who answers: kaggle, local, or the URL of a kchain server.  [default: the chain's]",
+        help="kaggle, local, or the URL of a kchain server.  [default: the chain's]",
     )(command)
 
 

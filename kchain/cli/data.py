@@ -23,23 +23,25 @@ MAX_LENGTH = 1024
 
 @click.group()
 def data() -> None:
-    """Look at examples, and make examples of collected interactions."""
+    """Check examples before training; prepare collected interactions."""
 
 
 @data.command()
 @click.argument("what", nargs=-1, metavar="[PHASE|FILE]...")
-@click.option("--with", "places", multiple=True, metavar="NAME=PATH", help="Where a copy of the source NAME lies.")
+@click.option("--with", "places", multiple=True, metavar="NAME=PATH", help="Local copy of source NAME.")
 @click.option(
     "--download",
     is_flag=True,
-    help="Fetch data sets that are not here: Kaggle's from the target, Hugging Face's with kchain[train].",
+    help="Download missing data sets, once, into .kchain/copies/ (Hugging Face's: its own cache, needs kchain[train]).",
 )
 @target_option
-@click.option("--field", "fields", multiple=True, metavar="FIELD=COLUMN", help="What a column of FILE is.")
-@click.option("--validation", type=EXISTING, help="Examples to judge by, beside one FILE.")
-@click.option("--tokenizer", type=EXISTING, metavar="DIR", help="A model's folder: lengths in tokens.")
-@click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write one page about it.")
-@click.option("--rejected", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows of no use, as JSONL.")
+@click.option("--field", "fields", multiple=True, metavar="FIELD=COLUMN", help="Column of FILE for a recipe field.")
+@click.option("--validation", type=EXISTING, help="Validation file that belongs to one FILE.")
+@click.option("--tokenizer", type=EXISTING, metavar="DIR", help="Model folder, to count tokens.")
+@click.option(
+    "--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with examples and histograms."
+)
+@click.option("--rejected", type=click.Path(path_type=Path, dir_okay=False), help="Write the rejected rows, as JSONL.")
 @json_option
 def check(
     what: tuple[str, ...],
@@ -53,14 +55,10 @@ def check(
     rejected: Path | None,
     as_json: bool,
 ) -> None:
-    """Look for what is wrong with examples: of phases (all, if none is named), or of files.
+    """Check the examples of phases (default: all of them) or of files.
 
-    Counts and shows answers that are bare numbers, empty, cut, repeated, loops, copied from the prompt, in an odd
-    language or of an odd length; turns out of order, leaked chat templates, examples over the length cap, prompts on
-    both sides of the split, rows of no use. Every notebook does the same before it trains. Exit code 1 if there is
-    more of anything than the phase's [data.quality] allows.
-
-    Copies that are fetched lie in .kchain/copies/ and are not fetched again; they may be deleted.
+    Counts and shows every fault of [data.quality], as each notebook does before it trains. Exit code 1 if a fault is
+    more frequent than its threshold.
     """
     from kchain.cli.data_tables import print_checked
 
@@ -173,20 +171,22 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
 @data.command()
 @click.argument("source", type=EXISTING, metavar="IN")
 @click.argument("target", type=click.Path(path_type=Path, file_okay=False), metavar="OUT_DIR")
-@click.option("--task", multiple=True, metavar="PATH", help="What was asked.  [default: task.description]")
-@click.option("--role", multiple=True, metavar="PATH", help="Who was asked.  [default: agent.role]")
-@click.option("--answer", multiple=True, metavar="PATH", help="What came of it.  [default: execution.output]")
+@click.option("--task", multiple=True, metavar="PATH", help="The question.  [default: task.description]")
+@click.option("--role", multiple=True, metavar="PATH", help="The agent's role.  [default: agent.role]")
+@click.option("--answer", multiple=True, metavar="PATH", help="The answer.  [default: execution.output]")
 @click.option(
     "--success",
     multiple=True,
     metavar="PATH",
     help="Whether it succeeded.  [default: execution.success, execution.status, success, status]",
 )
-@click.option("--system", type=EXISTING, metavar="FILE", help="System prompts by role: a TOML or JSON table.")
-@click.option("--validation", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share to judge by.")
-@click.option("--test", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share to test with.")
-@click.option("--seed", type=int, default=42, show_default=True, help="Another seed splits otherwise.")
-@click.option("--replace", is_flag=True, help="Overwrite what an earlier run wrote.")
+@click.option("--system", type=EXISTING, metavar="FILE", help="TOML or JSON table: role = system prompt.")
+@click.option(
+    "--validation", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share of the validation set."
+)
+@click.option("--test", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share of the test set.")
+@click.option("--seed", type=int, default=42, show_default=True, help="Seed of the split.")
+@click.option("--replace", is_flag=True, help="Overwrite an earlier run's files.")
 @json_option
 def prepare(
     source: Path,
@@ -202,11 +202,10 @@ def prepare(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Make conversations of collected interactions: train, validation and test.jsonl, and metadata.json, in OUT_DIR.
+    """Turn collected interactions into train, validation and test.jsonl, and metadata.json, in OUT_DIR.
 
-    IN is a JSON array, JSON lines, or a folder of them. PATH is a field of a record, with dots into nested objects; an
-    option that is given several times names alternatives. Failed executions, records without a task or an answer, and
-    duplicates go to rejected.jsonl with the reason. Each role gets its system prompt from FILE, or a plain sentence.
+    IN is a JSON array, JSON lines, or a folder of them. PATH is a field of a record, with dots into nested objects;
+    repeat an option to name alternatives. Rejected records go to rejected.jsonl with the reason.
     """
     from kchain.data import Settings
     from kchain.data import prepare as write

@@ -14,15 +14,14 @@ from kchain.cli.common import console
     "folder", metavar="[DIR]", default="kchain-demo", type=click.Path(file_okay=False, path_type=Path), required=False
 )
 def demo(folder: Path) -> None:
-    """Run a four-phase chain on this machine, start to end, in a few minutes.
+    """Run a four-phase chain on this machine, in a few minutes.
 
-    Makes an ordinary project in DIR (kchain-demo), starts the Kaggle-compatible server there, publishes a tiny
-    Qwen-shaped base model and sample data sets to it, and then does what `kchain run` does against Kaggle: render, push
-    with Kaggle's client, watch, pull, verify, and build the next phase on the adapters before it. Interrupted, it goes
-    on from there; finished, it pushes nothing.
+    Makes an ordinary project in DIR (kchain-demo), starts the Kaggle-compatible server, publishes a tiny base model and
+    sample data to it, and then does what `kchain run` does against Kaggle. Interrupted, it resumes; finished, it pushes
+    nothing.
 
     \b
-    Look into it afterwards:
+    Afterwards, look at:
       kchain -C kchain-demo status --html chain.html     what each phase learned and forgot
       kchain -C kchain-demo logs phase2
       kchain-demo/build/local/phase2/notebook.ipynb      what was pushed

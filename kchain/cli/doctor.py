@@ -25,14 +25,12 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 @json_option
 @click.pass_context
 def doctor(context: click.Context, target: str | None, as_json: bool) -> None:
-    """Check what has to be right before anything can work.
+    """Check everything that kchain needs: client, credentials, owner, clock, disk, target, GPU hours left.
 
-    Looks at the installed Kaggle client, the credentials (which, and where from), the owner in kchain.toml, the clock,
-    the disk, whether the target answers, and the GPU hours left. Nothing is changed. With target local it starts this
-    project's server, as every command would.
+    Nothing is changed; for target local the server is started, as by every command.
 
-    Exits with 0 when nothing failed; warnings do not count. Otherwise with the worst code: 2 something to put right
-    here, 3 no hours left, 4 the target does not answer.
+    Exit codes: 0 nothing failed (warnings do not count), else the worst of: 2 something to fix here, 3 no hours left,
+    4 target unreachable.
     """
     from kchain.orchestrator.doctor import examine, worst
 

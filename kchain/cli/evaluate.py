@@ -31,12 +31,12 @@ _WIDTH = 96
     "--data",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Held-out questions, JSONL.  [default: what the phase's session kept aside]",
+    help="Held-out questions, JSONL.  [default: the phase's validation set]",
 )
-@click.option("--check", type=click.Choice(tuple(CHECKS)), required=True, help="When an answer is a success.")
-@click.option("--limit", type=click.IntRange(1), help="Ask at most so many, drawn with the chain's seed.")
-@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Of an answer, at most.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with every answer, too.")
+@click.option("--check", type=click.Choice(tuple(CHECKS)), required=True, help="When an answer counts as a success.")
+@click.option("--limit", type=click.IntRange(1), help="Questions at most, drawn with the chain's seed.")
+@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Tokens per answer.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Also write a page with every answer.")
 @precision_option
 @base_option
 @target_option
@@ -53,24 +53,24 @@ def evaluate(
     target: str | None,
     as_json: bool,
 ) -> None:
-    """Ask the base model and PHASE (or the end of the chain) the same questions, and say which is better.
+    """Ask the base model and PHASE (default: the last one) the same questions, and say which is better.
 
-    A line of FILE has messages, whose last answer is the expected one, or prompt and completion; "expect" takes the
-    place of the expected answer.
+    A line of FILE has messages, whose last answer is the expected one, or prompt and completion; the key "expect"
+    overrides the expected answer.
 
     \b
     exact     the answer is the expected one
-    contains  the expected text stands in the answer, in any case
-    regex     the expected regular expression is found in it
-    json      it is a JSON object or list
-    python    it is Python that compiles
-    shell     it is a script that bash can parse
-    Where an answer has a code block, the last three look at the first one. Nothing is run.
+    contains  the answer contains the expected text, in any case
+    regex     the answer matches the expected regular expression
+    json      a JSON object or list
+    python    Python that compiles
+    shell     a script that bash can parse
+    The last three look at the first code block, if there is one. Nothing is executed.
 
-    Both sides answer greedily, one question at a time. The rate's interval is Wilson's; the verdict on success is
+    Both sides answer greedily, one question at a time. Success rates get Wilson intervals; the verdict on success is
     McNemar's exact test, the one on time a paired bootstrap, both at 95 %.
 
-    This runs here and needs the base model here. To run it where the base model is, write a phase file with kind =
+    This needs the base model on this machine. To evaluate where the base model is, write a phase file with kind =
     "evaluate": docs/use-the-model.md.
 
     Needs the packages of: pip install "kchain[train]"

@@ -19,7 +19,7 @@ def base_option(command: Command) -> Command:
         "--base",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Folder of the original base model.  [default: what the local server has]",
+        help="Folder of the original base model.  [default: the local server's copy]",
     )(command)
 
 
@@ -31,20 +31,20 @@ def base_option(command: Command) -> Command:
     type=click.Choice(("safetensors", "adapter", "gguf")),
     default="safetensors",
     show_default=True,
-    help="The whole model; one adapter on the original base; or one file for llama.cpp.",
+    help="The format, as above.",
 )
 @click.option(
     "--type",
     "kind",
     type=click.Choice(("f16", "q8_0")),
-    help="Numbers of a GGUF file: 16 bits, or 8 with a scale per 32.  [default: f16]",
+    help="Number format of a GGUF file: 16 bits, or 8 with a scale per 32.  [default: f16]",
 )
 @base_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Where to.  [default: exports/PHASE-model, PHASE-adapter or PHASE-TYPE.gguf]",
+    help="Output.  [default: exports/PHASE-model, PHASE-adapter or PHASE-TYPE.gguf]",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier export.")
 @target_option
@@ -59,19 +59,17 @@ def export(
     target: str | None,
     as_json: bool,
 ) -> None:
-    """Make of PHASE, or of the end of the chain, something that others can load.
+    """Export PHASE (default: the last one) in a format that others can load.
 
     \b
-    safetensors  a model for transformers: every adapter added to the base in fp32, rounded once to fp16, with the
-                 adapter's tokenizer, pad and EOS ids, and a model card
-    adapter      one LoRA adapter for the original base model: the phases' factors side by side, exact
+    safetensors  the merged model in fp16 for transformers, with tokenizer and model card
+    adapter      one exact LoRA adapter of all phases, for the original base model
     gguf         one file for llama.cpp (Qwen2, Qwen3, Llama and Mistral with a byte-level BPE tokenizer)
 
-    This runs here and needs the base model here. To run it where the base model is, write a phase file with kind =
+    This needs the base model on this machine. To export where the base model is, write a phase file with kind =
     "export": docs/use-the-model.md.
 
-    The adapters are those the journal has verified, and they are verified again. Needs the packages of: pip install
-    "kchain[export]"
+    Needs the packages of: pip install "kchain[export]"
     """
     if kind is not None and form != "gguf":
         raise click.UsageError("--type belongs to --format gguf")

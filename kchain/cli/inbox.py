@@ -19,36 +19,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--phase", required=True, metavar="PHASE", help="The phase that every file becomes a run of.")
+@click.option("--phase", required=True, metavar="PHASE", help="The phase to train on each file.")
 @target_option
-@click.option("--once", is_flag=True, help="Do what lies there now, then return: for cron.")
+@click.option("--once", is_flag=True, help="Process what is there now, then return: for cron.")
 @click.option(
     "--settle",
     type=click.FloatRange(0.1, 3600),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="Rest after which a file counts as whole; longer for a slow network.",
+    help="A file unchanged for this long is complete; raise it on a slow network.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for every file that is done with.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per finished file.")
 def inbox(folder: Path, phase: str, target: str | None, once: bool, settle: float, as_json: bool) -> None:
-    """Train what is dropped into DIR/inbox/: every JSONL file becomes a run of PHASE on that file.
+    """Train PHASE on every JSONL file that is dropped into DIR/inbox/, oldest first, each as a run of its own.
 
-    A file is checked as by kchain data check, trained with the settings, parents, machine and gates of PHASE, which
-    must be reviewed, and its adapter lands in DIR/adapters/<name>-<hash>/. The file moves to DIR/archive/, or with the
-    reason beside it to DIR/rejected/. PHASE itself, its kernel and its result stay as they are: each file has a kernel
-    of its own. Files come one after the other, the oldest first. The same content is trained once; it is trained again
-    when the phase file or an adapter below it has changed, or when it failed.
+    A file is checked like kchain data check does, then trained with the settings, parents, machine and gates of PHASE,
+    which must be reviewed. Its adapter goes to DIR/adapters/<name>-<hash>/, the file to DIR/archive/, or with a reason
+    to DIR/rejected/. PHASE itself is not changed.
 
-    Columns are mapped as in the first source of PHASE that the file has the columns of, else by usual names: messages,
-    prompt and completion, text.
-
-    A file is taken when it has not changed for some seconds (--settle) and its last line is whole. An unfinished or
-    empty one waits ten minutes, and is rejected then. Names with a dot in front, links, folders and other files are
-    left alone. Writers that append line by line: write elsewhere, and move the file in.
-
-    It runs until Ctrl-C. It can be killed at any moment and started again: nothing is lost or trained twice. What is
-    not possible now (no network, quota, another kchain on this chain) is tried again; the file stays meanwhile.
+    Runs until Ctrl-C. It can be killed at any moment and started again: nothing is lost or trained twice. What is not
+    possible now (no network, quota, another kchain on this chain) is retried. All rules: docs/inbox.md.
 
     \b
     Exit codes: 0 done (--once) · 1 a file was rejected (--once), or three runs in a row failed · 2 bad input ·

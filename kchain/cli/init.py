@@ -27,13 +27,12 @@ from kchain.phases.init import EXAMPLES, make_project
 @click.option(
     "--owner",
     metavar="NAME",
-    help="Kaggle user whose kernels the phases become.  [default: the user of the Kaggle credentials found here]",
+    help="Kaggle user who will own the kernels.  [default: the user of the Kaggle credentials found here]",
 )
 def init(folder: Path, example: str, owner: str | None) -> None:
     """Make a project in DIR: kchain.toml and one file per phase.
 
-    Every line of these files says what it trades; copy a phase file to add a phase. Nothing that is in DIR already is
-    touched.
+    Every line of these files is commented; copy a phase file to add a phase. Existing files are never touched.
 
     \b
       kchain init my-chain && cd my-chain

@@ -20,10 +20,10 @@ _COLOURS = {"error": "red", "warning": "yellow"}
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @json_option
 def lint(paths: tuple[Path, ...], as_json: bool) -> None:
-    """Check notebook folders for what goes wrong on Kaggle, whoever wrote them.
+    """Check notebook folders for what fails on Kaggle, whoever wrote them.
 
-    PATH is a folder with a notebook (or script) and its kernel-metadata.json, or one of these files. Every finding has
-    a rule, a place, a reason and a cure. Exit code 1 if there is an error; warnings alone are 0.
+    PATH is a folder with a notebook (or script) and its kernel-metadata.json, or one of these files. Exit code 1 if
+    there is an error; warnings alone are 0.
     """
     from kchain.bundle.lint import lint as check
 

@@ -12,9 +12,9 @@ from kchain.cli.common import load_project, target_option
 @target_option
 @click.option("-f", "--follow", is_flag=True, help="Follow a running session until it ends.")
 def logs(phase: str, target: str | None, follow: bool) -> None:
-    """Show the log of a phase's last version, one line as the notebook printed it.
+    """Show the log of a phase's last version.
 
-    A running session's log exists only as a live stream: use -f.
+    The log of a running session exists only as a live stream: use -f.
     """
     chain = load_project()
     from kchain.orchestrator.logs import read_log

@@ -30,17 +30,17 @@ WEEKLY_HOURS = 30
     "--model-config",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="config.json of the base model, where kchain does not know it.",
+    help="config.json of a base model that kchain does not know.",
 )
 @setting_options
 @json_option
 def plan(phase: str | None, model_config: Path | None, as_json: bool, **setting: Any) -> None:
-    """Say what PHASE, or every phase, will do: on what data, built on whom, with which machine, time and memory.
+    """Show what PHASE (default: every phase) will do: data, parents, machine, time and memory.
 
-    Worked out from the files alone; nothing is asked and nothing is written. "At most" is meant: sources may hold less.
+    Computed from the files alone, without network. Counts are upper bounds: sources may hold fewer examples.
 
-    With --model-config and any of the options of a setting, no chain is needed: the GPU memory and the time of a step
-    of training that model so. Batch, checkpointing and 4 bits are chosen where they are not given, with the reasons.
+    With --model-config and any other option no chain is needed: it prints memory and time of a training step of that
+    model. Batch, checkpointing and 4 bits are chosen where they are not given, with the reasons.
     """
     given = {name: value for name, value in setting.items() if value is not None}
     if given or (model_config and phase is None and not in_project()):

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     type=click.Choice(("safetensors", "adapter", "gguf")),
     default="safetensors",
     show_default=True,
-    help="What to publish, as kchain export makes it.",
+    help="As in kchain export.",
 )
-@click.option("--type", "kind", type=click.Choice(("f16", "q8_0")), help="Numbers of a GGUF file.  [default: f16]")
+@click.option("--type", "kind", type=click.Choice(("f16", "q8_0")), help="As in kchain export.  [default: f16]")
 @click.option("--model", metavar="SLUG", help="Name of the model.  [default: the chain's]")
-@click.option("--trained-on", metavar="TARGET", help="Whose result: the target that trained it.  [default: TARGET]")
+@click.option("--trained-on", metavar="TARGET", help="Target that trained it.  [default: TARGET]")
 @base_option
 @click.option("--yes", is_flag=True, help="Upload without asking.")
-@click.option("--public", is_flag=True, help="Also where the model was made public on its page.")
+@click.option("--public", is_flag=True, help="Allow a new version of a model that is public.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
 @target_option
 def publish(
@@ -48,14 +48,13 @@ def publish(
     dry_run: bool,
     target: str | None,
 ) -> None:
-    """Publish PHASE, or the end of the chain, as a private Kaggle Model.
+    """Publish PHASE (default: the last one) as a private Kaggle Model.
 
-    It was tried against kchain's own server and the code of Kaggle's client, never against kaggle.com.
+    Tested against kchain's own server, never against kaggle.com.
 
-    The export is made where exports/ has none. The first time, the model (private) and a variation with the phase's
-    name are made; afterwards a new version of it, unless its newest or first one holds these files. What is to be
-    uploaded is shown first. A licence goes along where the card (README.md of the export) names one that Kaggle has;
-    Kaggle wants one before you make the model public, which only its page does.
+    Uses the export in exports/, or makes it. The first time it creates the model and a variation named after the phase,
+    later a new version, unless one already holds these files. It shows what it will upload and asks first. Names,
+    licence, and building on the result: docs/use-the-model.md.
 
     \b
     Exit codes: 0 published, or there already · 1 refused · 2 bad input · 3 not now · 4 target unreachable

@@ -9,13 +9,12 @@ from kchain.cli.common import console, load_project, target_option
 
 @click.command()
 @click.argument("phase")
-@click.option("--all", "everything", is_flag=True, help="The models of an export, too; they are checked by hash.")
+@click.option("--all", "everything", is_flag=True, help="Also the models of an export, checked by hash.")
 @target_option
 def pull(phase: str, everything: bool, target: str | None) -> None:
-    """Fetch the outputs of a phase's last version again, into runs/TARGET/PHASE/vN.
+    """Download the outputs of a phase's last version again, into runs/TARGET/PHASE/vN.
 
-    Of a phase that exports, the models stay on the target without --all. Fetching judges nothing: kchain watch
-    verifies.
+    The models of an export stay on the target without --all. Nothing is verified: kchain watch does that.
     """
     chain = load_project()
     from kchain.orchestrator.logs import fetch_outputs

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("phase")
 @target_option
-@click.option("--yes", is_flag=True, help="Approve what renders now, without a review.")
-@click.option("--again", is_flag=True, help="Push although nothing changed since its last version.")
+@click.option("--yes", is_flag=True, help="Approve what renders now, without review.")
+@click.option("--again", is_flag=True, help="Push even if nothing changed since the last version.")
 @click.option("--no-wait", is_flag=True, help="Do not wait for a running version or a full session cap: exit 3.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
 def push(phase: str, target: str | None, yes: bool, again: bool, no_wait: bool, dry_run: bool) -> None:
     """Push one reviewed phase to its kernel.
 
-    Sends exactly the reviewed bundle, once, with the adapters of every phase it builds on. An earlier version that is
-    queued or running is waited for first. A finished phase that did not change is left alone.
+    Sends exactly the reviewed bundle, once. Waits first until an earlier version has ended. A finished, unchanged phase
+    is left alone.
 
     \b
     Exit codes: 0 pushed, or nothing to push · 1 the target refused it · 2 bad input · 3 not now · 4 target unreachable

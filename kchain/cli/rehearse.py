@@ -22,33 +22,24 @@ if TYPE_CHECKING:
     "--tokenizer",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the base model that holds its tokenizer (weights are not needed), and its config.json.",
+    help="Folder with the base model's tokenizer and config.json; weights are not needed.",
 )
-@click.option("--again", is_flag=True, help="Also what was rehearsed before and has not changed since.")
+@click.option("--again", is_flag=True, help="Also phases that have not changed since their last rehearsal.")
 @json_option
 def rehearse(phases: tuple[str, ...], tokenizer: Path | None, again: bool, as_json: bool) -> None:
-    """Run phases on this machine, in minutes, before quota is spent.
+    """Run phases (default: the whole chain) on this machine's CPU, in minutes, before they cost quota.
 
-    The same notebooks, code cell for code cell, pushed with Kaggle's client to a server on this machine: on the CPU,
-    with a tiny random model of the base model's family, a few steps, a few examples of every source. Without PHASE the
-    whole chain; a phase that was rehearsed and has not changed since is left alone. At the end it says what was
-    rehearsed and what was not. kchain push and kchain watch warn before they push code to Kaggle that never was.
+    The same notebooks, code cell for code cell, run with a tiny random model of the base model's family and a few
+    examples of every source. Phases that have not changed since their last rehearsal are skipped. At the end it lists
+    what was rehearsed and what was not.
 
-    Nothing is downloaded. A source of Kaggle or Hugging Face is replaced by rows that are invented to fit its columns,
-    or by the sample that the phase file names for it:
-
-    \b
-      [[data.sources]]
-      huggingface = "sahil2801/CodeAlpaca-20k"
-      rehearsal = "samples/codealpaca.jsonl"
-
-    The tokenizer is the real one where it is found: in --tokenizer, or where Kaggle's or Hugging Face's own tools
-    keep what they downloaded. All of it happens in .kchain/rehearsal/, which may be deleted at any time.
+    Nothing is downloaded: real rows and the real tokenizer are used if they are here (docs/quickstart.md). Everything
+    happens in .kchain/rehearsal/, which may be deleted at any time.
 
     Needs the packages of: pip install "kchain[train]"
 
     \b
-    Exit codes: 0 all phases came to their end · 1 a phase failed · 2 bad input · 3 another rehearsal runs · 130 Ctrl-C
+    Exit codes: 0 all phases finished · 1 a phase failed · 2 bad input · 3 another rehearsal runs · 130 Ctrl-C
     """
     chain = load_project()
     from kchain.cli.progress import Terminal

@@ -13,9 +13,9 @@ from kchain.cli.common import console, json_option, load_project, print_json, ta
 @target_option
 @json_option
 def render(phase: str | None, target: str | None, as_json: bool) -> None:
-    """Write the notebook and kernel-metadata.json of PHASE, or of every phase, into build/TARGET/PHASE/.
+    """Write the notebook and kernel-metadata.json of PHASE (default: every phase) into build/TARGET/PHASE/.
 
-    Rendering asks nobody and pushes nothing. The same files always give the same bytes.
+    Nothing is pushed. The same files always give the same bytes.
     """
     chain = load_project()
     from kchain.bundle import build, source_bytes, write

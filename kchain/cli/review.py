@@ -26,11 +26,10 @@ _SHORT = 8
 @click.argument("phase", required=False)
 @target_option
 def review(phase: str | None, target: str | None) -> None:
-    """Show what would be pushed, and remember that you saw it.
+    """Show what would be pushed for PHASE (default: every phase), and approve it.
 
-    Plan, metadata, what linting found, and what changed since the last push, cell by cell. Without PHASE, the whole
-    chain. kchain push and kchain watch push only what was shown here, and continue it for as many sessions as the plan
-    says.
+    Prints plan, metadata, findings of the linter, and what changed since the last push, cell by cell. kchain push and
+    kchain watch push only what was shown here, and continue it for as many sessions as the plan says.
     """
     chain = load_project()
     from kchain.orchestrator.review import record

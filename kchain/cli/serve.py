@@ -23,13 +23,13 @@ PORT = 8765
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where kernels, data sets and models are kept.  [default: .kchain/local of the project, or of this folder]",
+    help="Folder for kernels, data sets and models.  [default: .kchain/local of the project, or of this folder]",
 )
 @click.option(
     "--key-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The key that clients must give; made, readable for you only, when missing.  [default: key in the root]",
+    help="File with the key that clients must send; created if missing.  [default: key in the root]",
 )
 @click.option(
     "--profile",
@@ -42,17 +42,17 @@ PORT = 8765
     "datasets",
     multiple=True,
     metavar="OWNER/SLUG=DIR",
-    help="First make DIR the latest version of this data set, whoever owns it. Repeatable.",
+    help="First publish DIR as this data set. Repeatable.",
 )
 @click.option(
     "--publish-model",
     "models",
     multiple=True,
     metavar="OWNER/MODEL/FRAMEWORK/VARIATION/VERSION=DIR",
-    help="First make DIR this version of a model. Repeatable.",
+    help="First publish DIR as this model version. Repeatable.",
 )
-@click.option("--publish-only", is_flag=True, help="Publish, and leave. A server that runs sees it at once.")
-@click.option("--stop", is_flag=True, help="End the server of this root, also one that kchain started on demand.")
+@click.option("--publish-only", is_flag=True, help="Publish and exit. A running server sees it at once.")
+@click.option("--stop", is_flag=True, help="Stop the server of this root, also one started on demand.")
 def serve(
     port: int,
     root: Path | None,
@@ -65,13 +65,12 @@ def serve(
 ) -> None:
     """Run the Kaggle-compatible server on this machine, until Ctrl-C.
 
-    It answers Kaggle's API well enough for the plain `kaggle` command, runs the notebooks that are pushed to it with
-    papermill, and keeps everything in one folder. It listens on 127.0.0.1 only and demands a key, because it runs what
-    it is sent. For `--target local` kchain starts such a server by itself; use this command to watch one, to choose
-    its profile, or to use it from other programs.
+    It answers Kaggle's API well enough for the plain `kaggle` command, and runs pushed notebooks with papermill. It
+    listens on 127.0.0.1 only and demands a key, because it runs what it is sent. For --target local kchain starts such
+    a server by itself; use this command to watch one, to choose its profile, or to use it from other programs.
 
-    Any user name with the key is that user, and reads and pushes what Kaggle would let that user. What a rehearsal
-    needs of other owners, under the names it has on Kaggle, you publish into it:
+    Any user name is accepted with the key. Data sets and models of other owners you publish into it, under the names
+    they have on Kaggle:
 
     \b
       kchain serve --publish-model qwen-lm/qwen2.5/transformers/0.5b-instruct/1=~/models/qwen \\
@@ -82,8 +81,8 @@ def serve(
       kaggle kernels push -p build/local/phase1
       kaggle kernels logs -f you/my-kernel
 
-    Sessions that run when the server ends are ended, and reported as ERROR; queued ones wait for the next server.
-    A kernel runs as you, with your files in reach: push only what you would run yourself.
+    When the server stops, running sessions end as ERROR; queued ones wait for the next server. A kernel runs as you,
+    with access to your files: push only what you would run yourself.
     """
     root = (root or default_root()).expanduser()
     if stop:

@@ -51,16 +51,16 @@ def setting_options(command: Command) -> Command:
         (
             "--precision",
             {"type": click.Choice(_PRECISIONS)},
-            "nf4: the base in 4 bits.",
+            "nf4: base in 4 bits.",
             "as suits the machine, nf4 where nothing else fits",
         ),
-        ("--batch", {"type": count(1, 512)}, "Examples on the GPU at a time.", _CHOSEN),
+        ("--batch", {"type": count(1, 512)}, "Examples per GPU and pass.", _CHOSEN),
         ("--accumulation", {"type": count(1, 1024)}, "Batches per optimizer step.", "16 / batch"),
-        ("--length", {"type": count(8, 131072)}, "Tokens of an example.", _TRAINING.max_length),
+        ("--length", {"type": count(8, 131072)}, "Tokens per example.", _TRAINING.max_length),
         ("--rank", {"type": count(1, 512)}, "Rank of the adapter.", _LORA.r),
         ("--targets", {"metavar": "NAMES"}, "Modules that get an adapter.", ",".join(_LORA.targets)),
         ("--optimizer", {"type": click.Choice(_OPTIMIZERS)}, "As in [training].", _TRAINING.optimizer),
-        ("--checkpointing/--no-checkpointing", {}, "Compute activations twice, or keep them.", _CHOSEN),
+        ("--checkpointing/--no-checkpointing", {}, "Recompute activations, or keep them.", _CHOSEN),
     ]
     for name, settings, text, default in reversed(options):
         command = click.option(name, default=None, help=f"{text}  [default: {default}]", **settings)(command)

@@ -15,17 +15,17 @@ from kchain.cli.common import as_typed, console, json_option, load_project, prin
 @click.command()
 @target_option
 @click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page about the chain."
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a page: lineage, figures, gates, answers.",
 )
 @json_option
 def status(target: str | None, html: Path | None, as_json: bool) -> None:
-    """Where every phase stands, what it learned and what was forgotten: nothing is asked and nothing changes.
+    """Show where every phase stands, what it learned and what was forgotten, from what was recorded here.
 
     States: new, reviewed, pushing, queued, running, ended, paused (between two sessions), done, adopted, failed, stale
-    (trained on an adapter that has been replaced since).
-
-    Losses are nats a token on examples that were kept aside, before and after each phase. The page has the lineage,
-    every figure and gate, and the answers before and after, side by side.
+    (trained on an adapter that has been replaced since). Losses are nats per token on the validation sets.
     """
     chain = load_project()
     from kchain.cli.judged_table import print_judged

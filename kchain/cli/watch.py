@@ -10,12 +10,12 @@ from kchain.cli.common import console, load_project, target_option
 @click.command()
 @target_option
 @click.option("--yes", is_flag=True, help="Approve every unfinished phase as it renders now.")
-@click.option("--once", is_flag=True, help="Do what can be done now, then return: for cron.")
+@click.option("--once", is_flag=True, help="Do what is possible now, then return: for cron.")
 def watch(target: str | None, yes: bool, once: bool) -> None:
-    """Drive the chain on from wherever it is.
+    """Drive the chain from wherever it is until all phases are done.
 
-    Follows the running version with live progress, pulls and verifies its adapter, checks the gates, pushes the next
-    reviewed phase, until all are done. It can be stopped or killed at any moment and started again.
+    Follows the running version, pulls and verifies its adapter, checks the gates, pushes the next reviewed phase.
+    It can be stopped or killed at any moment and started again.
 
     \b
     Exit codes: 0 done · 1 a phase failed or missed a gate · 2 bad input · 3 not now · 4 target unreachable · 130 Ctrl-C

@@ -14,14 +14,14 @@ class Condition(Strict):
     """One condition on an example: a column and exactly one test; the four lengths together are one."""
 
     column: Column = Field(description="column, with dots into nested objects, or a list of columns to look in")
-    equals: str | int | float | bool | None = Field(None, description="the value is this")
+    equals: str | int | float | bool | None = Field(None, description="the value equals this")
     any_of: tuple[str | int | float, ...] | None = Field(None, description="the value is one of these")
-    contains: tuple[Text, ...] | None = Field(None, description="the text holds one of these words, in any case")
-    matches: Text | None = Field(None, description="the text holds this regular expression")
-    min_characters: int | None = Field(None, ge=0, description="the text has at least so many characters")
-    max_characters: int | None = Field(None, ge=0, description="the text has at most so many characters")
-    min_words: int | None = Field(None, ge=0, description="the text has at least so many words")
-    max_words: int | None = Field(None, ge=0, description="the text has at most so many words")
+    contains: tuple[Text, ...] | None = Field(None, description="the text contains one of these words, in any case")
+    matches: Text | None = Field(None, description="the text matches this regular expression")
+    min_characters: int | None = Field(None, ge=0, description="at least this many characters")
+    max_characters: int | None = Field(None, ge=0, description="at most this many characters")
+    min_words: int | None = Field(None, ge=0, description="at least this many words")
+    max_words: int | None = Field(None, ge=0, description="at most this many words")
     negate: bool = Field(False, description="keep the examples for which the test fails")
 
     @model_validator(mode="after")
@@ -44,33 +44,33 @@ class Condition(Strict):
 class Source(Strict):
     """`[[data.sources]]`: where examples come from, which of them, and how their columns map."""
 
-    name: Name = Field(description="what the report calls this source")
+    name: Name = Field(description="name of the source in reports")
     dataset: Ref | None = Field(None, description="Kaggle data set owner/slug, mounted into the session")
     huggingface: Ref | None = Field(None, description="Hugging Face data set owner/name; needs internet")
     file: Text | None = Field(
         None,
-        description="file in the data set, or a pattern with * for several; may be left out where split or the only "
-        "readable file tells; without dataset: a file of this project",
+        description="file in the data set, or a pattern with * for several; not needed with split, or if only one "
+        "file is readable; without dataset: a file of this project",
     )
     subset: Text | None = Field(None, description="configuration of a Hugging Face data set")
     split: Text | None = Field(
         None,
-        description='split of a Hugging Face data set, "train" if not set; of a Kaggle data set without `file`: '
-        "the files with this word in their name",
+        description='split of a Hugging Face data set, by default "train"; of a Kaggle data set without '
+        "`file`: the files with this word in their names",
     )
     fields: dict[Name, Column] = Field(
         description="recipe field = column (dots reach into nested objects), or a list of columns of which the first "
-        "that holds something counts"
+        "non-empty one counts"
     )
     style: Token | None = Field(
-        None, description="token put in front of every prompt of this source; a column of them: fields.style"
+        None, description="style token in front of every prompt of this source; from a column: fields.style"
     )
-    where: tuple[Condition, ...] = Field((), description="conditions that an example must all meet")
-    limit: int | None = Field(None, ge=1, description="at most so many examples, drawn with the seed")
-    seed: int | None = Field(None, ge=0, lt=2**31, description="draw with this seed in place of the chain's")
-    optional: bool = Field(False, description="true: a source that fails is reported and skipped")
+    where: tuple[Condition, ...] = Field((), description="conditions that an example must meet, all of them")
+    limit: int | None = Field(None, ge=1, description="examples at most, drawn with the seed")
+    seed: int | None = Field(None, ge=0, lt=2**31, description="seed of the draw, instead of the chain's")
+    optional: bool = Field(False, description="a source that fails is reported and skipped")
     rehearsal: Text | None = Field(
-        None, description="file that stands in for this source in `kchain rehearse`: a few of its rows, as it has them"
+        None, description="file with a few rows of this source, used by `kchain rehearse` instead of it"
     )
 
     @property
@@ -109,19 +109,21 @@ class Quality(Strict):
     1.0 never stops a phase: where the fault is none in this data (numbers are the answers, several languages).
     """
 
-    bare_numbers: Fraction = Field(0.02, description="answers that are a number and nothing else")
+    bare_numbers: Fraction = Field(0.02, description="answers that are only a number")
     empty: Fraction = Field(0.01, description="answers without any text")
     truncated: Fraction = Field(0.2, description="answers that end inside a code block or a sentence (a guess)")
-    repeated: Fraction = Field(0.5, description="answers that ten or more examples, and 0.5 % of all, share")
-    loops: Fraction = Field(0.02, description="answers that say the same over and over")
+    repeated: Fraction = Field(0.5, description="answers shared by ten or more examples and 0.5 % of all")
+    loops: Fraction = Field(0.02, description="answers that repeat themselves over and over")
     copied: Fraction = Field(0.1, description="answers that only repeat the prompt")
-    odd_language: Fraction = Field(0.1, description="answers in a language or script that less than a tenth are in")
+    odd_language: Fraction = Field(0.1, description="answers in a language or script that under a tenth of all are in")
     odd_length: Fraction = Field(0.1, description="answers far longer or shorter than the others")
-    role_order: Fraction = Field(0.01, description="conversations that do not go user, assistant, user, assistant")
-    leaked_templates: Fraction = Field(0.01, description="examples with marks of a chat template in their text")
-    too_long: Fraction = Field(0.5, description="examples longer than training.max_length, which are cut")
-    overlap: Fraction = Field(0.5, description="examples to judge by whose prompt is also trained on")
-    broken: Fraction = Field(0.5, description="rows that could not be used, of all rows of the sources that were read")
+    role_order: Fraction = Field(0.01, description="conversations whose turns do not alternate user, assistant")
+    leaked_templates: Fraction = Field(
+        0.01, description="examples with chat template markers (`<|im_end|>`, `### Response:`) in their text"
+    )
+    too_long: Fraction = Field(0.5, description="examples longer than training.max_length, which are truncated")
+    overlap: Fraction = Field(0.5, description="validation examples whose prompt is also trained on")
+    broken: Fraction = Field(0.5, description="rejected rows, as a share of all rows read")
 
 
 class Data(Strict):
@@ -132,16 +134,16 @@ class Data(Strict):
         description="text: every token is learned; prompt_completion: the answer alone; conversation: all answers",
     )
     system_prompt: str = Field(
-        "You are a helpful assistant.", description="put in front where an example has none; empty for none"
+        "You are a helpful assistant.", description="used where an example has none; empty: none"
     )
     max_examples: int = Field(25_000, ge=1, description="cap over all sources: time and host memory, not GPU memory")
-    validation: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(0.02, description="share kept aside to judge by")
-    max_validation: int = Field(500, ge=1, description="at most so many examples to judge by")
+    validation: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(0.02, description="share of the validation set")
+    max_validation: int = Field(500, ge=1, description="validation examples at most")
     deduplicate: Literal["normalized", "exact", "none"] = Field(
-        "normalized", description="leave out what was there before; normalized: in any case, white space and NFKC form"
+        "normalized", description="drop repeated examples; normalized: ignoring case, white space and Unicode form"
     )
-    quality: Quality = Field(Quality(), description="when the examples are too bad to train on: see its own table")
-    sources: tuple[Source, ...] = Field(min_length=1, description="the sources, in order")
+    quality: Quality = Field(Quality(), description="thresholds, in a table of its own")
+    sources: tuple[Source, ...] = Field(min_length=1, description="in a table of its own each")
 
     @model_validator(mode="after")
     def _fields_fit_recipe(self) -> Data:
