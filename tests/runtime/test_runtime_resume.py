@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from runtime_tiny import Events, make_root, mount, parameters, read_result, run_session
 from runtime_workers import about, apart, losses, make_folder, make_job, random_examples, small_base
 
@@ -70,6 +71,32 @@ def test_a_run_that_goes_on_elsewhere_has_the_losses_of_one_that_was_not_interru
     assert apart(found, expected) < 1e-6
     assert (outcome.steps, outcome.stopped, outcome.loss_first) == (15, None, expected[1])
     assert hash_file(second / "adapter" / WEIGHTS) == hash_file(whole / "adapter" / WEIGHTS)
+
+
+@pytest.mark.slow
+def test_optimizer_state_that_was_paged_when_it_was_saved_is_not_taken_for_paged_when_it_is_loaded(
+    small: Path, tmp_path: Path, events: Events
+) -> None:
+    changes: dict[str, Any] = {"training__optimizer": "paged_adamw_8bit", "training__max_steps": 4}
+    folder = make_folder(tmp_path / "run", random_examples(8))  # two steps an epoch, and a checkpoint after each
+    launch.train(folder, make_job(small, training__epochs=2, **changes), about)
+    expected = losses(events())
+    saved = folder / "checkpoints" / "checkpoint-2"
+    state = torch.load(saved / "optimizer.pt", weights_only=True)
+    marked = [value for value in tensors_of(state["state"]) if value.dim() > 1]
+    assert marked, "there is state to be marked"
+    for value in marked:  # as a GPU leaves it, where a CPU pages nothing
+        value.is_paged, value.page_deviceid = True, 0
+    torch.save(state, saved / "optimizer.pt")
+    launch.train(folder, make_job(small, training__epochs=2, checkpoint=str(saved), **changes), about)
+    assert apart(losses(events()), {step: loss for step, loss in expected.items() if step > 2}) < 1e-6
+
+
+def tensors_of(tree: Any) -> list[Any]:
+    """All tensors in dictionaries of dictionaries."""
+    if not isinstance(tree, dict):
+        return [tree] if isinstance(tree, torch.Tensor) else []
+    return [found for value in tree.values() for found in tensors_of(value)]
 
 
 def root_of(folder: Path, base: Path) -> Path:
