@@ -118,7 +118,7 @@ def qwen_readme() -> list[Figure]:
             more = ZERO2 if half else 0.0
             found.append(Figure(f"{name} 1 x {length}", "peak", figure * GB, QWEN_README, setting, more=more))
     embeddings = _setting(QWEN1["1.8B"], "none", 1, 256, rank=64)
-    why = "trains embedding and head, which kchain does not"
+    why = "trains embedding and head as well"
     found.append(Figure("Qwen-1.8B LoRA 1 x 256, embeddings", "peak", 13.7 * GB, QWEN_README, embeddings, why))
     return found
 
@@ -129,9 +129,9 @@ def t4() -> list[Figure]:
     qwen = _setting(QWEN25["7b"], "nf4", 2, 2048, **eight)
     llama = _setting(LLAMA3_8B, "nf4", 2, 2048, **eight)
     qwen3 = _setting(QWEN3["4b"], "none", 1, 2048, **eight)
-    aware = "quantization-aware training keeps a rounded copy of every weight, which kchain does not"
+    aware = "quantization-aware training keeps a rounded copy of every weight"
     llama2 = _setting(Shape(4096, 32, 32, 32, 11008, 32000, False, biases=()), "nf4", 2, 2048)
-    unknown = "batch and length are not told"
+    unknown = "batch and length were not published"
     blog = "huggingface/blog pull 1726 (T4)"
     return [
         Figure("Qwen2.5-7B NF4", "footprint", 5.44 * GB, "a published T4 walk-through", qwen),
@@ -150,7 +150,7 @@ def golden() -> list[Figure]:
     """The 14 B run that the shipped chain golden-14b-a10g is made after: transformers' own loss, AdamW in fp32."""
     name, source = "Qwen3-14B QLoRA 1 x 1024", "a user's run (A10G)"
     setting = _setting(QWEN3["14b"], "nf4", 1, 1024, precision="bf16")
-    left = "counts what loading left behind: the same run goes down to 9.7 GB in training"
+    left = "includes what loading left behind: in training the same run drops to 9.7 GB"
     return [
         Figure(name, "load", 12.7 * GB, source, setting, left),
         Figure(name, "least", 9.7 * GB, source, setting),
@@ -168,7 +168,7 @@ def larger_cards() -> list[Figure]:
     modules = ("q_proj", "v_proj", "o_proj", *ALL[4:])
     tune = {"rank": 8, "targets": modules, "loss": Loss(whole=2, part=12, chunk=2 * 2048 // 8)}
     three = {"rank": 64, "targets": modules, "loss": Loss(whole=2, part=12, chunk=2 * 4096 // 8)}
-    hosted = "moves what checkpointing keeps to the host, which kchain does not"
+    hosted = "activation offloading to the host, which kchain does not do"
     return [
         *[Figure(name, "allocated", gb * GB, LITGPT, _setting(shape, quantization, batch, 512, **lit))
           for name, gb, shape, quantization, batch in (
@@ -209,12 +209,29 @@ def summary(rows: list[Figure]) -> dict[str, Any]:
 
 
 def print_table(rows: list[Figure]) -> None:
-    """For people, and for docs/memory-plan.md."""
-    print("| figure | of | published | plan | error | source |\n|:--|:--|--:|--:|--:|:--|")
+    """For people, and for docs/memory-plan.md: published GiB and the plan's error, one line per series of lengths."""
+    series: dict[str, dict[str, str]] = {}
+    rest, apart = [], dict[str, list[str]]()
     for row in rows:
-        error = f"not counted: {row.apart}" if row.apart else f"{100 * row.error:+.0f} %"
-        sizes = f"{row.published / GIB:.2f} GiB | {row.planned / GIB:.2f} GiB"
-        print(f"| {row.name} | {row.kind} | {sizes} | {error} | {row.source} |")
+        name, _, length = row.name.rpartition(" 1 x ")
+        if row.apart:
+            told = f"{row.name} {row.kind} {row.published / GIB:.2f} (plan {row.planned / GIB:.2f})"
+            apart.setdefault(row.apart, []).append(told)
+        elif row.source == QWEN_README:
+            series.setdefault(name, {})[length] = f"{row.published / GIB:.2f} ({100 * row.error:+.0f}%)"
+        else:
+            sizes = f"{row.published / GIB:.2f} | {row.planned / GIB:.2f} | {100 * row.error:+.0f}%"
+            rest.append(f"| {row.name} | {row.kind} | {sizes} | {row.source} |")
+    lengths = list(dict.fromkeys(length for one in series.values() for length in one))
+    print(f"{QWEN_README}: peak in GiB of 1 x\n")
+    print(f"| | {' | '.join(lengths)} |\n|:--|{'--:|' * len(lengths)}")
+    for name, cells in series.items():
+        print(f"| {name} | {' | '.join(cells.get(length, '') for length in lengths)} |")
+    print("\n| figure, GiB | of | published | plan | error | source |\n|:--|:--|--:|--:|--:|:--|")
+    print("\n".join(rest))
+    print("\nShown, not counted (GiB):\n")
+    for why, told in apart.items():
+        print(f"* {why}: {', '.join(told)}")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ Run with `make docs`; a test fails when a page no longer says what the code says
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection, Iterator
 from copy import copy
@@ -20,13 +21,14 @@ from kchain.orchestrator.advice import TABLE
 from kchain.phases import data, schema, uses, values
 
 DOCS = Path(__file__).parent
-NOTE = "<!-- generated from the code by `make docs` -->\n"
+NOTE = "<!-- generated: make docs -->\n"
 
 DURATION = "duration"
 
 # Parameter -> option and meaning, of what many commands have: their pages link to this list.
 SHARED = {
     "target": ("--target TARGET", "`kaggle`, `local`, or the URL of a kchain server; the default is the chain's."),
+    "base": ("--base DIR", "folder of the original base model; the default is the local server's copy."),
     "as_json": ("--json", "print one JSON document (the inbox: a line per file)."),
 }
 
@@ -84,10 +86,11 @@ def command_page(name: str) -> str:
 
 
 def _own(command: click.Command) -> click.Command:
-    """The command with its own options alone."""
+    """The command with its own options alone, and without the exit codes, which stand in when-it-fails.md."""
     own = copy(command)
     own.params = [option for option in command.params if not _is_shared(option)]
     own.add_help_option = False
+    own.help = re.sub(r"\s*\x08\s*Exit codes:.*", "", own.help or "", flags=re.DOTALL)
     return own
 
 
@@ -109,10 +112,10 @@ def _context(command: click.Command, name: str, parent: click.Context) -> click.
 
 def index_page() -> str:
     """The list of all commands, and the options that many of them have."""
-    rows = "\n".join(f"| [`{name}`]({name}.md) | {text} |" for name, (_, text) in COMMANDS.items())
+    rows = "\n".join(f"* [`{name}`]({name}.md): {text}" for name, (_, text) in COMMANDS.items())
     shared = "\n".join(f"* `{name}`: {text}" for name, text in SHARED.values())
     return (
-        f"{NOTE}# Commands\n\n`kchain COMMAND --help` shows the same.\n\n| command | |\n| --- | --- |\n{rows}\n\n"
+        f"{NOTE}# Commands\n\n{rows}\n\n"
         "## Shared options\n\n"
         "`kchain -C DIR COMMAND` works as if started in DIR. Commands that have them share:\n\n"
         f"{shared}\n\nExit codes: [when it fails](../when-it-fails.md#exit-codes).\n"
@@ -124,6 +127,7 @@ def phase_files_page() -> str:
     parts = [
         f"{NOTE}# Keys of kchain.toml and phases/*.toml\n",
         "Unknown keys are refused. A **bold** key must be given; `key = value` shows a default. "
+        "Without a type it is a string. "
         'A duration is a number and a unit: `"9h"`, `"90m"`.\n',
     ]
     for heading, (text, table) in TABLES.items():
@@ -148,10 +152,11 @@ def _row(name: str, field: FieldInfo) -> str:
     kind = _type(field.annotation) if not _is_duration(field.metadata) else DURATION
     kind += ', "auto"' if values.AUTO in field.metadata else ""
     value = field.get_default(call_default_factory=True)
+    told = "" if kind == "string" else f" ({kind})"
     if field.is_required():
-        return f"* **`{name}`** ({kind}): {field.description}"
+        return f"* **`{name}`**{told}: {field.description}"
     if value in (None, (), {}) or isinstance(value, BaseModel):
-        return f"* `{name}` ({kind}): {field.description}"
+        return f"* `{name}`{told}: {field.description}"
     # A default shows its type, but not what else may be chosen.
     choices = f" ({kind})" if kind.count('"') > 2 or values.AUTO in field.metadata else ""
     return f"* `{name} = {_toml(f'{value // 3600}h' if kind == DURATION else value)}`{choices}: {field.description}"
@@ -173,7 +178,7 @@ def _toml(value: Any) -> str:
 
 def _type(annotation: Any) -> str:
     """A type as a writer of TOML knows it."""
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): ""}
+    names = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): ""}
     if annotation in names:
         return names[annotation]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -186,7 +191,7 @@ def _type(annotation: Any) -> str:
     if origin is tuple:
         return f"list of {_type(inner[0])}"
     if origin is dict:
-        return "table of tables" if isinstance(inner[1], type) and issubclass(inner[1], BaseModel) else "table of text"
+        return "table"
     return " or ".join(dict.fromkeys(text for part in inner if (text := _type(part))))
 
 

@@ -68,8 +68,7 @@ def chat(
 
     In a conversation, /new starts over, /style TOKEN changes the style; an empty line or Ctrl-D ends it.
 
-    This needs the base model on this machine. To ask where the base model is, write a phase file with kind =
-    "generate": docs/use-the-model.md.
+    Needs the base model on this machine; without it, write a phase file with kind = "generate" (docs/use-the-model.md).
 
     Needs the packages of: pip install "kchain[train]"
     """

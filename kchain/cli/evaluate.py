@@ -55,23 +55,22 @@ def evaluate(
 ) -> None:
     """Ask the base model and PHASE (default: the last one) the same questions, and say which is better.
 
-    A line of FILE has messages, whose last answer is the expected one, or prompt and completion; the key "expect"
-    overrides the expected answer.
+    A line of FILE has messages, the last one being the expected answer, or prompt and completion; "expect" overrides
+    the expected answer.
 
     \b
-    exact     the answer is the expected one
-    contains  the answer contains the expected text, in any case
-    regex     the answer matches the expected regular expression
+    exact     equals the expected answer
+    contains  contains the expected text, in any case
+    regex     matches the expected regular expression
     json      a JSON object or list
     python    Python that compiles
     shell     a script that bash can parse
     The last three look at the first code block, if there is one. Nothing is executed.
 
-    Both sides answer greedily, one question at a time. Success rates get Wilson intervals; the verdict on success is
-    McNemar's exact test, the one on time a paired bootstrap, both at 95 %.
+    Both sides answer greedily. Intervals of rates are Wilson's; verdicts are McNemar's exact test on success and a
+    paired bootstrap on time, at 95 %.
 
-    This needs the base model on this machine. To evaluate where the base model is, write a phase file with kind =
-    "evaluate": docs/use-the-model.md.
+    Needs the base model on this machine; without it, write a phase file with kind = "evaluate" (docs/use-the-model.md).
 
     Needs the packages of: pip install "kchain[train]"
     """

@@ -66,8 +66,7 @@ def export(
     adapter      one exact LoRA adapter of all phases, for the original base model
     gguf         one file for llama.cpp (Qwen2, Qwen3, Llama and Mistral with a byte-level BPE tokenizer)
 
-    This needs the base model on this machine. To export where the base model is, write a phase file with kind =
-    "export": docs/use-the-model.md.
+    Needs the base model on this machine; without it, write a phase file with kind = "export" (docs/use-the-model.md).
 
     Needs the packages of: pip install "kchain[export]"
     """

@@ -66,11 +66,11 @@ def serve(
     """Run the Kaggle-compatible server on this machine, until Ctrl-C.
 
     It answers Kaggle's API well enough for the plain `kaggle` command, and runs pushed notebooks with papermill. It
-    listens on 127.0.0.1 only and demands a key, because it runs what it is sent. For --target local kchain starts such
-    a server by itself; use this command to watch one, to choose its profile, or to use it from other programs.
+    listens on 127.0.0.1 only and demands a key. --target local starts one by itself; use this command to watch one, to
+    choose its profile, or to use it from other programs.
 
-    Any user name is accepted with the key. Data sets and models of other owners you publish into it, under the names
-    they have on Kaggle:
+    Any user name is accepted with the key. Publish data sets and models of other owners into it under their names on
+    Kaggle:
 
     \b
       kchain serve --publish-model qwen-lm/qwen2.5/transformers/0.5b-instruct/1=~/models/qwen \\
@@ -81,8 +81,8 @@ def serve(
       kaggle kernels push -p build/local/phase1
       kaggle kernels logs -f you/my-kernel
 
-    When the server stops, running sessions end as ERROR; queued ones wait for the next server. A kernel runs as you,
-    with access to your files: push only what you would run yourself.
+    When it stops, running sessions end as ERROR; queued ones wait. A kernel runs as you, with access to your files:
+    push only what you would run yourself.
     """
     root = (root or default_root()).expanduser()
     if stop:
