@@ -184,8 +184,8 @@ def test_a_traceback_that_breaks_off_is_shown_as_far_as_it_goes() -> None:
 @pytest.mark.parametrize(
     ("log", "meaning"),
     [
-        ("warning: No module named 'tensorboardX'\n", "while it judged the adapter"),
-        ("torch.OutOfMemoryError: CUDA out of memory\n", "the GPU's memory was not enough"),
+        ("warning: No module named 'tensorboardX'\n", "while it evaluated the saved adapter"),
+        ("torch.OutOfMemoryError: CUDA out of memory\n", "the GPU ran out of memory"),
     ],
 )
 def test_a_session_that_was_ended_while_it_judged_is_not_told_of_library_versions(
