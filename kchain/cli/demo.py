@@ -16,9 +16,8 @@ from kchain.cli.common import console
 def demo(folder: Path) -> None:
     """Run a four-phase chain on this machine, in a few minutes.
 
-    Makes an ordinary project in DIR (kchain-demo), starts the Kaggle-compatible server, publishes a tiny base model and
-    sample data to it, and then does what `kchain run` does against Kaggle. Interrupted, it resumes; finished, it pushes
-    nothing.
+    Makes a project in DIR (kchain-demo), publishes a tiny base model and sample data to the Kaggle-compatible server,
+    and then does what `kchain run` does against Kaggle. Interrupted, it resumes.
 
     \b
     Afterwards, look at:

@@ -52,7 +52,7 @@ def setting_options(command: Command) -> Command:
             "--precision",
             {"type": click.Choice(_PRECISIONS)},
             "nf4: base in 4 bits.",
-            "as suits the machine, nf4 where nothing else fits",
+            "as the machine has, nf4 if nothing else fits",
         ),
         ("--batch", {"type": count(1, 512)}, "Examples per GPU and pass.", _CHOSEN),
         ("--accumulation", {"type": count(1, 1024)}, "Batches per optimizer step.", "16 / batch"),

@@ -14,11 +14,11 @@ from kchain.phases.reading import CHAIN_FILE
 
 # Name -> what it is for; the first is the default.
 EXAMPLES = {
-    "qwen-t4": "four phases on Qwen2.5-0.5B-Instruct for a T4 of Kaggle",
-    "golden-14b-a10g": "a 14 B model in 4 bits on a 24 GB card of one's own",
-    "vision-8b-24gb": "text for an 8 B vision-language model, on a 24 GB card of one's own",
-    "coder-7b-cpu": "a 7 B coder on a machine without a GPU",
-    "tiny": "four phases in small, on this machine's CPU: what kchain demo runs",
+    "qwen-t4": "four phases on Qwen2.5-0.5B-Instruct, for Kaggle's T4",
+    "golden-14b-a10g": "a 14 B model in 4 bits on your own 24 GB card",
+    "vision-8b-24gb": "an 8 B vision-language model on your own 24 GB card",
+    "coder-7b-cpu": "a 7 B model without a GPU",
+    "tiny": "the four small phases of kchain demo",
 }
 # Stands in the shipped chain files where the owner belongs.
 PLACEHOLDER = '"your-kaggle-name"'
