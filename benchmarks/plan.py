@@ -42,9 +42,9 @@ UNSLOTH_LOSS = Loss(part=3 * 4, chunk=1024, state=4)
 ZERO2 = 2 * 2 * 2e8
 
 QWEN_README = "QwenLM/Qwen README, profiling (A100)"
-UNSLOTH = "Unsloth notebook (T4)"
-LITGPT = "litgpt config_hub README (A10G)"
-TORCHTUNE = "torchtune README"
+UNSLOTH = "Unsloth (T4)"
+LITGPT = "litgpt (A10G)"
+TORCHTUNE = "torchtune"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def qwen_readme() -> list[Figure]:
             more = ZERO2 if half else 0.0
             found.append(Figure(f"{name} 1 x {length}", "peak", figure * GB, QWEN_README, setting, more=more))
     embeddings = _setting(QWEN1["1.8B"], "none", 1, 256, rank=64)
-    why = "trains embedding and head as well"
+    why = "trains embedding and head"
     found.append(Figure("Qwen-1.8B LoRA 1 x 256, embeddings", "peak", 13.7 * GB, QWEN_README, embeddings, why))
     return found
 
@@ -129,12 +129,12 @@ def t4() -> list[Figure]:
     qwen = _setting(QWEN25["7b"], "nf4", 2, 2048, **eight)
     llama = _setting(LLAMA3_8B, "nf4", 2, 2048, **eight)
     qwen3 = _setting(QWEN3["4b"], "none", 1, 2048, **eight)
-    aware = "quantization-aware training keeps a rounded copy of every weight"
+    aware = "quantization-aware training"
     llama2 = _setting(Shape(4096, 32, 32, 32, 11008, 32000, False, biases=()), "nf4", 2, 2048)
     unknown = "batch and length were not published"
     blog = "huggingface/blog pull 1726 (T4)"
     return [
-        Figure("Qwen2.5-7B NF4", "footprint", 5.44 * GB, "a published T4 walk-through", qwen),
+        Figure("Qwen2.5-7B NF4", "footprint", 5.44 * GB, "walk-through (T4)", qwen),
         Figure("Qwen2.5-7B QLoRA 2 x 2048", "load", 5.764 * GIB, UNSLOTH, qwen),
         Figure("Qwen2.5-7B QLoRA 2 x 2048", "at least", 7.893 * GIB, UNSLOTH, qwen),
         Figure("Llama-3-8B QLoRA 2 x 2048", "load", 5.594 * GIB, UNSLOTH, llama),
@@ -148,9 +148,9 @@ def t4() -> list[Figure]:
 
 def golden() -> list[Figure]:
     """The 14 B run that the shipped chain golden-14b-a10g is made after: transformers' own loss, AdamW in fp32."""
-    name, source = "Qwen3-14B QLoRA 1 x 1024", "a user's run (A10G)"
+    name, source = "Qwen3-14B QLoRA 1 x 1024", "user (A10G)"
     setting = _setting(QWEN3["14b"], "nf4", 1, 1024, precision="bf16")
-    left = "includes what loading left behind: in training the same run drops to 9.7 GB"
+    left = "includes what loading left behind"
     return [
         Figure(name, "load", 12.7 * GB, source, setting, left),
         Figure(name, "least", 9.7 * GB, source, setting),
@@ -168,7 +168,7 @@ def larger_cards() -> list[Figure]:
     modules = ("q_proj", "v_proj", "o_proj", *ALL[4:])
     tune = {"rank": 8, "targets": modules, "loss": Loss(whole=2, part=12, chunk=2 * 2048 // 8)}
     three = {"rank": 64, "targets": modules, "loss": Loss(whole=2, part=12, chunk=2 * 4096 // 8)}
-    hosted = "activation offloading to the host, which kchain does not do"
+    hosted = "activation offloading"
     return [
         *[Figure(name, "allocated", gb * GB, LITGPT, _setting(shape, quantization, batch, 512, **lit))
           for name, gb, shape, quantization, batch in (

@@ -32,13 +32,13 @@ SHARED = {
     "as_json": ("--json", "print one JSON document (the inbox: a line per file)."),
 }
 
-# Heading -> table, in the order in which a person writes them.
+# Heading -> what has to be said of it, and its table, in the order in which a person writes them.
 TABLES: dict[str, tuple[str, type[BaseModel]]] = {
-    "`[chain]` in kchain.toml": ("The chain, its owner and its machine.", schema.ChainTable),
-    "`[model]` in kchain.toml": ("The base model and the token that ends a turn.", schema.Model),
+    "`[chain]` in kchain.toml": ("", schema.ChainTable),
+    "`[model]` in kchain.toml": ("", schema.Model),
     "phases/NAME.toml": ("A phase; NAME is what you type on the command line.", schema.PhaseFile),
     "`[data]` in a phase": ("The examples of a phase: [data.md](data.md).", data.Data),
-    "`[[data.sources]]` in a phase": ("One source of examples.", data.Source),
+    "`[[data.sources]]` in a phase": ("", data.Source),
     "`where = [{…}]` in a source": ("One condition: a column and exactly one test.", data.Condition),
     "`[data.quality]` in a phase": (
         "Faults and their thresholds: the share of examples above which a phase does not train.",
@@ -64,10 +64,10 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
         "phase. It has one more table, named after its kind.",
         uses.Use,
     ),
-    "`[evaluate]` in a phase that evaluates": ("Base model and chain answer the same questions.", uses.Evaluating),
-    "`[gates]` in a phase that evaluates": ("Conditions on the answers.", uses.EvaluationGates),
-    "`[export]` in a phase that exports": ("Which formats to make.", uses.Exporting),
-    "`[generate]` in a phase that answers": ("Prompts, and how they are answered.", uses.Generation),
+    "`[evaluate]` in a phase that evaluates": ("", uses.Evaluating),
+    "`[gates]` in a phase that evaluates": ("", uses.EvaluationGates),
+    "`[export]` in a phase that exports": ("", uses.Exporting),
+    "`[generate]` in a phase that answers": ("", uses.Generation),
 }
 
 
@@ -96,7 +96,7 @@ def _own(command: click.Command) -> click.Command:
 
 def _shared(command: click.Command) -> str:
     """Which shared options it has: a link to the page that explains them."""
-    names = [f"`{SHARED[str(option.name)][0]}`" for option in command.params if _is_shared(option)]
+    names = [f"`{SHARED[str(option.name)][0].split()[0]}`" for option in command.params if _is_shared(option)]
     return f"\n\nAlso [{', '.join(names)}](README.md#shared-options)." if names else ""
 
 
@@ -131,7 +131,7 @@ def phase_files_page() -> str:
         'A duration is a number and a unit: `"9h"`, `"90m"`.\n',
     ]
     for heading, (text, table) in TABLES.items():
-        parts.append(f"## {heading}\n\n{text}\n")
+        parts.append(f"## {heading}\n" + (f"\n{text}\n" if text else ""))
         parts += [_row(name, field) for name, field in table.model_fields.items() if field.description]
         parts.append("")
     return "\n".join(parts)
@@ -142,8 +142,7 @@ def advice_page() -> str:
     rows = "\n".join(f"| {advice.meaning} | {advice.change} |" for _, advice in TABLE)
     return (
         f"{NOTE}# What a failed run probably means\n\n"
-        "kchain shows the failing cell, and looks the log up in this table, from the top. "
-        "What the notebook itself said when it stopped comes first.\n\n"
+        "The first row that matches the log counts, after what the notebook itself said when it stopped.\n\n"
         f"| probable cause | what to change |\n| --- | --- |\n{rows}\n"
     )
 

@@ -70,7 +70,7 @@ def chat(
 
     Needs the base model on this machine; without it, write a phase file with kind = "generate" (docs/use-the-model.md).
 
-    Needs the packages of: pip install "kchain[train]"
+    Needs: pip install "kchain[train]"
     """
     if as_json and prompt is None:
         raise click.UsageError("--json belongs to --prompt")

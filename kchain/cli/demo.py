@@ -26,7 +26,7 @@ def demo(folder: Path) -> None:
       kchain-demo/build/local/phase2/notebook.ipynb      what was pushed
       kchain-demo/runs/local/phase4/                     what came back
 
-    Needs the packages of: pip install "kchain[train]"
+    Needs: pip install "kchain[train]"
     """
     from kchain.cli.judged_table import print_judged
     from kchain.cli.progress import Terminal

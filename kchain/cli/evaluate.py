@@ -72,7 +72,7 @@ def evaluate(
 
     Needs the base model on this machine; without it, write a phase file with kind = "evaluate" (docs/use-the-model.md).
 
-    Needs the packages of: pip install "kchain[train]"
+    Needs: pip install "kchain[train]"
     """
     chain = load_project()
     from kchain.evaluation.questions import read_questions

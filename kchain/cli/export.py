@@ -68,7 +68,7 @@ def export(
 
     Needs the base model on this machine; without it, write a phase file with kind = "export" (docs/use-the-model.md).
 
-    Needs the packages of: pip install "kchain[export]"
+    Needs: pip install "kchain[export]"
     """
     if kind is not None and form != "gguf":
         raise click.UsageError("--type belongs to --format gguf")

@@ -34,12 +34,11 @@ if TYPE_CHECKING:
 def inbox(folder: Path, phase: str, target: str | None, once: bool, settle: float, as_json: bool) -> None:
     """Train PHASE on every JSONL file that is dropped into DIR/inbox/, oldest first, each as a run of its own.
 
-    A file is checked like kchain data check does, then trained with the settings, parents, machine and gates of PHASE,
-    which must be reviewed. Its adapter goes to DIR/adapters/<name>-<hash>/, the file to DIR/archive/, or with a reason
-    to DIR/rejected/. PHASE itself is not changed.
+    The adapter goes to DIR/adapters/<name>-<hash>/, the file to DIR/archive/, or with a reason to DIR/rejected/. PHASE
+    must be reviewed, and is not changed itself.
 
-    Runs until Ctrl-C. It can be killed at any moment and started again: nothing is lost or trained twice. What is not
-    possible now (no network, quota, another kchain on this chain) is retried. All rules: docs/inbox.md.
+    Runs until Ctrl-C. It can be killed at any moment and started again: nothing is lost or trained twice. All rules:
+    docs/inbox.md.
 
     \b
     Exit codes: 0 done (--once) · 1 a file was rejected (--once), or three runs in a row failed · 2 bad input ·

@@ -52,9 +52,8 @@ def publish(
 
     Tested against kchain's own server, never against kaggle.com.
 
-    Uses the export in exports/, or makes it. The first time it creates the model and a variation named after the phase,
-    later a new version, unless one already holds these files. It shows what it will upload and asks first. Names,
-    licence, and building on the result: docs/use-the-model.md.
+    Uses the export in exports/, or makes it. It shows what it will upload and asks first. Names, versions, licence, and
+    building on the result: docs/use-the-model.md.
 
     \b
     Exit codes: 0 published, or there already · 1 refused · 2 bad input · 3 not now · 4 target unreachable

@@ -29,14 +29,11 @@ if TYPE_CHECKING:
 def rehearse(phases: tuple[str, ...], tokenizer: Path | None, again: bool, as_json: bool) -> None:
     """Run phases (default: the whole chain) on this machine's CPU, in minutes, before they cost quota.
 
-    The same notebooks, code cell for code cell, run with a tiny random model of the base model's family and a few
-    examples of every source. Phases that have not changed since their last rehearsal are skipped. At the end it lists
-    what was rehearsed and what was not.
+    The same code cells run with a tiny random model of the base model's family and a few examples of every source.
+    Phases that have not changed since their last rehearsal are skipped. At the end it lists what was rehearsed and what
+    was not. Nothing is downloaded; real rows, the real tokenizer: docs/quickstart.md.
 
-    Nothing is downloaded: real rows and the real tokenizer are used if they are here (docs/quickstart.md). Everything
-    happens in .kchain/rehearsal/, which may be deleted at any time.
-
-    Needs the packages of: pip install "kchain[train]"
+    Needs: pip install "kchain[train]"
 
     \b
     Exit codes: 0 all phases finished · 1 a phase failed · 2 bad input · 3 another rehearsal runs · 130 Ctrl-C

@@ -28,8 +28,8 @@ _SHORT = 8
 def review(phase: str | None, target: str | None) -> None:
     """Show what would be pushed for PHASE (default: every phase), and approve it.
 
-    Prints plan, metadata, findings of the linter, and what changed since the last push, cell by cell. kchain push and
-    kchain watch push only what was shown here, and continue it for as many sessions as the plan says.
+    Prints plan, metadata, findings of the linter, and changes since the last push, cell by cell. kchain push and kchain
+    watch push only what was shown here, for as many sessions as the plan says.
     """
     chain = load_project()
     from kchain.orchestrator.review import record

@@ -34,8 +34,8 @@ PORT = 8765
 @click.option(
     "--profile",
     type=click.Choice(["machine", "like-kaggle"]),
-    help="machine: your own hardware, no quota. like-kaggle: Kaggle's caps, quota, limits and quirks.  "
-    "[default: what profile.json in the root says, else machine]",
+    help="machine: no caps. like-kaggle: Kaggle's caps, quota and quirks.  "
+    "[default: that of profile.json in the root, else machine]",
 )
 @click.option(
     "--publish-dataset",
@@ -65,12 +65,11 @@ def serve(
 ) -> None:
     """Run the Kaggle-compatible server on this machine, until Ctrl-C.
 
-    It answers Kaggle's API well enough for the plain `kaggle` command, and runs pushed notebooks with papermill. It
-    listens on 127.0.0.1 only and demands a key. --target local starts one by itself; use this command to watch one, to
-    choose its profile, or to use it from other programs.
+    The plain `kaggle` command works against it. It listens on 127.0.0.1 only and demands a key, with which any user
+    name is accepted. --target local starts one by itself; use this command to watch one, to choose its profile, or to
+    use it from other programs.
 
-    Any user name is accepted with the key. Publish data sets and models of other owners into it under their names on
-    Kaggle:
+    Publish data sets and models of other owners into it under their names on Kaggle:
 
     \b
       kchain serve --publish-model qwen-lm/qwen2.5/transformers/0.5b-instruct/1=~/models/qwen \\

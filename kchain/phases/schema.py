@@ -84,7 +84,7 @@ class Training(Strict):
         1024,
         ge=8,
         le=131072,
-        description="tokens per example, longer ones are truncated; auto: as long as the project's own files "
+        description="tokens per example, longer ones are truncated; auto: as long as the project's files "
         "need, else 1024, and less where that does not fit",
     )
     checkpointing: Annotated[bool | None, AUTO] = Field(
@@ -178,8 +178,8 @@ class PhaseFile(Strict):
     after: Name | None = Field(None, description="phase whose result this one builds on; not for the first one")
     adapter: Literal["merge", "continue"] = Field(
         "merge",
-        description="merge: earlier adapters go into the base, a new one is trained; "
-        "continue: the adapter of `after` itself is trained on, and this phase's takes its place",
+        description="merge: a new adapter on the merged base; "
+        "continue: the parent's adapter is trained further and replaced",
     )
     accelerator: Text | None = Field(None, description="another machine than the chain's")
     internet: bool | None = Field(None, description="another setting than the chain's")
