@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -31,10 +32,17 @@ def test_every_key_of_the_phase_files_is_explained() -> None:
             assert known, f"{heading}: {name} has no description"
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    import re
+def anchors(page: Path) -> set[str]:
+    """What a link may name behind # on a page: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        for link, heading in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", text):
             if "://" not in link:
-                assert (page.parent / link).exists(), f"{page.name}: {link} leads nowhere"
+                there = page.parent / link if link else page
+                assert there.exists(), f"{page.name}: {link} leads nowhere"
+                assert not heading or heading in anchors(there), f"{page.name}: {link} has no heading #{heading}"
