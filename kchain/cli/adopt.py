@@ -37,8 +37,8 @@ def adopt(
     from kchain.cli.progress import Terminal
     from kchain.orchestrator.adopt import Origin
     from kchain.orchestrator.adopt import adopt as take_over
-    from kchain.orchestrator.report import readable_bytes
     from kchain.orchestrator.target import Target
+    from kchain.units import size
 
     place = Target(target or chain.target, chain.owner, chain.root)
     origin = Origin(dataset, kernel, folder, inside)
@@ -46,5 +46,5 @@ def adopt(
         result = take_over(chain, phase, place, origin, terminal, pad_id=pad_id)
     what = "adapter" if chain.phase(phase).use is None else "result"
     text = f"{phase} is {'adopted' if result.adopted else 'done'}: {what} {result.sha256[:12]}, "
-    text += f"{readable_bytes(result.bytes)}, from {result.ref}. See what is next: kchain status"
+    text += f"{size(result.bytes)}, from {result.ref}. See what is next: kchain status"
     console.print(as_typed(text), markup=False, soft_wrap=True)

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from kchain.cli.common import console, json_option, load_project, print_json
 from kchain.cli.setting import in_project, print_answer, setting_options, work_out_answer
-from kchain.phases.units import duration, memory, memory_words
-from kchain.units import size
+from kchain.phases.memory import memory_words
+from kchain.units import duration, gib, size
 
 if TYPE_CHECKING:
     from kchain.phases.plan import Plan
@@ -140,7 +140,7 @@ def rows(one: Plan) -> list[tuple[str, str]]:
 
 def use_rows(one: UsePlan) -> list[tuple[str, str]]:
     """The plan of a phase that trains nothing, line by line."""
-    machine = f"{one.accelerator}, 1 GPU used, {memory(one.gpu_memory)} usable" if one.gpus else "CPU"
+    machine = f"{one.accelerator}, 1 GPU used, {gib(one.gpu_memory)} usable" if one.gpus else "CPU"
     found = [
         ("what", one.description),
         ("kind", one.kind),
@@ -153,7 +153,7 @@ def use_rows(one: UsePlan) -> list[tuple[str, str]]:
         ("arithmetic", f"{one.precision}: {one.precision_reason}"),
     ]
     if one.weight_bytes:
-        found.append(("memory", f"{memory(one.weight_bytes)} of weights"))
+        found.append(("memory", f"{gib(one.weight_bytes)} of weights"))
     if one.disk:
         found.append(("scratch", f"{size(one.disk)} for the merged model"))
     if one.moved and one.whole_model:
@@ -165,7 +165,7 @@ def _machine(one: Plan) -> str:
     if not one.gpus:
         return "CPU"
     used = f"{one.gpus_used} of {one.gpus} GPUs used" if one.gpus > 1 else "1 GPU"
-    return f"{one.accelerator}: {used}, {memory(one.gpu_memory)} usable"
+    return f"{one.accelerator}: {used}, {gib(one.gpu_memory)} usable"
 
 
 def _print_total(plans: list[Plan], kaggle: bool) -> None:

@@ -51,7 +51,7 @@ def push(phase: str, target: str | None, yes: bool, again: bool, no_wait: bool, 
 
 
 def _show(preview: Preview) -> None:
-    from kchain.phases.units import duration
+    from kchain.units import duration
 
     console.print(f"kernel   {preview.kernel}", soft_wrap=True)
     console.print(f"folder   {os.path.relpath(preview.folder)}", markup=False, soft_wrap=True)

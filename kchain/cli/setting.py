@@ -12,7 +12,7 @@ from rich.text import Text
 
 from kchain.cli.common import console
 from kchain.errors import InputError
-from kchain.phases import GIB, Training, find_root
+from kchain.phases import Training, find_root
 from kchain.phases.accelerators import known_accelerator
 from kchain.phases.chain import choose_precision
 from kchain.phases.choosing import choose
@@ -21,6 +21,7 @@ from kchain.phases.memory import Setting
 from kchain.phases.model_config import read_shape
 from kchain.phases.schema import ChainTable, Lora
 from kchain.phases.settling import defaults, example_tokens
+from kchain.units import GIB
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

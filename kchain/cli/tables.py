@@ -12,8 +12,9 @@ from rich.table import Table
 
 from kchain.cli.common import as_typed
 from kchain.cli.progress import duration
-from kchain.orchestrator.report import Row, readable_bytes, table
+from kchain.orchestrator.report import Row, table
 from kchain.orchestrator.state import PhaseState
+from kchain.units import size
 
 if TYPE_CHECKING:
     from kchain.phases import Chain
@@ -144,4 +145,4 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _bytes(count: int | None) -> str:
-    return NOTHING if count is None else readable_bytes(count)
+    return NOTHING if count is None else size(count)

@@ -18,6 +18,7 @@ from kchain.inbox.derive import Run, derive
 from kchain.inbox.examples import Rejection, check, mapping, write_lines
 from kchain.inbox.job import Job, forget, take, unfinished_job
 from kchain.inbox.train import has_begun, look_back, require_review, train
+from kchain.orchestrator.actions import Reporter
 from kchain.orchestrator.adopted import adopted_sources
 from kchain.orchestrator.drive import Ports
 from kchain.orchestrator.folders import BundleFolders
@@ -25,7 +26,6 @@ from kchain.orchestrator.journal import Key, read_states
 from kchain.orchestrator.judge import RESULT
 from kchain.orchestrator.lock import only_one
 from kchain.orchestrator.rehearsals import tell_unrehearsed
-from kchain.orchestrator.report import Reporter
 from kchain.orchestrator.state import PhaseState, Result
 from kchain.orchestrator.target import Target
 from kchain.orchestrator.verify import WEIGHTS

@@ -14,16 +14,16 @@ from kchain.errors import GateMissed, KchainError, NotReviewed, PhaseFailed
 from kchain.inbox.derive import Run
 from kchain.inbox.examples import Rejection
 from kchain.inbox.job import Job
-from kchain.orchestrator.actions import Wish
+from kchain.orchestrator.actions import Reporter, Wish
 from kchain.orchestrator.adopted import adopted_sources
 from kchain.orchestrator.drive import Driver, Ports, driving, wait_until_ready
 from kchain.orchestrator.folders import BundleFolders
 from kchain.orchestrator.journal import Journal, Key
 from kchain.orchestrator.push import prepare
-from kchain.orchestrator.report import Reporter, readable_bytes
 from kchain.orchestrator.state import Failure, PhaseState, Result, is_stale
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
+from kchain.units import size
 
 _PUT_BACK = "to try once more, put the file into inbox/ again; other gates are then asked of the same run"
 # Commands for phases, which the run of a file is not.
@@ -177,7 +177,7 @@ def _have_data_set(driver: Driver, run: Run, lines: Path, reporter: Reporter, na
         return
     client, ref = driver.client(), run.dataset
     if client.dataset_status(ref) in (None, "DELETED"):
-        reporter.note(name, f"uploading {readable_bytes(lines.stat().st_size)} as the private data set {ref}")
+        reporter.note(name, f"uploading {size(lines.stat().st_size)} as the private data set {ref}")
         with tempfile.TemporaryDirectory(prefix="kchain-inbox-") as folder:
             shutil.copyfile(lines, Path(folder) / lines.name)
             try:

@@ -19,6 +19,7 @@ from kchain.orchestrator.actions import (
     Pull,
     Push,
     Release,
+    Reporter,
     Seen,
     Stop,
     Upload,
@@ -28,10 +29,10 @@ from kchain.orchestrator.decide import after_refusal
 from kchain.orchestrator.folders import BundleFolders, Snapshot
 from kchain.orchestrator.journal import Journal
 from kchain.orchestrator.outcome import Outcomes
-from kchain.orchestrator.report import Reporter, readable_bytes
 from kchain.orchestrator.state import PhaseState, expected_lineage, is_stale, rows, run_event
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
+from kchain.units import size
 
 if TYPE_CHECKING:
     from kchain.orchestrator.client import Client
@@ -162,9 +163,7 @@ class Actor:
         checkpoint = state.checkpoint
         assert checkpoint is not None and state.version is not None
         folder = self.outcomes.have_checkpoint(client, phase, checkpoint)
-        self.reporter.note(
-            phase, f"uploading its checkpoint, {readable_bytes(checkpoint.bytes)}, as the private data set {ref}"
-        )
+        self.reporter.note(phase, f"uploading its checkpoint, {size(checkpoint.bytes)}, as the private data set {ref}")
         self.journal.append(phase, "uploading", ref=ref)
         try:
             client.dataset_create(folder, ref, ref.partition("/")[2])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, Protocol
 
 from kchain.errors import KchainError
 from kchain.kernel_metadata import Continuation
@@ -198,3 +200,16 @@ class Done:
 
 
 Action = Wait | Look | Release | Found | Push | Upload | Lost | End | Pull | Judge | Fail | Stop | Done
+
+
+class Reporter(Protocol):
+    """Whoever listens to a driver. Called from the driver's thread, except `event`, which may come from another one."""
+
+    def note(self, phase: str, text: str) -> None:
+        """Something happened."""
+
+    def waiting(self, phase: str, text: str) -> None:
+        """Something is waited for; repeated as long as it lasts."""
+
+    def event(self, phase: str, event: Mapping[str, Any]) -> None:
+        """The running notebook said something: one of its `kchain: {...}` lines."""

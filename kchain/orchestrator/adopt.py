@@ -15,15 +15,16 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from kchain.errors import AdapterRefused, InputError
+from kchain.orchestrator.actions import Reporter
 from kchain.orchestrator.continuation import content_slug
 from kchain.orchestrator.drive import Driver, Ports, driving, wait_until_ready
 from kchain.orchestrator.judge import RESULT, result_event
 from kchain.orchestrator.rebuild import rebuild, unfinished
-from kchain.orchestrator.report import Reporter, readable_bytes
 from kchain.orchestrator.state import Result, expected_lineage, lineage
 from kchain.orchestrator.target import Target
 from kchain.orchestrator.verify import UNKNOWN_PAD, Adapter, Expected, verify
 from kchain.phases import Chain
+from kchain.units import size
 
 if TYPE_CHECKING:
     from kchain.orchestrator.client import Client
@@ -156,7 +157,7 @@ class _Adoption:
         adapter = self._verify(adapter_folder.parent, None, adapter_folder.name)
         client, ref = self._driver.client(), f"{self._chain.owner}/{self._dataset_slug(adapter)}"
         if client.dataset_status(ref) is None:
-            self._reporter.note(self._phase, f"uploading {readable_bytes(adapter.bytes)} as the private data set {ref}")
+            self._reporter.note(self._phase, f"uploading {size(adapter.bytes)} as the private data set {ref}")
             self._upload(client, adapter_folder, ref)
         wait_until_ready(self._driver, client, ref, lambda text: self._reporter.waiting(self._phase, text))
         self.from_dataset(ref, None, adapter.sha256)

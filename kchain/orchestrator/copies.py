@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kchain.errors import InputError
 from kchain.orchestrator.client import Client
-from kchain.orchestrator.report import readable_bytes
 from kchain.runtime.readers import READERS, kind
+from kchain.units import size
 
 COPIES = Path(".kchain") / "copies"
 
@@ -40,7 +40,7 @@ def copy_dataset(client: Client, ref: str, file: str | None, root: Path, tell: C
     for each in wanted:
         place = safe_join(folder, each.name)
         if not place.is_file():
-            tell(f"fetching {each.name} of {ref}, {readable_bytes(each.bytes)}")
+            tell(f"fetching {each.name} of {ref}, {size(each.bytes)}")
             client.dataset_download(ref, each.name, place)
     return folder
 

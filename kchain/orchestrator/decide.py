@@ -41,17 +41,8 @@ from kchain.orchestrator.actions import (
     Wait,
     Wish,
 )
-from kchain.orchestrator.continuation import (
-    NEW_THING,
-    Plan,
-    data_set,
-    goes_on,
-    never_mounted,
-    repeats,
-    way_on,
-    what_to_push,
-)
-from kchain.orchestrator.state import Intent, PhaseState, Version
+from kchain.orchestrator.continuation import NEW_THING, Plan, data_set, never_mounted, repeats, way_on, what_to_push
+from kchain.orchestrator.state import Intent, PhaseState, Version, goes_on
 
 # Words of Kaggle's GetKernelSessionStatus (kagglesdk's KernelWorkerStatus).
 LIVE = frozenset({"QUEUED", "RUNNING", "CANCEL_REQUESTED"})

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from kchain.errors import KchainError, NotNow, PhaseFailed, RateLimited, Unreachable
 from kchain.orchestrator.act import Actor
-from kchain.orchestrator.actions import Action, Done, Found, Push, Seen, Stop, Wait, Wish
+from kchain.orchestrator.actions import Action, Done, Found, Push, Reporter, Seen, Stop, Wait, Wish
 from kchain.orchestrator.adopted import adopted_sources
-from kchain.orchestrator.continuation import goes_on
 from kchain.orchestrator.decide import decide, failure_error
 from kchain.orchestrator.folders import BundleFolders
 from kchain.orchestrator.follow import Follower
@@ -23,8 +22,7 @@ from kchain.orchestrator.judge import judge
 from kchain.orchestrator.lock import driver_lock
 from kchain.orchestrator.observe import Observer
 from kchain.orchestrator.outcome import Judging, Outcomes, Puller, pull_outputs
-from kchain.orchestrator.report import Reporter
-from kchain.orchestrator.state import PhaseState
+from kchain.orchestrator.state import PhaseState, goes_on
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
 

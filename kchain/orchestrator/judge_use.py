@@ -12,11 +12,10 @@ from kchain.errors import AdapterRefused
 from kchain.orchestrator.checkpoint import lineage_of
 from kchain.orchestrator.gates import GateResult, at_least, pad_gate
 from kchain.orchestrator.json_file import read_object
+from kchain.orchestrator.judge import RESULT
 from kchain.orchestrator.state import Version
 from kchain.phases import EvaluationGates, NoGates
 from kchain.runtime.files import hash_file
-
-RESULT = "kchain-result.json"
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from kchain.errors import AdapterRefused, KchainError, PhaseFailed
 from kchain.kernel_metadata import CHECKPOINT_FOLDER
+from kchain.orchestrator.actions import Reporter
 from kchain.orchestrator.checkpoint import Missing, Paused, is_whole, seconds_of
 from kchain.orchestrator.journal import Journal
 from kchain.orchestrator.judge import Verdict, result_event
 from kchain.orchestrator.judge_use import Used
-from kchain.orchestrator.report import Reporter, readable_bytes
 from kchain.orchestrator.state import Checkpoint, PhaseState, Version, rows
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
+from kchain.units import size
 
 if TYPE_CHECKING:
     from kchain.orchestrator.client import Client
@@ -142,7 +143,7 @@ class Outcomes:
         self.reporter.note(
             phase,
             f"session {version.session} of {version.max_sessions} ended at {reached.words}; its checkpoint, "
-            f"{readable_bytes(reached.bytes)}, is sound",
+            f"{size(reached.bytes)}, is sound",
         )
 
     def _accept(self, phase: str, state: PhaseState, version: Version, verdict: Verdict, pulled: int) -> None:
@@ -169,14 +170,14 @@ class Outcomes:
             return
         for warning in made.warnings:
             self.reporter.note(phase, warning)
-        self.reporter.note(phase, f"verified {made.sha256[:12]}, {readable_bytes(made.bytes)}; gates: {passed}")
+        self.reporter.note(phase, f"verified {made.sha256[:12]}, {size(made.bytes)}; gates: {passed}")
 
     def _tell_used(self, phase: str, made: Used, passed: str) -> None:
         self.reporter.note(phase, f"verified: {made.found}; gates: {passed}")
         if made.left:
             self.reporter.note(
                 phase,
-                f"{len(made.left)} files, {readable_bytes(sum(made.left.values()))}, stay on the target; "
+                f"{len(made.left)} files, {size(sum(made.left.values()))}, stay on the target; "
                 f"to fetch them: kchain pull {phase} --all",
             )
 

@@ -11,11 +11,11 @@ from kchain import __version__
 from kchain.orchestrator.gates import reasons
 from kchain.orchestrator.judge import gate_results
 from kchain.orchestrator.judged import Judged, columns, judged, read_results
-from kchain.orchestrator.report import FINISHED, Row, readable_bytes, table
+from kchain.orchestrator.report import FINISHED, Row, table
 from kchain.orchestrator.state import PhaseState
 from kchain.pages import render, write
 from kchain.phases import Chain
-from kchain.phases.units import duration
+from kchain.units import duration, size
 
 # A change of the loss by this share of it has the full colour.
 _FULL = 0.5
@@ -62,7 +62,7 @@ def _section(chain: Chain, row: Row, state: PhaseState, results: Mapping[str, Ma
         "built_on": [parent.name for parent in chain.merged(row.phase)],
         "continues": continued.name if (continued := chain.continued(row.phase)) is not None else None,
         "lineage": [(each.phase, each.sha256) for each in (recorded.lineage or ())] if recorded is not None else [],
-        "size": readable_bytes(row.adapter_bytes) if row.adapter_bytes is not None else None,
+        "size": size(row.adapter_bytes) if row.adapter_bytes is not None else None,
         "time": duration(row.seconds / 3600) if row.seconds is not None else None,
         "failure": state.failure,
         "gates": gate_results(chain, row.phase, result) if result else [],

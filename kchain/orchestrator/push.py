@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kchain.kernel_metadata import Continuation
-from kchain.orchestrator.actions import Action, Done, Found, Push, Stop, Upload, Wait, Wish
+from kchain.orchestrator.actions import Action, Done, Found, Push, Reporter, Stop, Upload, Wait, Wish
 from kchain.orchestrator.adopted import adopted_sources
 from kchain.orchestrator.decide import decide
 from kchain.orchestrator.drive import Driver, Ports, driving
@@ -17,7 +17,6 @@ from kchain.orchestrator.folders import BundleFolders, keep, session_of
 from kchain.orchestrator.journal import JOURNAL, Journal, Key
 from kchain.orchestrator.observe import Observer
 from kchain.orchestrator.rehearsals import tell_unrehearsed, unrehearsed
-from kchain.orchestrator.report import Reporter
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from kchain.orchestrator.actions import Reporter
 from kchain.orchestrator.folders import BundleFolders
 from kchain.orchestrator.journal import JOURNAL, Journal, Key
-from kchain.orchestrator.report import Reporter
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain
 

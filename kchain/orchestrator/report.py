@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from kchain.orchestrator.continuation import goes_on
-from kchain.orchestrator.state import PhaseState, is_stale
+from kchain.orchestrator.state import PhaseState, goes_on, is_stale
 
 if TYPE_CHECKING:
     from kchain.phases import Chain
@@ -15,19 +14,6 @@ if TYPE_CHECKING:
 
 # Nothing is left to do for a phase in one of these states.
 FINISHED = frozenset({"done", "adopted"})
-
-
-class Reporter(Protocol):
-    """Whoever listens to a driver. Called from the driver's thread, except `event`, which may come from another one."""
-
-    def note(self, phase: str, text: str) -> None:
-        """Something happened."""
-
-    def waiting(self, phase: str, text: str) -> None:
-        """Something is waited for; repeated as long as it lasts."""
-
-    def event(self, phase: str, event: Mapping[str, Any]) -> None:
-        """The running notebook said something: one of its `kchain: {...}` lines."""
 
 
 @dataclass(frozen=True)
@@ -169,11 +155,3 @@ def _again(state: PhaseState) -> bool:
 def is_finished(chain: Chain, states: Mapping[str, PhaseState]) -> bool:
     """Whether every phase has a result that counts."""
     return all(state_word(chain, states, phase.name) in FINISHED for phase in chain.phases)
-
-
-def readable_bytes(count: int) -> str:
-    """A number of bytes as people write it: `812 B`, `41.9 MB`."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"

@@ -259,3 +259,16 @@ def is_stale(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> bool
     if trained is None or trained.lineage is None:
         return False
     return trained.lineage != expected_lineage(chain, states, phase)
+
+
+def goes_on(state: PhaseState) -> bool:
+    """Whether the last version is done with although the phase is not: its run goes on in another session."""
+    version, checkpoint = state.version, state.checkpoint
+    if version is None or checkpoint is None:
+        return False
+    if version.lost:
+        # The first run with a new source may find it empty; a data set is tried twice, and then given up.
+        return not (version.resend and version.continues is not None and version.continues.kind == "dataset")
+    # A run that crawls is left to the person: more sessions of it would cost more than was approved.
+    in_time = checkpoint.stopped == "time" and version.session < version.max_sessions
+    return checkpoint.version == version.number and in_time

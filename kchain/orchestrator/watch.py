@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kchain.orchestrator.actions import Wait, Wish
+from kchain.orchestrator.actions import Reporter, Wait, Wish
 from kchain.orchestrator.drive import Driver, Ports, driving
 from kchain.orchestrator.push import prepare
 from kchain.orchestrator.rehearsals import tell_unrehearsed
-from kchain.orchestrator.report import FINISHED, Reporter, state_word
+from kchain.orchestrator.report import FINISHED, state_word
 from kchain.orchestrator.state import PhaseState
 from kchain.orchestrator.target import Target
 from kchain.phases import Chain

@@ -1,6 +1,6 @@
 """WHAT is trained: the phase files, validated and linked into a Chain. Pure but for reading the project's files."""
 
-from kchain.phases.accelerators import ACCELERATORS, GIB, RETIRED, TPUS, Accelerator
+from kchain.phases.accelerators import ACCELERATORS, RETIRED, TPUS, Accelerator
 from kchain.phases.chain import Chain, Phase
 from kchain.phases.data import Condition, Data, Quality, Source
 from kchain.phases.load import find_root, load_chain
@@ -11,7 +11,6 @@ from kchain.phases.uses import Evaluating, EvaluationGates, Exporting, Generatio
 __all__ = [
     "ACCELERATORS",
     "CHAIN_FILE",
-    "GIB",
     "PHASE_FOLDER",
     "RETIRED",
     "TPUS",

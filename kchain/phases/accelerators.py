@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-GIB = 2**30
+from kchain.units import GIB
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from kchain.phases.fitting import PHASE_FILE, change
 from kchain.phases.memory import Setting
 from kchain.phases.settling import example_tokens
 from kchain.phases.speed import step_seconds
-from kchain.phases.units import memory as gib
-from kchain.phases.units import pace
+from kchain.units import gib, pace
 
 # A change is worth a line from this share of the time, or of the GPU's memory.
 WORTH = 0.2

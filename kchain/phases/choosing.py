@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from kchain.phases.accelerators import Accelerator
 from kchain.phases.memory import Setting
 from kchain.phases.speed import step_seconds
-from kchain.phases.units import memory as gib
-from kchain.phases.units import pace
+from kchain.units import gib, pace
 
 # What is chosen leaves so much of a GPU free, where it can: the plan is not exact (docs/memory-plan.md).
 ROOM = 0.1

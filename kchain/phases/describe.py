@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kchain.phases.units import duration
 from kchain.phases.values import AUTO, MODEL_REF, NAME, REF
+from kchain.units import duration
 
 # What a value must be, by pydantic's name of the error.
 _TYPES = {

@@ -11,8 +11,7 @@ from kchain.phases.choosing import LENGTH_STEP, batches
 from kchain.phases.losses import chunk
 from kchain.phases.memory import Memory, Setting
 from kchain.phases.speed import step_seconds
-from kchain.phases.units import memory as gib
-from kchain.phases.units import pace
+from kchain.units import gib, pace
 
 Words = Mapping[str, Callable[[Setting], str]]
 # How a change is written: in a phase file, and as options of `kchain plan`.

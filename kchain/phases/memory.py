@@ -11,9 +11,9 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from kchain.errors import InputError
-from kchain.phases.accelerators import GIB
 from kchain.phases.losses import Loss, notebook
 from kchain.phases.models import FP32_BYTES, Shape
+from kchain.units import GIB, gib
 
 HALF_BYTES = 2
 # bitsandbytes: 4 bits, an 8-bit constant for 64 weights, an fp32 constant for 256 of those; 0.5 + 1/64 + 4/16384.
@@ -212,3 +212,11 @@ def working_bytes(shape: Shape, wide: int, tokens: int, row: int, quantization: 
 def dropout_bytes(wide: int) -> int:
     """What dropout keeps of a value: a byte; in fp32, which is for CPUs, a number, as torch does it there."""
     return FP32_BYTES if wide == FP32_BYTES else 1
+
+
+def memory_words(needed: Memory, available: int) -> str:
+    """A memory plan in one line: `5.2 GiB at most, of 14.6 GiB: weights 0.9, …`, terms under 0.05 GiB left out."""
+    terms = {name: f"{count / GIB:.1f}" for name, count in needed.as_dict().items() if name != "total"}
+    parts = ", ".join(f"{name} {count}" for name, count in terms.items() if count != "0.0")
+    of = f", of {gib(available)}" if available else ""
+    return f"{gib(needed.total)} at most{of}: {parts}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kchain.phases.accelerators import GIB
 from kchain.phases.advising import advice
 from kchain.phases.chain import Chain, Phase
 from kchain.phases.counting import most_examples, most_steps, validation_examples
@@ -17,7 +16,7 @@ from kchain.phases.models import Shape, model_shape
 from kchain.phases.schema import Lora
 from kchain.phases.settling import example_tokens, known_lengths, setting_of
 from kchain.phases.speed import sessions, step_seconds
-from kchain.phases.units import duration, pace
+from kchain.units import GIB, duration, pace
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import BaseModel
 
 from kchain.phases.accelerators import known_accelerator, not_on_kaggle
 from kchain.phases.chain import Phase, choose_precision
 from kchain.phases.models import Shape
-from kchain.phases.reading import CHAIN_FILE, PHASE_FOLDER
+from kchain.phases.reading import CHAIN_FILE, PHASE_FOLDER, Table
 from kchain.phases.schema import ChainFile, PhaseFile, Tokens
 from kchain.phases.settling import defaults, settle
 from kchain.phases.uses import UseFile
 from kchain.phases.using import following, use_phase
-
-Table = TypeVar("Table", bound=BaseModel)
 
 
 def resolve(chain: ChainFile, files: Mapping[str, PhaseFile | UseFile], problems: list[str]) -> tuple[Phase, ...]:

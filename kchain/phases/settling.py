@@ -14,7 +14,7 @@ from kchain.phases.memory import Setting
 from kchain.phases.models import Shape
 from kchain.phases.schema import Lora, Settled, Training
 from kchain.phases.speed import step_seconds
-from kchain.phases.units import pace
+from kchain.units import pace
 
 # Words of `[training]` -> words of a Setting.
 WORDS = {

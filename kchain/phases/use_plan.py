@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kchain.phases.accelerators import GIB
 from kchain.phases.chain import Chain, Phase
 from kchain.phases.gate_words import gate_words
 from kchain.phases.memory import HALF_BYTES, weight_bytes
 from kchain.phases.models import FP32_BYTES, Shape, model_shape
 from kchain.phases.plan import Plan, plan
 from kchain.phases.uses import Exporting, Generation, UseTable
-from kchain.units import size
+from kchain.units import GIB, size
 
 # What Kaggle keeps of a session's output, in bytes.
 OUTPUT_LIMIT = 20 * 10**9

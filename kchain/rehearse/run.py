@@ -16,13 +16,12 @@ from typing import Any
 from kchain.bundle import adapter_sources, build
 from kchain.demo.run import check_packages
 from kchain.errors import KchainError, PhaseFailed
-from kchain.orchestrator.actions import Wish
+from kchain.orchestrator.actions import Reporter, Wish
 from kchain.orchestrator.drive import Driver, driving
 from kchain.orchestrator.judge import read_result
 from kchain.orchestrator.lock import driver_lock
 from kchain.orchestrator.push import prepare
 from kchain.orchestrator.rehearsals import record, rehearsals
-from kchain.orchestrator.report import Reporter
 from kchain.orchestrator.state import Failure, PhaseState, Result
 from kchain.orchestrator.target import KAGGLE, LOCAL, Target
 from kchain.phases import Chain

@@ -142,7 +142,7 @@ def _make_room(context: Context, user: str, kernel: Row | None, settings: Json) 
     active = _active(context, kernel["id"]) if kernel is not None else []
     if active and profile.on_running == "conflict":
         raise ApiError(409, "A version of this notebook is still running.")
-    if refusal := quota.refusal(context, user, settings["device"]):
+    if refusal := quota.over_quota(context, user, settings["device"]):
         raise Refused(refusal)
     return active if profile.on_running == "supersede" else []
 

@@ -32,7 +32,7 @@ def used(context: Context, user: str, device: str, now: float) -> tuple[float, f
     return sum(span for running, span in spans if not running), sum(span for running, span in spans if running)
 
 
-def refusal(context: Context, user: str, device: str) -> str:
+def over_quota(context: Context, user: str, device: str) -> str:
     """Why a session on `device` may not be added now, in Kaggle's words; "" when it may. Call inside a transaction."""
     now, profile = time.time(), context.profile
     kind = device.upper()

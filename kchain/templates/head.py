@@ -8,10 +8,10 @@ from typing import Any
 
 from kchain.kernel_metadata.sources import AdapterSource
 from kchain.phases import Chain, Phase, Source
+from kchain.phases.memory import memory_words
 from kchain.phases.plan import Plan, describe_source, plan, session_words, time_words
-from kchain.phases.units import memory, memory_words
 from kchain.templates.prose import code, prose, quotation
-from kchain.units import size
+from kchain.units import gib, size
 
 RECIPES = {
     "text": "plain text, every token is learned",
@@ -58,7 +58,7 @@ def _machine(planned: Plan) -> str:
         return "CPU"
     of = f" of {planned.gpus}" if planned.gpus > 1 else ""
     plural = "s" if planned.gpus > 1 else ""
-    return f"`{planned.accelerator}`: {planned.gpus_used}{of} GPU{plural} used, {memory(planned.gpu_memory)} usable"
+    return f"`{planned.accelerator}`: {planned.gpus_used}{of} GPU{plural} used, {gib(planned.gpu_memory)} usable"
 
 
 def _source(source: Source) -> dict[str, str]:

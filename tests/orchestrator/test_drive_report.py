@@ -21,8 +21,9 @@ from kchain.orchestrator.adopt import locate
 from kchain.orchestrator.answers import LogLine
 from kchain.orchestrator.follow import Follower, event_of
 from kchain.orchestrator.observe import is_notebook
-from kchain.orchestrator.report import is_finished, readable_bytes, state_word, table
+from kchain.orchestrator.report import is_finished, state_word, table
 from kchain.orchestrator.state import Ancestor, Failure, Intent, PhaseState, Result, Version
+from kchain.units import size
 
 ONE = Ancestor("one", "1" * 64)
 VERSION = Version(3, "https://x/3", "h", (), (), resend=False, time=10.0)
@@ -176,7 +177,7 @@ def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> No
 
 @pytest.mark.parametrize(("count", "words"), [(812, "812 B"), (41_943_040, "41.9 MB"), (9_600_000_000, "9.6 GB")])
 def test_bytes_are_said_as_people_write_them(count: int, words: str) -> None:
-    assert readable_bytes(count) == words
+    assert size(count) == words
 
 
 @pytest.mark.parametrize(

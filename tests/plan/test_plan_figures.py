@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from kchain.errors import InputError
-from kchain.phases import ACCELERATORS, GIB, Chain, load_chain
-from kchain.phases.memory import Memory
+from kchain.phases import ACCELERATORS, Chain, load_chain
+from kchain.phases.memory import Memory, memory_words
 from kchain.phases.memory import memory as step_memory
 from kchain.phases.models import QWEN3, QWEN3_VL, QWEN25, Shape, model_shape
 from kchain.phases.plan import Plan, plan, session_words
-from kchain.phases.units import duration, memory, memory_words
-from kchain.units import size
+from kchain.units import GIB, duration, gib, size
 
 QWEN = "qwen-lm/qwen2.5/transformers/0.5b-instruct/1"
 HUB = '{ name = "hub", huggingface = "h/f", fields = { prompt = "p", completion = "c" }'
@@ -291,7 +290,7 @@ def test_an_unknown_phase_is_told(tmp_path: Path) -> None:
         (size(8_650_752), "8.7 MB"),
         (size(988_065_536), "988.1 MB"),
         (size(15_231_233_024), "15.2 GB"),
-        (memory(int(14.56 * GIB)), "14.6 GiB"),
+        (gib(int(14.56 * GIB)), "14.6 GiB"),
         (duration(9), "9 h"),
         (duration(6.38), "6.4 h"),
         (duration(0.2), "12 min"),

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kchain.errors import InputError
-from kchain.phases import GIB
 from kchain.phases.losses import CHUNK, STOCK
 from kchain.phases.memory import POOL, Memory, layer_bytes, memory
 from kchain.phases.model_config import shape_of
 from kchain.phases.models import QWEN25, Shape
+from kchain.units import GIB
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LLAMA3_8B = Shape(4096, 32, 32, 8, 14336, 128256, False, biases=())
