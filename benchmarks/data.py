@@ -49,7 +49,7 @@ def main() -> int:
 def write_rows(path: Path, count: int) -> None:
     """Questions and answers in two languages; one in twenty repeats an earlier one in other case, some are broken."""
     sys.path.insert(0, str(ROOT))
-    from kchain.demo.samples import texts
+    from kchain.demo.tokenizer import texts
 
     chance = random.Random(SEED)
     words = sorted({word for text in texts() for word in text.split()})
@@ -68,8 +68,7 @@ def write_rows(path: Path, count: int) -> None:
 def write_model(folder: Path) -> None:
     """The demo's tokenizer: byte-level BPE with Qwen's special tokens and a chat template."""
     sys.path.insert(0, str(ROOT))
-    from kchain.demo.samples import texts
-    from kchain.demo.tokenizer import write_tokenizer
+    from kchain.demo.tokenizer import texts, write_tokenizer
 
     folder.mkdir()
     write_tokenizer(texts(), folder)
@@ -85,7 +84,7 @@ def run_side(side: str, folder: Path) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
     from transformers import AutoTokenizer
 
-    from kchain.runtime.events import peak_memory
+    from kchain.runtime.failure import peak_memory
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     tokenizer.eos_token = "<|im_end|>"

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny_models import KINDS, build  # noqa: E402
 
-from kchain.export.gguf_file import TYPES, write_gguf  # noqa: E402
+from kchain.uses.gguf import TYPES, write_gguf  # noqa: E402
 
 PROMPTS = (
     "Write a Python function that adds two numbers.",

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from kchain.phases.accelerators import GIB
-from kchain.phases.losses import STOCK, Loss
-from kchain.phases.memory import memory
+from kchain.phases.machines import GIB
+from kchain.phases.memory import STOCK, Loss, memory
 from kchain.phases.models import QWEN3, QWEN25, Shape
 
 GB = 10**9

@@ -12,10 +12,10 @@ import argparse
 import json
 from statistics import median
 
-from kchain.phases.accelerators import ACCELERATORS
+from kchain.phases.machines import ACCELERATORS
 from kchain.phases.memory import Setting
 from kchain.phases.models import Shape
-from kchain.phases.speed import step_seconds
+from kchain.phases.time import step_seconds
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kchain.demo.samples import texts
-from kchain.demo.tokenizer import SPECIALS, TEXT_ENTRIES, WORDS, write_tokenizer
+from kchain.demo.tokenizer import SPECIALS, TEXT_ENTRIES, WORDS, texts, write_tokenizer
 
 # The demo's tokenizer without its filler: small, with special tokens right behind the words, and rows to spare.
 FIRST_SPECIAL = TEXT_ENTRIES

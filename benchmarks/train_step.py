@@ -104,7 +104,7 @@ def run_side(case: Case, side: str, count: int) -> dict[str, Any]:
     from transformers import PrinterCallback, Trainer, TrainingArguments
     from transformers.utils import logging
 
-    from kchain.runtime.events import peak_memory
+    from kchain.runtime.failure import peak_memory
 
     logging.set_verbosity_error()
     examples = make_examples(case, count)
@@ -141,7 +141,7 @@ def make_side(case: Case, side: str) -> tuple[Any, Any]:
 
     from kchain.runtime import model as models
     from kchain.runtime import train
-    from kchain.runtime.collate import Collator
+    from kchain.runtime.batches import Collator
 
     torch.manual_seed(0)
     shape = {"hidden_size": case.width, "intermediate_size": 4 * case.width, "num_hidden_layers": case.layers}

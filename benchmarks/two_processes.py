@@ -87,7 +87,7 @@ def run_side(folder: Path, base: Path, examples: Sequence[Any], processes: int) 
 
 def token_share(examples: Sequence[Any]) -> float:
     """Tokens of the slower of two processes over half of all, mean over the steps: what waiting costs at most."""
-    from kchain.runtime.order import Order, Share
+    from kchain.runtime.batches import Order, Share
 
     order = Order([len(example) for example in examples], 0, Share(BATCH * ACCUMULATION, BATCH, 2), True)
     slower = total = 0

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from kchain.cli import COMMANDS, group
-from kchain.orchestrator.advice import TABLE
+from kchain.orchestrator.judging.advice import TABLE
 from kchain.phases import data, schema, uses, values
 
 DOCS = Path(__file__).parent

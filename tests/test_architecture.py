@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,65 +12,103 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kchain"
 
-# Left to right: a part imports only parts that stand before it. Parts of one row do not know each other.
+# Left to right: a part imports only parts that stand before it. Parts of one row do not know each other. A folder of
+# `orchestrator/` is a part of its own here; "orchestrator" is the commands that stand beside them.
 ORDER: list[set[str]] = [
     {"errors", "units"},
     {"pages"},
-    {"phases"},
+    {"runtime"},
+    {"phases", "uses"},
     {"kernel_metadata"},
     {"templates"},
     {"bundle", "server"},
-    {"orchestrator", "data"},
-    {"export"},
-    {"inference"},
-    {"evaluation"},
-    {"demo"},
+    {"client", "data", "orchestrator.journal"},
+    {"orchestrator.judging"},
+    {"orchestrator.driving"},
+    {"orchestrator"},
+    {"publish", "demo"},
     {"rehearse", "inbox"},
     {"cli"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+# What travels into a notebook, and all that it may know of kchain. `uses` stands on `runtime`, never the other way.
+TRAVELS = {"runtime": {"runtime"}, "uses": {"uses", "runtime", "errors", "units", "pages"}}
 HEAVY = ("kaggle", "kagglesdk", "requests", "torch", "transformers", "jupytext", "papermill", "starlette", "nbformat")
 
 
-def part_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def part_of(dotted: list[str]) -> str:
+    """The part of a module, by its name below `kchain`."""
+    room = ".".join(dotted[:2])
+    return room if room in RANK else dotted[0]
 
 
 def imports(path: Path) -> set[str]:
-    """Names of the kchain parts that a file imports, anywhere in it."""
+    """The kchain parts that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [node.module or ""]
-        found |= {name.split(".")[1] for name in names if name.startswith("kchain.")}
-    return found
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        found |= {part_of(name.split(".")[1:]) for name in names if name.startswith("kchain.")}
+    return found - {"__version__"}
 
 
-SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if part_of(path) in RANK)
+SOURCES = {
+    path: part_of(list(path.relative_to(PACKAGE).with_suffix("").parts))
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.parent != PACKAGE or not path.name.startswith("__")
+}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_part_imports_only_parts_to_its_left(path: Path) -> None:
-    own = part_of(path)
-    # The client starts the local server on demand: the one step from orchestrator to server.
-    backwards = {part for part in imports(path) if part != own and RANK.get(part, -1) >= RANK[own]}
-    assert not backwards, f"{path.name} of {own} reaches back to {sorted(backwards)}"
+def test_a_part_imports_only_parts_to_its_left() -> None:
+    back = {
+        f"{path.relative_to(PACKAGE)} -> {part}"
+        for path, own in SOURCES.items()
+        for part in imports(path) - {own}
+        if RANK[part] >= RANK[own]
+    }
+    assert not back
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "runtime").glob("*.py")), ids=lambda path: path.name)
-def test_the_runtime_knows_nothing_of_kchain(path: Path) -> None:
-    assert imports(path) == set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            assert node.module != "kchain", path.name
+def test_what_travels_into_a_notebook_knows_only_what_travels() -> None:
+    strangers = {
+        f"{path.relative_to(PACKAGE)} -> {part}"
+        for path, own in SOURCES.items()
+        for part in imports(path) - TRAVELS.get(own, set(RANK))
+    }
+    assert not strangers
+
+
+def test_the_runtime_imports_itself_by_relative_names() -> None:
+    # In a notebook its package has another name.
+    assert not [path.name for path, own in SOURCES.items() if own == "runtime" and imports(path)]
 
 
 def test_every_part_has_its_place_in_the_order() -> None:
-    parts = {part_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__", "__main__", "runtime"}
-    assert parts == set(RANK)
+    assert set(SOURCES.values()) == set(RANK)
+
+
+def test_no_circle_of_modules() -> None:
+    """What is imported while a module loads never leads back to it."""
+    modules = {".".join(("kchain", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in SOURCES}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    needs = {name: top_imports(name, path, set(modules)) for name, path in modules.items()}
+    circles = graphlib.TopologicalSorter(needs)
+    circles.prepare()
+
+
+def top_imports(name: str, path: Path, modules: set[str]) -> set[str]:
+    """Modules of kchain that a module imports while it loads."""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {full if (full := f"{module}.{alias.name}") in modules else module for alias in node.names}
+    return (found & modules) - {name}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status"], ["push", "--help"]], ids=" ".join)

@@ -1,7 +1,6 @@
 """The reviewable folder of a phase: build, write, read, hash, compare. Linting is in `kchain.bundle.lint`."""
 
-from kchain.bundle.build import Bundle, build
-from kchain.bundle.continuation import continuation_of, continued, parameters_of, parse, same_training
+from kchain.bundle.bundle import Bundle, build, continuation_of, continued, parameters_of, parse, same_training
 from kchain.bundle.diff import diff
 from kchain.bundle.folder import bundle_folder, metadata_text, notebook_text, read, source_bytes, write
 from kchain.bundle.hash import canonical_hash, canonical_hash_of_source, code_hash, find_hash, same_cells

@@ -11,8 +11,7 @@ from typing import Any
 
 from slugify import slugify
 
-from kchain.bundle.build import Bundle
-from kchain.bundle.continuation import parse
+from kchain.bundle.bundle import Bundle, parse
 from kchain.bundle.hash import find_hash, text
 from kchain.errors import InputError
 from kchain.kernel_metadata import METADATA_FILE, NOTEBOOK_FILE

@@ -35,9 +35,9 @@ def adopt(
         raise click.UsageError("give exactly one of --dataset, --kernel, --dir")
     chain = load_project()
     from kchain.cli.progress import Terminal
+    from kchain.client.target import Target
     from kchain.orchestrator.adopt import Origin
     from kchain.orchestrator.adopt import adopt as take_over
-    from kchain.orchestrator.target import Target
     from kchain.units import size
 
     place = Target(target or chain.target, chain.owner, chain.root)

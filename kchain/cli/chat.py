@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from kchain.cli.common import console, json_option, load_project, print_json, target_option
 from kchain.cli.export import base_option
+from kchain.errors import InputError
+from kchain.phases import Style
+from kchain.uses.speaker import Styles
 
 if TYPE_CHECKING:
-    from kchain.export.subject import Subject
-    from kchain.inference.conversation import Conversation
+    from kchain.uses.conversation import Conversation
+    from kchain.uses.subject import Subject
+
+
+# styles.toml: what each style changes about the answers.
+
+# Read from the project's folder when it is there and no other file is named.
+STYLES = Path("styles.toml")
+_KEYS = tuple(Style.model_fields)
+_TABLES = TypeAdapter(dict[str, Style])
+
+
+def read_styles(root: Path, given: Path | None) -> Styles:
+    """The styles of a file by their tokens; none where no file is named and the project has none.
+
+    Raises:
+        InputError: the file cannot be read, or says something that is no style.
+    """
+    path = given if given is not None else root / STYLES
+    if given is None and not path.is_file():
+        return {}
+    try:
+        tables = _TABLES.validate_python(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        return {token: table.model_dump(exclude_none=True) for token, table in tables.items()}
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", f"keys of a style: {', '.join(_KEYS)}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as TOML: {error}", "see docs/use-the-model.md") from None
+
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -75,18 +110,18 @@ def chat(
     if as_json and prompt is None:
         raise click.UsageError("--json belongs to --prompt")
     chain = load_project()
-    from kchain.export.read import read_subject
-    from kchain.export.subject import need
-    from kchain.inference.styles import read_styles
+    # FOLDED
+    from kchain.client.target import Target
     from kchain.orchestrator.finished import choose_phase
-    from kchain.orchestrator.target import Target
+    from kchain.publish.content import read_subject
+    from kchain.uses.subject import need
 
     need("train", "torch", "transformers", "safetensors", "peft")
     tables = read_styles(chain.root, styles)
     place = Target(target or chain.target, chain.owner, chain.root)
     subject = read_subject(chain, choose_phase(chain, phase), place, base)
-    from kchain.inference.conversation import Conversation
-    from kchain.inference.load import load_chain
+    from kchain.uses.conversation import Conversation
+    from kchain.uses.speaker import load_chain
 
     talk = Conversation(load_chain(subject, precision), subject, system, style, tables, typed)
     if precision != "nf4":
@@ -139,7 +174,7 @@ def _show(text: str) -> None:
 
 def _warn(talk: Conversation, subject: Subject) -> None:
     """Say so where the loaded model is not what the session trained: another base model of the same size, perhaps."""
-    from kchain.inference.load import compare_probe
+    from kchain.uses.speaker import compare_probe
 
     probe = compare_probe(talk.speaker, subject.last.result)
     quantized = subject.quantization != "none"

@@ -60,7 +60,7 @@ def check(
     Counts and shows every fault of [data.quality], as each notebook does before it trains. Exit code 1 if a fault is
     more frequent than its threshold.
     """
-    from kchain.cli.data_tables import print_checked
+    from kchain.cli.show import print_checked
 
     found = _check_files(what, _pairs(fields), validation, tokenizer)
     if len(found) < len(what) or not what:
@@ -118,9 +118,9 @@ def _check_phases(
 
 def _fetched(chain: Chain, phase: str, name: str | None, here: set[str]) -> dict[str, Path]:
     """Copies of a phase's data sets of the target, by source; those of this project's own server are read in place."""
-    from kchain.orchestrator.client import connect
-    from kchain.orchestrator.copies import copy_dataset
-    from kchain.orchestrator.target import LOCAL, Target
+    from kchain.client.client import connect
+    from kchain.client.pull import copy_dataset
+    from kchain.client.target import LOCAL, Target
 
     target = Target(name or chain.target, chain.owner, chain.root)
     sources = [source for source in chain.phase(phase).data.sources if source.dataset and source.name not in here]
@@ -144,7 +144,7 @@ def _say(text: str) -> None:
 def _measure(tokenizer: Path | None, chain: Chain | None, phase: str) -> Measure | None:
     if tokenizer is None:
         return None
-    from kchain.data.tokens import measure
+    from kchain.data.check import measure
 
     if chain is None:
         return measure(tokenizer, MAX_LENGTH, None)

@@ -28,13 +28,12 @@ def demo(folder: Path) -> None:
 
     Needs: pip install "kchain[train]"
     """
-    from kchain.cli.judged_table import print_judged
     from kchain.cli.progress import Terminal
-    from kchain.cli.tables import print_finished
+    from kchain.cli.show import print_finished, print_judged
+    from kchain.client.target import LOCAL, Target
     from kchain.demo.run import check_packages, open_project, publish
-    from kchain.orchestrator.journal import Key, read_states
-    from kchain.orchestrator.report import is_finished
-    from kchain.orchestrator.target import LOCAL, Target
+    from kchain.orchestrator.journal.journal import Key, read_states
+    from kchain.orchestrator.status import is_finished
     from kchain.orchestrator.watch import watch
 
     chain = open_project(folder)

@@ -14,12 +14,12 @@ from kchain.cli.chat import precision_option
 from kchain.cli.common import console, json_option, load_project, print_json, target_option
 from kchain.cli.export import base_option
 from kchain.errors import InputError
-from kchain.evaluation.checks import CHECKS
 from kchain.units import size
+from kchain.uses.report import CHECKS
 
 if TYPE_CHECKING:
-    from kchain.evaluation.questions import Questions
-    from kchain.export.subject import Subject
+    from kchain.uses.questions import Questions
+    from kchain.uses.subject import Subject
 
 # Columns that the table needs.
 _WIDTH = 96
@@ -75,11 +75,11 @@ def evaluate(
     Needs: pip install "kchain[train]"
     """
     chain = load_project()
-    from kchain.evaluation.questions import read_questions
-    from kchain.export.read import read_subject
-    from kchain.export.subject import need
+    from kchain.client.target import Target
     from kchain.orchestrator.finished import choose_phase
-    from kchain.orchestrator.target import Target
+    from kchain.publish.content import read_subject
+    from kchain.uses.questions import read_questions
+    from kchain.uses.subject import need
 
     need("train", "torch", "transformers", "safetensors", "peft")
     place = Target(target or chain.target, chain.owner, chain.root)
@@ -88,7 +88,7 @@ def evaluate(
     questions = read_questions(file, check, subject.system_prompt, limit, chain.seed, written=written)
     report = _evaluate(subject, questions, check, max_tokens, precision)
     if html is not None:
-        from kchain.evaluation.page import write_page
+        from kchain.uses.report import write_page
 
         write_page(html, report)
     if as_json:
@@ -113,7 +113,7 @@ def _kept_aside(subject: Subject, check: str) -> Path:
 
 
 def _evaluate(subject: Subject, questions: Questions, check: str, max_tokens: int, precision: str) -> dict[str, Any]:
-    from kchain.evaluation.run import evaluate
+    from kchain.uses.evaluate import evaluate
 
     with Progress(console=_errors(), transient=True) as progress:
         tasks = {name: progress.add_task(name, total=len(questions.asked)) for name in ("base", "chain")}

@@ -73,12 +73,12 @@ def export(
     if kind is not None and form != "gguf":
         raise click.UsageError("--type belongs to --format gguf")
     chain = load_project()
-    from kchain.export.read import read_subject
-    from kchain.export.run import export as write
-    from kchain.export.run import export_name
+    from kchain.client.target import Target
     from kchain.orchestrator.finished import choose_phase
-    from kchain.orchestrator.target import Target
+    from kchain.publish.content import read_subject
     from kchain.units import size
+    from kchain.uses.export import export as write
+    from kchain.uses.export import export_name
 
     place = Target(target or chain.target, chain.owner, chain.root)
     subject = read_subject(chain, choose_phase(chain, phase), place, base)

@@ -17,8 +17,8 @@ def logs(phase: str, target: str | None, follow: bool) -> None:
     The log of a running session exists only as a live stream: use -f.
     """
     chain = load_project()
+    from kchain.client.target import Target
     from kchain.orchestrator.logs import read_log
-    from kchain.orchestrator.target import Target
 
     place = Target(target or chain.target, chain.owner, chain.root)
     for line in read_log(chain, phase, place, follow=follow):

@@ -16,8 +16,7 @@ from kchain.phases.memory import memory_words
 from kchain.units import duration, gib, size
 
 if TYPE_CHECKING:
-    from kchain.phases.plan import Plan
-    from kchain.phases.use_plan import UsePlan
+    from kchain.phases.plan import Plan, UsePlan
 
 
 # Accounts differ; `kchain doctor` asks for the real figure.
@@ -55,9 +54,8 @@ def plan(phase: str | None, model_config: Path | None, as_json: bool, **setting:
 
 def _plan_chain(phase: str | None, model_config: Path | None, as_json: bool) -> None:
     chain = load_project()
-    from kchain.phases.model_config import read_shape
-    from kchain.phases.plan import Plan
-    from kchain.phases.use_plan import plan_of
+    from kchain.phases.models import read_shape
+    from kchain.phases.plan import Plan, plan_of
 
     shape = read_shape(model_config) if model_config else None
     names = [chain.phase(phase).name] if phase else [each.name for each in chain.phases]

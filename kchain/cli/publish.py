@@ -15,7 +15,7 @@ from kchain.cli.export import base_option
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from kchain.export.publish import Draft, Published
+    from kchain.publish.publish import Draft, Published
 
 
 @click.command()
@@ -61,10 +61,10 @@ def publish(
     if kind is not None and form != "gguf":
         raise click.UsageError("--type belongs to --format gguf")
     chain = load_project()
+    from kchain.client.target import Target
     from kchain.errors import NotReviewed
-    from kchain.export import publish as library
     from kchain.orchestrator.finished import choose_phase
-    from kchain.orchestrator.target import Target
+    from kchain.publish import publish as library
 
     place = Target(target or chain.target, chain.owner, chain.root)
     trained = Target(trained_on or place.name, chain.owner, chain.root)
@@ -131,7 +131,7 @@ def _say(text: str) -> None:
 
 
 def _show(draft: Draft) -> None:
-    from kchain.export.publication import licence_of
+    from kchain.publish.publication import licence_of
     from kchain.units import size
 
     decision, name, content = draft.decision, draft.name, draft.content

@@ -17,8 +17,8 @@ def pull(phase: str, everything: bool, target: str | None) -> None:
     The models of an export stay on the target without --all. Nothing is verified: kchain watch does that.
     """
     chain = load_project()
+    from kchain.client.target import Target
     from kchain.orchestrator.logs import fetch_outputs
-    from kchain.orchestrator.target import Target
 
     place = Target(target or chain.target, chain.owner, chain.root)
     folder = fetch_outputs(chain, phase, place, everything=everything)

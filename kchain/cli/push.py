@@ -32,8 +32,8 @@ def push(phase: str, target: str | None, yes: bool, again: bool, no_wait: bool, 
     """
     chain = load_project()
     from kchain.cli.progress import Terminal
+    from kchain.client.target import Target
     from kchain.orchestrator import push as library
-    from kchain.orchestrator.target import Target
 
     place = Target(target or chain.target, chain.owner, chain.root)
     if dry_run:

@@ -56,7 +56,7 @@ def rehearse(phases: tuple[str, ...], tokenizer: Path | None, again: bool, as_js
 
 def _print(done: Rehearsal, seconds: float) -> None:
     from kchain.cli.progress import duration
-    from kchain.cli.tables import print_rehearsed
+    from kchain.cli.show import print_rehearsed
     from kchain.rehearse.account import not_rehearsed, rehearsed
 
     print_rehearsed(console, done.outcomes)

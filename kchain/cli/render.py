@@ -19,8 +19,8 @@ def render(phase: str | None, target: str | None, as_json: bool) -> None:
     """
     chain = load_project()
     from kchain.bundle import build, source_bytes, write
-    from kchain.orchestrator import adopted
-    from kchain.orchestrator.target import Target
+    from kchain.client.target import Target
+    from kchain.orchestrator.driving.folders import adopted
 
     place = Target(target or chain.target, chain.owner, chain.root)
     sources = adopted(chain.root, place.name)

@@ -32,9 +32,9 @@ def review(phase: str | None, target: str | None) -> None:
     watch push only what was shown here, for as many sessions as the plan says.
     """
     chain = load_project()
+    from kchain.client.target import Target
     from kchain.orchestrator.review import record
     from kchain.orchestrator.review import review as look
-    from kchain.orchestrator.target import Target
 
     place = Target(target or chain.target, chain.owner, chain.root)
     phases = [chain.phase(phase).name] if phase else [each.name for each in chain.phases]

@@ -13,14 +13,13 @@ from rich.text import Text
 from kchain.cli.common import console
 from kchain.errors import InputError
 from kchain.phases import Training, find_root
-from kchain.phases.accelerators import known_accelerator
 from kchain.phases.chain import choose_precision
-from kchain.phases.choosing import choose
-from kchain.phases.fitting import Answer, answer
+from kchain.phases.fit import Answer, answer
+from kchain.phases.machines import known_accelerator
 from kchain.phases.memory import Setting
-from kchain.phases.model_config import read_shape
+from kchain.phases.models import read_shape
 from kchain.phases.schema import ChainTable, Lora
-from kchain.phases.settling import defaults, example_tokens
+from kchain.phases.settle import choose, defaults, example_tokens
 from kchain.units import GIB
 
 Command = TypeVar("Command", bound=Callable[..., Any])

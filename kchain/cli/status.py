@@ -28,17 +28,15 @@ def status(target: str | None, html: Path | None, as_json: bool) -> None:
     (trained on an adapter that has been replaced since). Losses are nats per token on the validation sets.
     """
     chain = load_project()
-    from kchain.cli.judged_table import print_judged
-    from kchain.cli.tables import print_status
-    from kchain.orchestrator.journal import Key, read_states
-    from kchain.orchestrator.judged import read_results
-    from kchain.orchestrator.report import table
+    from kchain.cli.show import print_judged, print_status
+    from kchain.orchestrator.journal.journal import Key, read_states
+    from kchain.orchestrator.status import read_results, table
 
     name = target or chain.target
     states = read_states(chain.root, Key(name, chain.owner, chain.name))
     rows, results = table(chain, states), read_results(chain, states)
     if html is not None:
-        from kchain.orchestrator.page import write_page
+        from kchain.orchestrator.status import write_page
 
         write_page(html, chain, name, states)
     if as_json:

@@ -32,12 +32,11 @@ def run(target: str | None) -> None:
 
 def _drive(target: str | None, yes: bool, once: bool) -> None:
     chain = load_project()
-    from kchain.cli.judged_table import print_judged
     from kchain.cli.progress import Terminal
-    from kchain.cli.tables import print_finished, print_status
-    from kchain.orchestrator.journal import Key, read_states
-    from kchain.orchestrator.report import is_finished, table
-    from kchain.orchestrator.target import Target
+    from kchain.cli.show import print_finished, print_judged, print_status
+    from kchain.client.target import Target
+    from kchain.orchestrator.journal.journal import Key, read_states
+    from kchain.orchestrator.status import is_finished, table
     from kchain.orchestrator.watch import watch as drive
 
     place = Target(target or chain.target, chain.owner, chain.root)

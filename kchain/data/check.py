@@ -4,21 +4,92 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kchain.data.guess import guess
 from kchain.errors import InputError
 from kchain.phases import Chain, Quality
 from kchain.runtime import data, quality
 from kchain.runtime.data import Mix
-from kchain.runtime.examples import Example
+from kchain.runtime.examples import MISSING, Example, lookup, styles
 from kchain.runtime.failure import Stop
 from kchain.runtime.paths import Paths
+from kchain.runtime.quality import Tokens
+from kchain.runtime.readers import Broken, rows
 from kchain.server.publish import dataset_folder
 from kchain.templates.parameters import data_table
+
+# What the columns of a file nobody has described probably are. Pure but for reading the first rows.
+
+LOOKED_AT = 100  # rows that are searched for columns
+# Usual names, the likelier ones first.
+MESSAGES = ("messages", "conversations", "conversation")
+PROMPTS = ("prompt", "instruction", "question", "query", "ask", "task.description", "input")
+ANSWERS = ("completion", "response", "output", "answer", "execution.output", "story")
+TEXTS = ("text", "content")
+USUAL = (*MESSAGES, *PROMPTS, *ANSWERS, *TEXTS)
+
+
+def usual(recipe: str, seen: Collection[str]) -> dict[str, str] | None:
+    """field = column by usual names, for a recipe and a file that has these columns; None where they say nothing."""
+    found = (way(seen) for way in WAYS[recipe])
+    return next((fields for fields in found if fields), None)
+
+
+def guess(path: Path, given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """(recipe, field = column) of a file.
+
+    Args:
+        given: fields whose columns are known; they decide where they are enough.
+
+    Raises:
+        InputError: the columns say nothing; names them.
+    """
+    if given:
+        recipe = "conversation" if "messages" in given else "text" if "text" in given else "prompt_completion"
+        return recipe, dict(given)
+    first = [row for _, row in islice(rows(path), LOOKED_AT) if not isinstance(row, Broken)]
+    seen = {name for name in USUAL if any(lookup(row, name) is not MISSING for row in first)}
+    for recipe, way in (("conversation", _messages), ("prompt_completion", _pair), ("text", _text)):
+        if fields := way(seen):
+            return recipe, fields
+    names = ", ".join(first[0]) if first else "none that can be read"
+    raise InputError(
+        f"{path}: nothing tells which column is what; its columns: {names}",
+        "say it: --field prompt=COLUMN --field completion=COLUMN, or --field messages=COLUMN, or --field text=COLUMN",
+    )
+
+
+def _messages(seen: Collection[str]) -> dict[str, str]:
+    found = _first(MESSAGES, seen)
+    return {"messages": found} if found else {}
+
+
+def _pair(seen: Collection[str]) -> dict[str, str]:
+    prompt, answer = _first(PROMPTS, seen), _first(ANSWERS, seen)
+    if not prompt or not answer:
+        return {}
+    more = {"context": "input"} if prompt == "instruction" and "input" in seen else {}
+    return {"prompt": prompt, "completion": answer, **more}
+
+
+def _text(seen: Collection[str]) -> dict[str, str]:
+    found = _first(TEXTS, seen)
+    return {"text": found} if found else {}
+
+
+def _first(names: tuple[str, ...], seen: Collection[str]) -> str | None:
+    return next((name for name in names if name in seen), None)
+
+
+# Recipe -> what its columns may be, the likelier first.
+WAYS = {"text": (_text,), "prompt_completion": (_pair,), "conversation": (_messages, _pair)}
+
 
 SEED = 42  # of a file that belongs to no chain
 MOST = 100_000  # examples of a file that are looked at, drawn from all of it
@@ -163,3 +234,45 @@ def _load(table: dict[str, Any], seed: int, cure: str | None = None) -> Mix:
             rows = [json.loads(line) for line in lines if line]
             first = [f"{row['file']} line {row['line']}: {row['reason'][:200]}" for row in rows[: data.SHOWN]]
             raise InputError("\n".join([stop.reason, *first]), cure or stop.cure) from stop
+
+
+# Lengths of examples in the tokens of a model, as its notebook will count them.
+
+
+def measure(folder: Path, cap: int, eos: str | None) -> Measure:
+    """Counts the tokens of examples.
+
+    Args:
+        folder: of a model, or of its tokenizer alone.
+        cap: tokens of an example that are kept: training.max_length.
+        eos: the token that ends an answer; None: the tokenizer's own.
+
+    Raises:
+        InputError: transformers is not installed, or there is no tokenizer in the folder.
+    """
+    if not (folder / "tokenizer_config.json").is_file():
+        raise InputError(f"{folder} holds no tokenizer_config.json", "name a folder with a model or its tokenizer")
+    if find_spec("transformers") is None:
+        raise InputError("--tokenizer needs transformers", 'pip install "kchain[train]", or leave the option out')
+    from transformers import AutoTokenizer
+
+    from kchain.runtime.chat import Chat, Refused
+    from kchain.runtime.encode import encode
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder}: no tokenizer can be loaded: {reason}", "fetch the model's files again") from error
+    if eos is not None:
+        tokenizer.eos_token = eos
+
+    def count(examples: list[Example]) -> Tokens:
+        chat = Chat(tokenizer, styles(examples))
+        lengths = []
+        for example in examples:
+            with suppress(Refused):  # the notebook counts those apart
+                lengths += [len(each) for each in encode(example, chat)]
+        return Tokens(lengths, cap, sum(length > cap for length in lengths))
+
+    return count

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from kchain.errors import InputError
-from kchain.runtime.conditions import pick
 from kchain.runtime.examples import MISSING, Example, Row, text
 from kchain.runtime.failure import Stop
 from kchain.runtime.files import write_json, write_text
-from kchain.runtime.lots import Lottery, fingerprint, said
+from kchain.runtime.lots import Lottery, fingerprint, pick, said
 from kchain.runtime.readers import READERS, Broken, kind, rows
 
 PARTS = ("train", "validation", "test")

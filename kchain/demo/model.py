@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from kchain.demo.samples import texts
-from kchain.demo.tokenizer import EOS_ID, FIRST_SPECIAL, SPECIALS, write_tokenizer
+from kchain.demo.tokenizer import EOS_ID, FIRST_SPECIAL, SPECIALS, texts, write_tokenizer
 
 Array = npt.NDArray[np.float32]
 

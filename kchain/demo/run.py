@@ -6,7 +6,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from kchain.demo.samples import MODEL, SAMPLES
+from kchain.demo.tokenizer import MODEL, SAMPLES
 from kchain.errors import InputError
 from kchain.phases import CHAIN_FILE, Chain, load_chain
 from kchain.phases.init import make_project

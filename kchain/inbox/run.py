@@ -11,24 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kchain.client.target import Target
 from kchain.errors import InputError, NotNow, NotReviewed, PhaseFailed, Unreachable
 from kchain.inbox.arrivals import Arrivals
-from kchain.inbox.box import Box, clear, land, put, put_reason
-from kchain.inbox.derive import Run, derive
-from kchain.inbox.examples import Rejection, check, mapping, write_lines
-from kchain.inbox.job import Job, forget, take, unfinished_job
+from kchain.inbox.box import Box, Job, clear, forget, land, put, put_reason, take, unfinished_job
+from kchain.inbox.examples import Rejection, Run, check, derive, mapping, write_lines
 from kchain.inbox.train import has_begun, look_back, require_review, train
-from kchain.orchestrator.actions import Reporter
-from kchain.orchestrator.adopted import adopted_sources
-from kchain.orchestrator.drive import Ports
-from kchain.orchestrator.folders import BundleFolders
-from kchain.orchestrator.journal import Key, read_states
-from kchain.orchestrator.judge import RESULT
-from kchain.orchestrator.lock import only_one
-from kchain.orchestrator.rehearsals import tell_unrehearsed
-from kchain.orchestrator.state import PhaseState, Result
-from kchain.orchestrator.target import Target
-from kchain.orchestrator.verify import WEIGHTS
+from kchain.orchestrator.driving.actions import Reporter
+from kchain.orchestrator.driving.drive import Ports
+from kchain.orchestrator.driving.folders import BundleFolders, adopted_sources, tell_unrehearsed
+from kchain.orchestrator.journal.journal import Key, read_states
+from kchain.orchestrator.journal.lock import only_one
+from kchain.orchestrator.journal.state import PhaseState, Result
+from kchain.orchestrator.judging.adapter import WEIGHTS
+from kchain.orchestrator.judging.judge import RESULT
 from kchain.phases import Chain, load_chain
 from kchain.runtime.failure import Stop
 

@@ -10,18 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kchain.client.target import Target
 from kchain.errors import GateMissed, KchainError, NotReviewed, PhaseFailed
-from kchain.inbox.derive import Run
-from kchain.inbox.examples import Rejection
-from kchain.inbox.job import Job
-from kchain.orchestrator.actions import Reporter, Wish
-from kchain.orchestrator.adopted import adopted_sources
-from kchain.orchestrator.drive import Driver, Ports, driving, wait_until_ready
-from kchain.orchestrator.folders import BundleFolders
-from kchain.orchestrator.journal import Journal, Key
+from kchain.inbox.box import Job
+from kchain.inbox.examples import Rejection, Run
+from kchain.orchestrator.driving.actions import Reporter, Wish
+from kchain.orchestrator.driving.drive import Driver, Ports, driving, wait_until_ready
+from kchain.orchestrator.driving.folders import BundleFolders, adopted_sources
+from kchain.orchestrator.journal.journal import Journal, Key
+from kchain.orchestrator.journal.state import Failure, PhaseState, Result, is_stale
 from kchain.orchestrator.push import prepare
-from kchain.orchestrator.state import Failure, PhaseState, Result, is_stale
-from kchain.orchestrator.target import Target
 from kchain.phases import Chain
 from kchain.units import size
 

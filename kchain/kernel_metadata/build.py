@@ -2,11 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from kchain.kernel_metadata.sources import AdapterSource
 from kchain.phases import Chain, Phase
+
+# What a later session of a phase is told: which session it is, and where the checkpoint before it is mounted from.
+
+# Where a session leaves its checkpoint in its output.
+CHECKPOINT_FOLDER = "checkpoint"
+# The list of `kernel-metadata.json` that each kind of source stands in.
+SOURCE_KEYS = {"kernel": "kernel_sources", "dataset": "dataset_sources"}
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """PARAMETERS["continuation"] of a later session.
+
+    Attributes:
+        session: number of this session of the phase, 2 or more.
+        kind: what is mounted: "kernel" (the phase's own last output) or "dataset" (a copy of the checkpoint).
+        ref: `owner/slug` of that kernel or data set.
+        folder: where in its mount the checkpoint lies; empty for the mount itself.
+        sha256: of the checkpoint's manifest.json.
+    """
+
+    session: int
+    kind: Literal["kernel", "dataset"]
+    ref: str
+    folder: str
+    sha256: str
+
+    @property
+    def source(self) -> str:
+        """The source as a target names it that cannot mount it."""
+        return f"{'data set' if self.kind == 'dataset' else self.kind} {self.ref}"
+
+
+def with_continuation(
+    metadata: Mapping[str, Any], old: Continuation | None, new: Continuation | None
+) -> dict[str, Any]:
+    """`kernel-metadata.json` with the source of one continuation taken out and that of another put in."""
+    changed = dict(metadata)
+    if old is not None:
+        key = SOURCE_KEYS[old.kind]
+        changed[key] = [ref for ref in changed[key] if ref != old.ref]
+    if new is not None:
+        key = SOURCE_KEYS[new.kind]
+        changed[key] = [*changed[key], new.ref]
+    return changed
+
+
+# Where the adapter of each ancestor is mounted from.
+
+
+@dataclass(frozen=True)
+class AdapterSource:
+    """One ancestor's adapter, as a session finds it.
+
+    Attributes:
+        phase: the ancestor.
+        kind: "kernel" (the output of its kernel) or "dataset".
+        ref: `owner/slug` of that kernel or data set.
+        folder: where in its mount the adapter lies; empty for the mount itself.
+        sha256: of `adapter_model.safetensors`; known beforehand only for an adopted adapter.
+        use: "merge" it into the base, or "continue" it: train it on.
+    """
+
+    phase: str
+    kind: Literal["kernel", "dataset"]
+    ref: str
+    folder: str = "adapter"
+    sha256: str | None = None
+    use: Literal["merge", "continue"] = "merge"
+
+
+def adapter_sources(chain: Chain, phase_name: str, adopted: Mapping[str, AdapterSource]) -> tuple[AdapterSource, ...]:
+    """The adapters a phase is built on, root first: each ancestor's own kernel, or where it was adopted from.
+
+    One that the phase trains on comes last; those that were trained on before are not needed any more.
+
+    Raises:
+        InputError: the chain has no phase of that name.
+    """
+    found = [
+        adopted.get(ancestor.name) or AdapterSource(ancestor.name, "kernel", chain.kernel(ancestor.name))
+        for ancestor in chain.lineage(phase_name)
+    ]
+    if chain.continued(phase_name) is not None:
+        found[-1] = replace(found[-1], use="continue")
+    return tuple(found)
+
 
 METADATA_FILE = "kernel-metadata.json"
 NOTEBOOK_FILE = "notebook.ipynb"

@@ -1,5 +1,1 @@
-"""Effects in order: journal, decide, act. Light to import: nothing here needs the network until it is used."""
-
-from kchain.orchestrator.adopted import adopted
-
-__all__ = ["adopted"]
+"""The chain, driven: what is known (journal), whether it counts (judging), what is next (driving), the commands."""

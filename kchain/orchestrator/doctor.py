@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kchain.client.client import Client, Quota
+from kchain.client.login import Surroundings
+from kchain.client.target import Target
+from kchain.client.transport import Patience, Transport
 from kchain.errors import CredentialsError, InputError, KchainError, QuotaUsedUp, Unreachable
-from kchain.orchestrator.client import Client, Quota
-from kchain.orchestrator.login import Surroundings
-from kchain.orchestrator.patience import Patience
-from kchain.orchestrator.target import Target
-from kchain.orchestrator.transport import Transport
 from kchain.phases import Chain
 
 State = Literal["ok", "warn", "fail"]
@@ -105,8 +104,7 @@ def _online(target: Target, around: Surroundings) -> Iterator[Check]:
 
 
 def _credentials(target: Target, around: Surroundings) -> Generator[Check, None, Transport | None]:
-    from kchain.orchestrator.connecting import kaggle_transport, open_transport
-    from kchain.orchestrator.kaggle_com import find_kaggle_login
+    from kchain.client.connect import find_kaggle_login, kaggle_transport, open_transport
 
     try:
         if not target.is_kaggle:

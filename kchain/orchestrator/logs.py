@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from kchain.client.answers import LogLine
+from kchain.client.client import Client
+from kchain.client.target import Target
 from kchain.errors import InputError, StillRunning
-from kchain.orchestrator.answers import LogLine
-from kchain.orchestrator.client import Client
-from kchain.orchestrator.decide import LIVE
-from kchain.orchestrator.drive import Ports
-from kchain.orchestrator.journal import Key, read_states
-from kchain.orchestrator.judge_use import check_outputs, recorded
-from kchain.orchestrator.target import Target
+from kchain.orchestrator.driving.decide import LIVE
+from kchain.orchestrator.driving.drive import Ports
+from kchain.orchestrator.journal.journal import Key, read_states
+from kchain.orchestrator.judging.judge import check_outputs, recorded
 from kchain.phases import Chain
 from kchain.runtime.files import hash_file
 
@@ -60,7 +60,7 @@ def fetch_outputs(
     fresh = place.with_name(f"{place.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     if everything:
-        from kchain.orchestrator.pull import pull
+        from kchain.client.pull import pull
 
         pull(client, ref, version, fresh, everything=True)
         check_outputs(fresh)
@@ -74,7 +74,7 @@ def fetch_outputs(
 
 def _keep_models(old: Path, fresh: Path) -> None:
     """Move models that were fetched with `everything` to the new copy: they are gigabytes, and still the version's."""
-    from kchain.orchestrator.fetch import safe_join
+    from kchain.client.fetch import safe_join
 
     for name, told in recorded(fresh).items():
         kept, place = safe_join(old, name), safe_join(fresh, name)

@@ -8,17 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kchain.client.target import Target
 from kchain.kernel_metadata import Continuation
-from kchain.orchestrator.actions import Action, Done, Found, Push, Reporter, Stop, Upload, Wait, Wish
-from kchain.orchestrator.adopted import adopted_sources
-from kchain.orchestrator.decide import decide
-from kchain.orchestrator.drive import Driver, Ports, driving
-from kchain.orchestrator.folders import BundleFolders, keep, session_of
-from kchain.orchestrator.journal import JOURNAL, Journal, Key
-from kchain.orchestrator.observe import Observer
-from kchain.orchestrator.rehearsals import tell_unrehearsed, unrehearsed
-from kchain.orchestrator.state import PhaseState
-from kchain.orchestrator.target import Target
+from kchain.orchestrator.driving.actions import Action, Done, Found, Push, Reporter, Stop, Upload, Wait, Wish
+from kchain.orchestrator.driving.decide import decide
+from kchain.orchestrator.driving.drive import Driver, Ports, driving
+from kchain.orchestrator.driving.folders import (
+    BundleFolders,
+    adopted_sources,
+    keep,
+    session_of,
+    tell_unrehearsed,
+    unrehearsed,
+)
+from kchain.orchestrator.driving.observe import Observer
+from kchain.orchestrator.journal.journal import JOURNAL, Journal, Key
+from kchain.orchestrator.journal.state import PhaseState
 from kchain.phases import Chain
 
 if TYPE_CHECKING:

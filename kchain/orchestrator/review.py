@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kchain.client.target import Target
 from kchain.kernel_metadata import METADATA_FILE
-from kchain.orchestrator.adopted import adopted_sources
-from kchain.orchestrator.folders import BundleFolders, keep, session_of
-from kchain.orchestrator.journal import Journal, KeptBundle, Key
-from kchain.orchestrator.rehearsals import rehearsals
-from kchain.orchestrator.state import PhaseState
-from kchain.orchestrator.target import Target
+from kchain.orchestrator.driving.folders import BundleFolders, adopted_sources, keep, rehearsals, session_of
+from kchain.orchestrator.journal.journal import Journal, KeptBundle, Key
+from kchain.orchestrator.journal.state import PhaseState
 from kchain.phases import Chain
-from kchain.phases.plan import Plan
-from kchain.phases.use_plan import UsePlan, plan_of
+from kchain.phases.plan import Plan, UsePlan, plan_of
 
 if TYPE_CHECKING:
     from kchain.bundle.lint import Finding

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kchain.orchestrator.actions import Reporter, Wait, Wish
-from kchain.orchestrator.drive import Driver, Ports, driving
+from kchain.client.target import Target
+from kchain.orchestrator.driving.actions import Reporter, Wait, Wish
+from kchain.orchestrator.driving.drive import Driver, Ports, driving
+from kchain.orchestrator.driving.folders import tell_unrehearsed
+from kchain.orchestrator.journal.state import PhaseState
 from kchain.orchestrator.push import prepare
-from kchain.orchestrator.rehearsals import tell_unrehearsed
-from kchain.orchestrator.report import FINISHED, state_word
-from kchain.orchestrator.state import PhaseState
-from kchain.orchestrator.target import Target
+from kchain.orchestrator.status import FINISHED, state_word
 from kchain.phases import Chain
 
 

@@ -10,8 +10,8 @@ from typing import Literal
 from slugify import slugify
 
 from kchain.errors import InputError
-from kchain.phases.accelerators import Accelerator
 from kchain.phases.data import Data
+from kchain.phases.machines import Accelerator
 from kchain.phases.schema import Gates, Lora, Model, Samples, Settled, Tokens, Training
 from kchain.phases.uses import UseGates, UseTable
 

@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
 from kchain.errors import InputError
-from kchain.phases.reading import CHAIN_FILE
+from kchain.phases.resolve import CHAIN_FILE
 
 # Name -> what it is for; the first is the default.
 EXAMPLES = {

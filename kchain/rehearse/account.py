@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from kchain.demo.tokenizer import QWEN
 from kchain.phases import Chain, Gates, Phase, Source
 from kchain.phases.plan import plan
-from kchain.rehearse.base import Base
-from kchain.rehearse.model import specials
+from kchain.rehearse.model import Base, specials
 from kchain.rehearse.run import Outcome, Rehearsal
 from kchain.rehearse.settings import EPOCHS, Stand
 

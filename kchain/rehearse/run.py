@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from kchain.bundle import adapter_sources, build
+from kchain.client.target import KAGGLE, LOCAL, Target
 from kchain.demo.run import check_packages
 from kchain.errors import KchainError, PhaseFailed
-from kchain.orchestrator.actions import Reporter, Wish
-from kchain.orchestrator.drive import Driver, driving
-from kchain.orchestrator.judge import read_result
-from kchain.orchestrator.lock import driver_lock
+from kchain.orchestrator.driving.actions import Reporter, Wish
+from kchain.orchestrator.driving.drive import Driver, driving
+from kchain.orchestrator.driving.folders import record, rehearsals
+from kchain.orchestrator.journal.lock import driver_lock
+from kchain.orchestrator.journal.state import Failure, PhaseState, Result
+from kchain.orchestrator.judging.judge import read_result
 from kchain.orchestrator.push import prepare
-from kchain.orchestrator.rehearsals import record, rehearsals
-from kchain.orchestrator.state import Failure, PhaseState, Result
-from kchain.orchestrator.target import KAGGLE, LOCAL, Target
 from kchain.phases import Chain
-from kchain.rehearse.base import Base, find_base
-from kchain.rehearse.model import fingerprint, write_stand_in
+from kchain.rehearse.model import Base, find_base, fingerprint, write_stand_in
+from kchain.rehearse.rows import publish, stand_ins
 from kchain.rehearse.settings import Difference, Stand, differences, rehearsed_chain
-from kchain.rehearse.stand_ins import publish, stand_ins
 from kchain.server import launch
 from kchain.server.publish import publish_model
 from kchain.templates import parameters

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .encode import Encoded
-from .events import emit
-from .failure import Stop
+from .failure import Stop, emit
 from .files import begin_folder, finish_folder, hash_file, write_json
 from .handover import CHECKPOINTS
 from .paths import Paths

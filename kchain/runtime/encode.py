@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from .chat import Chat, Refused, Turn
-from .events import emit
 from .examples import Example, has_system_prompt
-from .failure import Stop
+from .failure import Stop, emit
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
 SHOWN = 400  # characters of an example that are printed

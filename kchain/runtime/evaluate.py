@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .collate import Collator
+from .batches import Collator
 from .encode import IGNORED, Encoded
 from .failure import Stop, out_of_memory
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint, handover
-from .events import emit
-from .failure import OUT_OF_MEMORY, Stop
+from .batches import Share, smaller
+from .failure import OUT_OF_MEMORY, Stop, emit
 from .handover import Failure, Job, Outcome
-from .order import Share, smaller
 
 ENDING_SECONDS = 20.0  # that a launcher has to end its processes
 KILLED = re.compile(r"exitcode\s*:\s*-9\b")  # in the words of torch's launcher

@@ -10,12 +10,43 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig
+from transformers.integrations import sdpa_attention
 from transformers.utils import logging
 
-from . import attention
-from .events import emit
-from .failure import Stop
+from .failure import Stop, emit
 from .tokenizer import TokenRow
+
+# Which attention a model computes: the one that its architecture needs, by a kernel that the GPU has.
+
+# The first compute capability for which torch has a fused kernel that takes fewer heads of keys than of queries. On a
+# T4 (7.5) such a call falls back to one that keeps whole attention matrices in fp32: transformers issue 48633.
+GROUPED = (8, 0)
+
+
+def implementation(config: Any) -> dict[str, str]:
+    """Options for `from_pretrained`: SDPA knows no soft cap, and transformers 5.0 would leave Gemma 2's out unsaid."""
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return {"attn_implementation": "eager"} if capped else {}
+
+
+def keep_fused(capability: tuple[int, int]) -> None:
+    """Has transformers repeat keys and values for SDPA, on a GPU of this compute capability, where that is faster.
+
+    It does so by itself where there is a mask; a row of one example has none.
+    """
+    if capability < GROUPED:
+        sdpa_attention.use_gqa_in_sdpa = _never  # type: ignore[assignment,unused-ignore]
+
+
+def on_this_gpu() -> None:
+    """`keep_fused` on the GPU of this process, if it has one."""
+    if torch.cuda.is_available():
+        keep_fused(torch.cuda.get_device_capability())
+
+
+def _never(*args: Any) -> bool:
+    return False
+
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # Parts of a model that read no text, by a part of their name.
@@ -41,9 +72,9 @@ def load_base(folder: Path, precision: str, quantization: str) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    attention.on_this_gpu()
+    on_this_gpu()
     config = AutoConfig.from_pretrained(folder)
-    model = _class_of(config).from_pretrained(folder, **options, **attention.implementation(config))
+    model = _class_of(config).from_pretrained(folder, **options, **implementation(config))
     if quantization == "nf4" and not any(type(module).__name__ == "Linear4bit" for module in model.modules()):
         raise Stop("nf4 was asked for, but no layer is in 4 bits", "check the version of bitsandbytes")
     model.config.use_cache = False

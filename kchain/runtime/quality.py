@@ -3,17 +3,165 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import faults
 from .data import Mix
-from .examples import Example
-from .languages import language
+from .examples import Example, text
 from .lots import normalized
+
+# What can be wrong with an example, fault by fault: pure functions of its text.
+
+# Marks of chat templates and prompt formats that belong to the template, never into the text itself.
+LEAKED = re.compile(
+    r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id|end_header_id|system|user|assistant|end)\|>"
+    r"|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>"
+    r"|^\s*###\s*(?:Instruction|Response|Input|Human|Assistant|User)\s*:",
+    re.MULTILINE,
+)
+_NUMBER = re.compile(r"[-+]?[\d., \u00a0\u202f]*\d[\d.,]*\s*%?")
+_SENTENCE = re.compile(r"[.!?…。！？][\"'”’)\]]*\s")
+LONG = 200  # characters from which an answer is judged as prose
+SAME = 5  # times in a row that something is said, to be a loop ...
+PERIOD = 60  # ... of at most so many characters
+LOOP = 20  # characters that a loop has at least
+SQUEEZED = 0.08  # of its size is left of a text that says one thing over and over, when zlib has packed it
+QUOTED = 0.8  # share of the prompt that an answer must hold to be copied from it
+LEAST_COPY = 20  # characters of a prompt that can be copied
+
+
+def pairs(example: Example) -> list[tuple[str, str]]:
+    """(what was said before, answer) of every answer of an example; a plain text answers nothing."""
+    if "text" in example:
+        return [("", text(example["text"]))]
+    found, said = [], ""
+    for turn in example["messages"]:
+        if turn["role"] == "assistant":
+            found.append((said, text(turn["content"])))
+        elif turn["role"] != "system":
+            said = text(turn["content"])
+    return found
+
+
+def asked(example: Example) -> str:
+    """Everything that the user says in an example, normalized; empty for a plain text."""
+    turns = example.get("messages", ())
+    return normalized(" \0 ".join(text(turn["content"]) for turn in turns if turn["role"] == "user"))
+
+
+def is_bare_number(answer: str) -> bool:
+    """A number and nothing else: "0", "1.", "12 %"."""
+    return len(answer) < 40 and _NUMBER.fullmatch(answer.strip()) is not None
+
+
+def is_truncated(answer: str) -> bool:
+    """It ends inside a code block, or in the middle of a sentence of prose that is otherwise made of sentences."""
+    ended = answer.rstrip()
+    if ended.count("```") % 2:
+        return True
+    if len(ended) < LONG or "```" in ended or len(_SENTENCE.findall(ended)) < 2:
+        return False
+    last = ended.rpartition("\n")[2]
+    in_prose = len(last.split()) >= 8  # not a list's item, a heading, a name below a letter
+    return in_prose and (ended[-1].isalnum() or ended[-1] in ",;(-–")
+
+
+def is_loop(answer: str) -> bool:
+    """It says the same over and over, at its end or all through."""
+    told = " ".join(answer.split())
+    if len(told) >= 20 * LOOP and len(zlib.compress(told.encode(), 1)) < SQUEEZED * len(told.encode()):
+        return True
+    for period in range(1, min(PERIOD, len(told) // SAME) + 1):
+        times = max(SAME, -(-LOOP // period))
+        end = told[-period:]
+        if told.endswith(end * times) and any(character.isalpha() for character in end):
+            return True
+    return False
+
+
+def is_copied(prompt: str, answer: str) -> bool:
+    """It is the prompt again: all of it, or most of it and nothing else."""
+    asked, told = normalized(prompt), normalized(answer)
+    if len(asked) < LEAST_COPY:
+        return False
+    return told.startswith(asked) or (told in asked and len(told) > QUOTED * len(asked))
+
+
+def leaks(example: Example) -> bool:
+    """A mark of a chat template stands in its text."""
+    if "text" in example:
+        return LEAKED.search(text(example["text"])) is not None
+    return any(LEAKED.search(text(turn["content"])) for turn in example["messages"])
+
+
+def is_out_of_order(roles: Sequence[str]) -> bool:
+    """Not: perhaps system, then user, assistant, user, assistant. Tools may answer the assistant."""
+    turns = [role for role in roles if role != "tool"]
+    spoken = turns[1:] if turns[:1] == ["system"] else turns
+    wanted = ["user" if number % 2 == 0 else "assistant" for number in range(len(spoken))]
+    # An answer may come twice around what a tool said.
+    if "tool" in roles:
+        return spoken[:1] != ["user"] or spoken[-1:] != ["assistant"] or "system" in spoken
+    return spoken != wanted or len(spoken) % 2 == 1
+
+
+# Which language a text is in, as far as a few letters and the smallest words tell: to see who is out of line.
+
+LOOKED_AT = 1000  # characters
+LEAST_LETTERS = 10
+LEAST_WORDS = 3  # different small words of a language
+SCRIPTS = {
+    name: re.compile(f"[{letters}]")
+    for name, letters in {
+        "Latin": "A-Za-z\u00c0-\u024f",
+        "Greek": "\u0370-\u03ff",
+        "Cyrillic": "\u0400-\u052f",
+        "Hebrew": "\u0590-\u05ff",
+        "Arabic": "\u0600-\u06ff",
+        "Devanagari": "\u0900-\u097f",
+        "Thai": "\u0e00-\u0e7f",
+        "Korean": "\uac00-\ud7af",
+        "Japanese": "\u3040-\u30ff",
+        "Chinese": "\u4e00-\u9fff",
+    }.items()
+}
+SMALL_WORDS = {
+    "English": "the of and to in is that for with are this was be you have not from they it",
+    "German": "der die das und ist nicht mit ein eine zu den von sich auch auf für dem wird werden sie",
+    "French": "le la les des est et une dans que pour qui pas sur avec sont vous nous du ce au",
+    "Spanish": "el los las es y una que para por con está como pero más son del se su lo al",
+    "Italian": "il di che è una per non con sono della gli nel alla anche più come ma questo si del",
+    "Portuguese": "o os as é e uma que para com não por mais como mas são do da em se ao",
+    "Dutch": "de het een en van is niet met voor dat op zijn wordt ook maar aan bij door deze als",
+}
+_WORDS = {name: frozenset(words.split()) for name, words in SMALL_WORDS.items()}
+
+
+def language(text: str) -> str | None:
+    """The language of a text in Latin letters, the script of any other; None where there is too little to tell."""
+    beginning = text[:LOOKED_AT]
+    if beginning.isascii():
+        return _latin(beginning)
+    counts = {name: len(letters.findall(beginning)) for name, letters in SCRIPTS.items()}
+    if counts["Japanese"]:
+        counts["Japanese"] += counts.pop("Chinese")  # Japanese uses both
+    best = max(counts, key=lambda name: counts[name])
+    if counts[best] < LEAST_LETTERS:
+        return None
+    return _latin(beginning) if best == "Latin" else best
+
+
+def _latin(text: str) -> str | None:
+    words = set(re.findall(r"[^\W\d_]+", text.lower()))
+    hits = sorted(((len(words & small), name) for name, small in _WORDS.items()), reverse=True)
+    (most, name), (second, _) = hits[:2]
+    return name if most >= LEAST_WORDS and most > second else None
+
 
 SHOWN = 3  # examples of a fault that are shown ...
 CHARACTERS = 300  # ... and how much of each
@@ -74,9 +222,7 @@ def examine(mix: Mix, tokens: Tokens | None = None) -> dict[str, Any]:
     """
     examples = mix.train + mix.validation
     answers = [
-        Answer(number, prompt, said)
-        for number, example in enumerate(examples)
-        for prompt, said in faults.pairs(example)
+        Answer(number, prompt, said) for number, example in enumerate(examples) for prompt, said in pairs(example)
     ]
     languages = [language(answer.text) for answer in answers]
     found = _answer_faults(answers) | _line_faults(answers, languages) | _example_faults(mix, examples, answers)
@@ -125,11 +271,11 @@ def _fault(of: int, bad: list[Answer]) -> dict[str, Any]:
 
 def _answer_faults(answers: list[Answer]) -> dict[str, dict[str, Any]]:
     tests = {
-        "bare_numbers": lambda answer: faults.is_bare_number(answer.text),
+        "bare_numbers": lambda answer: is_bare_number(answer.text),
         "empty": lambda answer: not answer.text.strip(),
-        "truncated": lambda answer: faults.is_truncated(answer.text),
-        "loops": lambda answer: faults.is_loop(answer.text),
-        "copied": lambda answer: faults.is_copied(answer.prompt, answer.text),
+        "truncated": lambda answer: is_truncated(answer.text),
+        "loops": lambda answer: is_loop(answer.text),
+        "copied": lambda answer: is_copied(answer.prompt, answer.text),
     }
     return {name: _fault(len(answers), list(filter(test, answers))) for name, test in tests.items()}
 
@@ -174,11 +320,11 @@ def _example_faults(mix: Mix, examples: list[Example], answers: list[Answer]) ->
         return _fault(of, [first.get(number, Answer(number, "", "")) for number in numbers])
 
     chats = [number for number, example in enumerate(examples) if "messages" in example]
-    wrong = [n for n in chats if faults.is_out_of_order([turn["role"] for turn in examples[n]["messages"]])]
-    trained = set(map(faults.asked, mix.train)) - {""}
+    wrong = [n for n in chats if is_out_of_order([turn["role"] for turn in examples[n]["messages"]])]
+    trained = set(map(asked, mix.train)) - {""}
     judged = range(len(mix.train), len(examples))
-    both = [number for number in judged if faults.asked(examples[number]) in trained]
-    leaking = (number for number, example in enumerate(examples) if faults.leaks(example))
+    both = [number for number in judged if asked(examples[number]) in trained]
+    leaking = (number for number, example in enumerate(examples) if leaks(example))
     return {
         "role_order": shown(wrong, len(chats)),
         "leaked_templates": shown(leaking, len(examples)),

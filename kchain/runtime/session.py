@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
-from . import checkpoint, data, gpus, handover, launch, locate, preflight, splits
+from . import checkpoint, data, handover, launch, preflight, splits
+from . import preflight as preflight_module
 from .adapters import find
-from .events import emit
-from .failure import Stop
-from .limits import judging, reserve
+from .failure import Stop, emit
+from .names import judging, reserve
 from .paths import Paths, session_paths
-from .result import unfinished
+from .save import unfinished
 from .stages import Stages
 
 if TYPE_CHECKING:
-    from .case import Case
+    from .samples import Case
 
 LOGS = "logs"
 # Tokens of an example that a failure shows: enough to find it in the data.
@@ -55,7 +55,7 @@ class Session(Stages):
             preflight.check_model(self.base)
             for source in self.parameters["data"]["sources"]:
                 if source["kind"] != "huggingface" and not source.get("optional"):
-                    locate.source_files(self.paths, source)
+                    data.source_files(self.paths, source)
             self.adapters = find(self.paths, self.parameters)
             if self.adapters:
                 from .changes import find_changes
@@ -154,10 +154,10 @@ class Session(Stages):
     def evaluate(self) -> None:
         """Judges what this phase changed, with the saved adapter loaded as anybody would load it."""
         with self._stage("evaluate"):
-            from . import evaluate, judge, subject
+            from . import evaluate, judge
 
             saved = self.paths.working / "adapter"
-            seen = subject.Subject(self.base, self.parameters, saved, self._continued())
+            seen = judge.Subject(self.base, self.parameters, saved, self._continued())
             judged = judge.Judge(seen, self._case(), self.parameters["pad"]["id"], self.tokenizer.decode).judge()
             self.result["evaluation"] = judged.evaluation
             self.result["metrics"].update(judged.metrics)
@@ -181,8 +181,8 @@ class Session(Stages):
         """Looks at the GPUs, and decides how many processes train."""
         count = 0
         if accelerator["gpus"]:
-            found = gpus.look()
-            preflight.check_gpus(accelerator, found, gpus.others())
+            found = preflight_module.look()
+            preflight.check_gpus(accelerator, found, preflight_module.others())
             count = len(found)
         self.processes = preflight.processes(training["processes"], count, training["accumulation"])
         if count > self.processes:
@@ -225,13 +225,13 @@ class Session(Stages):
 
     def _case(self) -> Case:
         """What is judged, and until when."""
-        from . import case
+        from . import samples
 
         limit, most = self.parameters["session_timeout"], self.parameters["training"]["max_sessions"]
-        return case.build(
+        return samples.build(
             self.parameters,
-            case.Reading(self.tokenizer, self.result["tokens"], self.styles),
-            case.Split(self.parameters["phase"], self.validation),
+            samples.Reading(self.tokenizer, self.result["tokens"], self.styles),
+            samples.Split(self.parameters["phase"], self.validation),
             splits.find(self.paths, self.adapters),
             goes_on=self.result["stopped"] == "time" and self.result["session"] < most,
             batch=self.batch,

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from .adapters import RESULT, Adapter
-from .events import emit
 from .examples import Example
-from .failure import Stop, explain
+from .failure import Stop, emit, explain
 from .paths import Paths
 
 FILE = "validation.jsonl"

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from . import install
 from .adapters import RESULT, Adapter
-from .events import emit, peak_memory
-from .failure import explain
+from .failure import Stop, emit, explain, peak_memory
 from .files import write_json
 from .paths import Paths
+
+# The packages of the environment, installed before anything imports them.
+
+
+def prepare(install: Sequence[str], uninstall: Sequence[str]) -> None:
+    """Removes, then adds packages with pip; does nothing for empty lists.
+
+    Raises:
+        Stop: pip failed; its own words stand above in the log.
+    """
+    if uninstall:
+        _pip("uninstall", "--yes", *uninstall)
+    if install:
+        _pip("install", "--no-input", *install)
+    importlib.invalidate_caches()
+
+
+def _pip(*words: str) -> None:
+    # `!pip` in a cell would not stop the notebook when it fails; check=True does.
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]
+    try:
+        subprocess.run(command, check=True)
+    except subprocess.CalledProcessError as error:
+        raise Stop(
+            f"pip {' '.join(words)} failed with status {error.returncode}",
+            "turn internet on for this phase, or pin a version that the image's Python has",
+        ) from error
+
 
 # Progress bars fill a notebook's log with thousands of lines.
 QUIET = {
@@ -44,7 +73,7 @@ class Stages:
         """Installs the packages of the environment."""
         with self._stage("install"):
             environment = self.parameters["environment"]
-            install.prepare(environment["install"], environment["uninstall"])
+            prepare(environment["install"], environment["uninstall"])
 
     def _record_inputs(self, adapters: Sequence[Adapter], base_bytes: int) -> None:
         """Tells, and puts into the result, which adapters were found and what travelled."""

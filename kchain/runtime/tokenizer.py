@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .adapters import Adapter
-from .events import emit
-from .failure import Stop
+from .failure import Stop, emit
 
 # What save_pretrained of a tokenizer leaves, in this and in earlier versions of transformers.
 FILES = (

@@ -14,16 +14,12 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from .board import Board
-from .collate import Collator
+from .batches import Collator, Order, Share
 from .encode import Encoded
-from .events import emit, peak_memory
-from .failure import OutOfMemory, Stop, out_of_memory
+from .failure import OutOfMemory, Stop, emit, out_of_memory, peak_memory
 from .handover import CHECKPOINTS, Job, Outcome, nothing
-from .loss import spare_logits
-from .order import Order, Share
-from .trial import can_pack
-from .watch import Watch, losses, mind_hanging, step_limit
+from .loss import can_pack, spare_logits
+from .watch import Board, Watch, losses, mind_hanging, step_limit
 
 # The scaler begins at 2^16 and halves at every overflow: after so many in a row it is below any gradient's use.
 MOST_SKIPPED = 20

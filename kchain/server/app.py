@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,11 +20,77 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kchain.server import archives, blobs, kernels, logs, outputs
+from kchain.server import blobs, datasets, kernels, models, outputs, publish
 from kchain.server.context import Context
 from kchain.server.faults import Faults
-from kchain.server.rpc import METHODS, Redirect
 from kchain.server.wire import ApiError, Json, denied, error_body, name, text
+
+# Which function answers which of Kaggle's methods. The address is POST /api/v1/{service}/{method}.
+
+
+@dataclass(frozen=True)
+class Redirect:
+    """An answer that sends the client elsewhere (302)."""
+
+    url: str
+
+
+Method = Callable[[Context, str, Json], Json | Redirect]
+
+
+def _redirect(address: Callable[[Context, str, Json], str]) -> Method:
+    return lambda context, user, body: Redirect(address(context, user, body))
+
+
+_KERNELS: dict[str, Method] = {
+    "SaveKernel": kernels.save_kernel,
+    "GetKernelSessionStatus": kernels.status,
+    "GetKernel": kernels.get,
+    "ListKernels": kernels.listing,
+    "DeleteKernel": kernels.delete,
+    "CancelKernelSession": kernels.cancel,
+    "ListKernelSessionOutput": outputs.list_outputs,
+    "ListKernelFiles": outputs.list_files,
+    "DownloadKernelOutput": _redirect(outputs.download),
+    "GetAcceleratorQuotaStatistics": kernels.statistics,
+}
+_DATASETS: dict[str, Method] = {
+    "CreateDataset": datasets.create,
+    "CreateDatasetVersion": datasets.create_version,
+    "CreateDatasetVersionById": datasets.create_version_by_id,
+    "UpdateDatasetMetadata": datasets.update_metadata,
+    "GetDatasetStatus": datasets.status,
+    "GetDataset": datasets.get,
+    "GetDatasetMetadata": datasets.metadata,
+    "ListDatasetFiles": datasets.list_files,
+    "ListDatasets": datasets.listing,
+    "DeleteDataset": datasets.delete,
+    "DownloadDataset": _redirect(datasets.download),
+}
+_MODELS: dict[str, Method] = {
+    "CreateModel": models.create,
+    "CreateModelInstance": models.create_instance,
+    "CreateModelInstanceVersion": models.create_version,
+    "GetModel": models.get,
+    "GetModelInstance": models.get_instance,
+    "ListModels": models.listing,
+    "ListModelInstances": models.list_instances,
+    "ListModelInstanceVersions": models.list_versions,
+    "ListModelInstanceVersionFiles": models.list_files,
+    "DownloadModelInstanceVersion": _redirect(models.download),
+    "UpdateModel": models.update,
+    "UpdateModelInstance": models.update_instance,
+    "DeleteModel": models.delete,
+    "DeleteModelInstance": models.delete_instance,
+    "DeleteModelInstanceVersion": models.delete_version,
+}
+METHODS: dict[str, Method] = {
+    "blobs.BlobApiService/StartBlobUpload": blobs.start,
+    **{f"kernels.KernelsApiService/{method}": serve for method, serve in _KERNELS.items()},
+    **{f"datasets.DatasetApiService/{method}": serve for method, serve in _DATASETS.items()},
+    **{f"models.ModelApiService/{method}": serve for method, serve in _MODELS.items()},
+}
+
 
 _ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.DOTALL)
 _LOCAL_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
@@ -184,13 +251,13 @@ class Api:
         row = await run_in_threadpool(session)
         folder = context.sessions.folder(row["id"])
         if kernels.is_over(row):
-            return Response(await run_in_threadpool(logs.as_array, folder), media_type="application/json")
+            return Response(await run_in_threadpool(outputs.as_array, folder), media_type="application/json")
 
         def is_over() -> bool:
             now = context.db.one("SELECT * FROM sessions WHERE id = ?", row["id"])
             return now is None or kernels.is_over(now)
 
-        stream = logs.events(folder, is_over, context.profile.log_cut_seconds)
+        stream = outputs.events(folder, is_over, context.profile.log_cut_seconds)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
     async def download(self, request: Request) -> Response:
@@ -205,7 +272,7 @@ class Api:
         if kind in ("output", "redirected"):
             session, _, file = rest.partition("/")
             return FileResponse(await run_in_threadpool(outputs.file, self._context, session, file))
-        return FileResponse(await run_in_threadpool(archives.file, self._context, kind, rest))
+        return FileResponse(await run_in_threadpool(publish.file, self._context, kind, rest))
 
     async def upload(self, request: Request) -> Response:
         """PUT /upload/{token}: the bytes of one blob, whole or resumed."""

@@ -6,16 +6,42 @@ Sessions mount a version by its five-part name, owner/model/framework/variation/
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kchain.server import archives, files
+from kchain.server import blobs, files, models, publish
+from kchain.server.blobs import Upload, laid_out
 from kchain.server.context import Context
 from kchain.server.datasets import word
 from kchain.server.db import Row
-from kchain.server.frameworks import on_the_wire, spelled
 from kchain.server.publish import model_folder
-from kchain.server.wire import ApiError, Json, denied, number, page, text, timestamp
+from kchain.server.wire import ApiError, Json, denied, name, number, page, strings, text, timestamp
+
+# Kaggle's model frameworks: their names on the wire, and how a model's handle spells them.
+
+_PREFIX = "MODEL_FRAMEWORK_"
+# kagglesdk 0.1.37, models/types/model_enums.py.
+_NAMES = (
+    "TENSOR_FLOW_1", "TENSOR_FLOW_2", "TF_LITE", "TF_JS", "PY_TORCH", "JAX", "FLAX", "PAX", "MAX_TEXT", "GEMMA_CPP",
+    "GGML", "GGUF", "CORAL", "SCIKIT_LEARN", "MXNET", "ONNX", "KERAS", "TRANSFORMERS", "API", "OTHER", "TENSOR_RT_LLM",
+    "TRITON", "VLLM",
+)  # fmt: skip
+
+
+def spelled(framework: str) -> str:
+    """A framework as it stands in a handle here, without the enum's prefix, case and punctuation: tensorflow2."""
+    return re.sub(r"[^a-z0-9]", "", framework.upper().removeprefix(_PREFIX).lower())
+
+
+_BY_SPELLING = {spelled(name): _PREFIX + name for name in _NAMES}
+
+
+def on_the_wire(framework: str) -> str | None:
+    """The enum's name of a framework in whatever spelling; None for one that Kaggle does not know."""
+    return _BY_SPELLING.get(spelled(framework))
 
 
 def find(context: Context, user: str, body: Json) -> Row:
@@ -263,5 +289,188 @@ def _delete_versions(context: Context, model: Row, rows: Sequence[Row]) -> Json:
 
 def _forget(context: Context, model: Row, rows: Sequence[Row]) -> Json:
     for row in rows:
-        archives.forget(context, folder(context, model, row))
+        publish.forget(context, folder(context, model, row))
     return {"error": ""}
+
+
+# UpdateModel and UpdateModelInstance: what was said of a model or a variation, replaced field by field.
+
+_MODEL_TEXTS = ("subtitle", "description", "provenanceSources")
+_VARIATION_TEXTS = (
+    "overview",
+    "usage",
+    "licenseName",
+    "baseModelInstance",
+    "externalBaseModelUrl",
+    "modelInstanceType",
+)
+
+
+def update(context: Context, user: str, body: Json) -> Json:
+    """UpdateModel: the fields that `updateMask` names; this is also how a model becomes public."""
+    model, fields = _model_updates_own(context, user, body), _fields(body)
+    details = json.loads(model["details"]) | {part: text(body, part) for part in _MODEL_TEXTS if part in fields}
+    title = text(body, "title") if "title" in fields else model["title"]
+    if not title:
+        return {"id": 0, "error": "A model needs a title."}
+    private = bool(body.get("isPrivate")) if "isPrivate" in fields else model["private"]
+    with context.db.write() as db:
+        db.execute(
+            "UPDATE models SET title = ?, private = ?, details = ? WHERE id = ?",
+            (title, private, json.dumps(details), model["id"]),
+        )
+    return _updated(context, model["id"], f"{model['owner']}/{model['slug']}")
+
+
+def update_instance(context: Context, user: str, body: Json) -> Json:
+    """UpdateModelInstance: the fields that `updateMask` names."""
+    _model_updates_own(context, user, body)
+    model, rows = models.versions(context, user, body)
+    fields, key = _fields(body), (model["id"], rows[0]["framework"], rows[0]["variation"])
+    changed: Json = {part: text(body, part) for part in _VARIATION_TEXTS if part in fields}
+    if "fineTunable" in fields:
+        changed["fineTunable"] = bool(body.get("fineTunable"))
+    if "trainingData" in fields:
+        changed["trainingData"] = strings(body, "trainingData")
+    with context.db.write() as db:
+        db.execute("INSERT OR IGNORE INTO model_instances VALUES (?, ?, ?, '{}')", key)
+        db.execute(
+            "UPDATE model_instances SET details = json_patch(details, ?)"
+            " WHERE model = ? AND framework = ? AND variation = ?",
+            (json.dumps(changed), *key),
+        )
+    return _updated(context, rows[-1]["id"], f"{model['owner']}/{model['slug']}/{key[1]}/{key[2]}")
+
+
+def _model_updates_own(context: Context, user: str, body: Json) -> Row:
+    model = models.find(context, user, body)
+    if model["owner"] != user:
+        raise denied("models.update")
+    return model
+
+
+def _fields(body: Json) -> set[str]:
+    """What a field mask names: camelCase words with commas between (protobuf's JSON form)."""
+    return {field.strip() for field in text(body, "updateMask").split(",")}
+
+
+def _updated(context: Context, identity: int, ref: str) -> Json:
+    return {"id": identity, "ref": ref, "url": context.page(f"models/{ref}"), "error": ""}
+
+
+# CreateModel, CreateModelInstance and CreateModelInstanceVersion: uploaded blobs become the files of a version.
+
+# As Kaggle's client checks slugs before it sends them.
+_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+# What is kept of a variation as it came; whether the base model exists is not asked.
+TEXTS = ("overview", "usage", "licenseName", "baseModelInstance", "externalBaseModelUrl")
+# kagglesdk 0.1.37, models/types/model_enums.py.
+_TYPES = ("UNSPECIFIED", "BASE_MODEL", "KAGGLE_VARIANT", "EXTERNAL_VARIANT")
+
+
+def create(context: Context, user: str, body: Json) -> Json:
+    """CreateModel: a model without variations; private unless isPrivate is false."""
+    owner, slug, title = name(text(body, "ownerSlug") or user, "owner"), text(body, "slug"), text(body, "title")
+    if owner != user:
+        raise denied("models.create")
+    if not _is_slug(slug):
+        return _refused(400, f"{slug!r} is not a valid model slug.")
+    if not title:
+        return _refused(400, "A model needs a title.")
+    details = {part: text(body, part) for part in ("subtitle", "description", "provenanceSources")}
+    private = body.get("isPrivate") is not False
+    try:
+        with context.db.write() as db:
+            made = db.execute(
+                "INSERT INTO models (owner, slug, title, private, created, details) VALUES (?, ?, ?, ?, ?, ?)",
+                (owner, slug, title, private, time.time(), json.dumps(details)),
+            )
+    except sqlite3.IntegrityError:
+        return _refused(409, f"The model {owner}/{slug} already exists.")
+    return _made(context, int(made.lastrowid or 0), f"{owner}/{slug}")
+
+
+def create_instance(context: Context, user: str, body: Json) -> Json:
+    """CreateModelInstance: a variation, with its first version."""
+    model, given = _model_uploads_own(context, user, body), _inner(body)
+    framework, variation = text(given, "framework"), text(given, "instanceSlug")
+    if on_the_wire(framework) is None:
+        return _refused(400, f"{framework!r} is not a valid framework.")
+    if not _is_slug(variation):
+        return _refused(400, f"{variation!r} is not a valid variation slug.")
+    key = (model["id"], spelled(framework), variation)
+    # The license may be left out while the model is private; which names Kaggle knows is not checked here.
+    details: Json = {part: text(given, part) for part in TEXTS}
+    details |= {"fineTunable": bool(given.get("fineTunable")), "trainingData": strings(given, "trainingData")}
+    details |= {"modelInstanceType": f"MODEL_INSTANCE_TYPE_{_type(given)}"}
+    with laid_out(context, user, given, "model") as upload, context.db.write() as db:
+        taken = "SELECT 1 FROM model_versions WHERE model = ? AND framework = ? AND variation = ?"
+        if db.execute(taken, key).fetchone() is not None:
+            return _refused(409, f"The variation {variation} already exists.")
+        db.execute("INSERT INTO model_instances VALUES (?, ?, ?, ?)", (*key, json.dumps(details)))
+        identity = _add_version(context, db, model, key, upload, "")
+    blobs.discard(context, upload.tokens)
+    return _made(context, identity, f"{model['owner']}/{model['slug']}/{key[1]}/{variation}/1")
+
+
+def create_version(context: Context, user: str, body: Json) -> Json:
+    """CreateModelInstanceVersion."""
+    model, given = _model_uploads_own(context, user, body), _inner(body)
+    newest = models.versions(context, user, body)[1][0]
+    key = (model["id"], newest["framework"], newest["variation"])
+    with laid_out(context, user, given, "model") as upload, context.db.write() as db:
+        identity = _add_version(context, db, model, key, upload, text(given, "versionNotes"))
+        number = db.execute("SELECT number FROM model_versions WHERE id = ?", (identity,)).fetchone()["number"]
+    blobs.discard(context, upload.tokens)
+    return _made(context, identity, f"{model['owner']}/{model['slug']}/{key[1]}/{key[2]}/{number}")
+
+
+def _is_slug(value: str) -> bool:
+    return _SLUG.fullmatch(value) is not None and name(value, "slug") == value
+
+
+def _model_uploads_own(context: Context, user: str, body: Json) -> Row:
+    model = models.find(context, user, body)
+    if model["owner"] != user:
+        raise denied("models.update")
+    return model
+
+
+def _inner(body: Json) -> Json:
+    given = body.get("body") or {}
+    if not isinstance(given, dict):
+        raise ApiError(400, "body must be an object.")
+    return given
+
+
+def _type(given: Json) -> str:
+    word = text(given, "modelInstanceType").upper().removeprefix("MODEL_INSTANCE_TYPE_") or _TYPES[0]
+    if word not in _TYPES:
+        raise ApiError(400, f"{word!r} is not a valid modelInstanceType.")
+    return word
+
+
+def _add_version(
+    context: Context, db: sqlite3.Connection, model: Row, key: tuple[int, str, str], upload: Upload, notes: str
+) -> int:
+    """Record the next version of a variation (`key`: model's row id, framework, variation) and move its files there."""
+    last = db.execute(
+        "SELECT coalesce(max(number), 0) AS n FROM model_versions WHERE model = ? AND framework = ? AND variation = ?",
+        key,
+    )
+    number, now = last.fetchone()["n"] + 1, time.time()
+    files.settle(upload.folder, model_folder(context.root, model["owner"], model["slug"], *key[1:], number))
+    made = db.execute(
+        "INSERT INTO model_versions (model, framework, variation, number, fingerprint, bytes, created, notes, failed,"
+        " ready) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*key, number, *upload.fingerprint, now, notes, upload.failed, now + context.profile.dataset_seconds),
+    )
+    return int(made.lastrowid or 0)
+
+
+def _made(context: Context, identity: int, ref: str) -> Json:
+    return {"id": identity, "ref": ref, "url": context.page(f"models/{ref}"), "error": ""}
+
+
+def _refused(code: int, words: str) -> Json:
+    return {"id": 0, "error": words, "errorCode": code}

@@ -2,18 +2,75 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from kchain.server import files, logs, processes
+from kchain.server import files, runner
 from kchain.server.context import Context
 from kchain.server.db import Row
 from kchain.server.kernels import find, is_over, session_of
+from kchain.server.runner import LOG
 from kchain.server.wire import ApiError, Json, denied, name, number, page, text, timestamp
+
+# Session logs: a JSON array once the session is over, a live event stream while it runs.
+
+END = "END_OF_LOG"
+_LOOK_SECONDS = 0.1
+
+
+class StreamCut(Exception):
+    """The stream is broken off, as a load balancer does with one that has been silent for long."""
+
+
+def lines(folder: Path, position: int = 0) -> tuple[list[str], int]:
+    """The whole log lines after byte `position`, and the position after them; a line still being written waits."""
+    path = folder / LOG
+    if not path.exists():
+        return [], position
+    with path.open("rb") as file:
+        file.seek(position)
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    return whole.decode().splitlines(), position + len(whole)
+
+
+def as_array(folder: Path) -> str:
+    """The finished log as Kaggle stores it: one JSON array, one object {stream_name, time, data} per line."""
+    return "[" + "\n,".join(lines(folder)[0]) + "\n]"
+
+
+async def events(folder: Path, is_over: Callable[[], bool], cut_seconds: float | None) -> AsyncIterator[str]:
+    """Server-sent events: the log from its beginning, then each line as it is written, then END_OF_LOG.
+
+    Args:
+        folder: the session's.
+        is_over: asks whether the session has ended.
+        cut_seconds: longest silence before the stream is broken off; None for ever.
+
+    Raises:
+        StreamCut: after that silence.
+    """
+    position, last = 0, time.monotonic()
+    while True:
+        over = await asyncio.to_thread(is_over)  # before the read: what was written up to the end is then in it
+        fresh, position = lines(folder, position)
+        for line in fresh:
+            yield f"data: {line}\n\n"
+        if fresh:
+            last = time.monotonic()
+        elif over:
+            yield f"data: {END}\n\n"
+            return
+        elif cut_seconds is not None and time.monotonic() - last > cut_seconds:
+            raise StreamCut
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def working(context: Context, session: int) -> Path:
     """The folder whose files are a session's outputs."""
-    return processes.kaggle_root(context.sessions.folder(session)) / "working"
+    return runner.kaggle_root(context.sessions.folder(session)) / "working"
 
 
 def _listed(context: Context, session: Row) -> list[tuple[str, Path]]:
@@ -33,7 +90,7 @@ def list_outputs(context: Context, user: str, body: Json) -> Json:
         "nextPageToken": token,
     }
     if start == 0 and is_over(session):
-        answer["log"] = logs.as_array(context.sessions.folder(session["id"]))
+        answer["log"] = as_array(context.sessions.folder(session["id"]))
     return answer
 
 

@@ -19,7 +19,54 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from kchain.server import files, processes
+import psutil
+
+from kchain.server import files
+
+# The processes of a session: found by a mark in their environment, so that none survives its session.
+
+ROOT_VARIABLE = "KCHAIN_KAGGLE_ROOT"
+RUNNER = "kchain.server.runner"
+_PATIENCE_SECONDS = 10.0
+
+
+def kaggle_root(session: Path) -> Path:
+    """What a notebook in this session knows as /kaggle."""
+    return session / "kaggle"
+
+
+def of_session(session: Path, runner: bool) -> list[psutil.Process]:
+    """The living processes of a session.
+
+    Args:
+        session: the session's folder, absolute.
+        runner: whether to count its runner too.
+    """
+    mark, found = str(kaggle_root(session)), []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            words = process.cmdline()
+            is_runner = RUNNER in words and str(session) in words
+            if (runner and is_runner) or (not is_runner and process.environ().get(ROOT_VARIABLE) == mark):
+                found.append(process)
+        except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
+            continue
+    return found
+
+
+def end_session(session: Path, runner: bool = True) -> None:
+    """Kill a session's processes until none is left; those that a dying one started included."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (left := of_session(session, runner)) and time.monotonic() < deadline:
+        for process in left:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(left, timeout=0.5)
+
 
 JOB, SOURCE, LOG, RESULT, EXECUTED = "job.json", "source.ipynb", "log.jsonl", "result.json", "__notebook__.ipynb"
 CANCELLED = "CANCEL_ACKNOWLEDGED"
@@ -75,7 +122,7 @@ class Session:
         if not self._ending.acquire(blocking=False):
             threading.Event().wait()  # somebody else is ending this process
         try:
-            processes.end_session(self.folder, runner=False)
+            end_session(self.folder, runner=False)
             if status == "COMPLETE" and self.job["noise"]:
                 for line in _NOISE:
                     self.err.write(line)
@@ -102,7 +149,7 @@ def mount(session: Session) -> None:
 
     The new layout holds hard links; the old one is a link to the new one where both are wanted.
     """
-    inputs = processes.kaggle_root(session.folder) / "input"
+    inputs = kaggle_root(session.folder) / "input"
     inputs.mkdir(parents=True, exist_ok=True)
     for entry in session.job["mounts"]:
         paths = [inputs / entry[layout] for layout in ("new", "old") if session.job["layout"] in (layout, "both")]
@@ -127,7 +174,7 @@ def execute(session: Session) -> None:
     papermill.execute_notebook(
         SOURCE,
         EXECUTED,
-        cwd=str(processes.kaggle_root(session.folder) / "working"),
+        cwd=str(kaggle_root(session.folder) / "working"),
         progress_bar=False,
         start_timeout=_START_SECONDS,
         iopub_timeout=_START_SECONDS,
@@ -138,10 +185,10 @@ def execute(session: Session) -> None:
 
 def prepare_environment(folder: Path) -> None:
     """Make this session's own /kaggle, and keep the settings of whoever started the server out of it."""
-    root = processes.kaggle_root(folder)
+    root = kaggle_root(folder)
     for name in ("working", "temp"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    os.environ[processes.ROOT_VARIABLE] = str(root)
+    os.environ[ROOT_VARIABLE] = str(root)
     os.environ["IPYTHONDIR"] = str(folder / "ipython")
     os.environ["JUPYTER_CONFIG_DIR"] = str(folder / "jupyter")
     os.environ["JUPYTER_RUNTIME_DIR"] = str(folder / "jupyter")

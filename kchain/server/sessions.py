@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kchain.server import files, processes, runner
+from kchain.server import files, runner
 from kchain.server.db import Database, Row
 from kchain.server.profile import Profile
 
@@ -48,7 +48,7 @@ class Sessions:
     def start(self) -> None:
         """End what an earlier server left running, then begin to work through the queue."""
         for row in self._db.all("SELECT * FROM sessions WHERE status IN ('RUNNING', 'CANCEL_REQUESTED')"):
-            processes.end_session(self.folder(row["id"]))
+            runner.end_session(self.folder(row["id"]))
             self._record_end(row["id"])
         self._thread.start()
 
@@ -59,7 +59,7 @@ class Sessions:
             self._changed.notify_all()
         self._thread.join()
         for session in list(self._processes):
-            processes.end_session(self.folder(session))
+            runner.end_session(self.folder(session))
         for waiter in list(self._waiters.values()):
             waiter.join()
 
@@ -167,7 +167,7 @@ class Sessions:
 
     def _wait(self, session: int, process: subprocess.Popen[str]) -> None:
         code = process.wait()
-        processes.end_session(self.folder(session))
+        runner.end_session(self.folder(session))
         stopped = self._stopping and not (self.folder(session) / runner.RESULT).exists()
         try:
             self._record_end(session, GONE if stopped else f"The session ended unexpectedly (exit status {code}).")
@@ -185,7 +185,7 @@ class Sessions:
         result: dict[str, Any] = {"status": "ERROR", "failure": otherwise, "reason": "", "ended": time.time()}
         if (folder / runner.RESULT).exists():
             result = json.loads((folder / runner.RESULT).read_text(encoding="utf-8"))
-        root = processes.kaggle_root(folder)
+        root = runner.kaggle_root(folder)
         for scratch in (root / "input", root / "temp"):
             files.remove_tree(scratch)
         if (root / "working").is_dir():
@@ -237,12 +237,12 @@ def _as_notebook(source: str, kernel_type: str) -> str:
 def _spawn(folder: Path, visible: str | None) -> subprocess.Popen[str]:
     """Start the runner in its own session and process group, without the credentials of whoever started the server."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE_")}
-    environment.pop(processes.ROOT_VARIABLE, None)
+    environment.pop(runner.ROOT_VARIABLE, None)
     if visible is not None:
         environment["CUDA_VISIBLE_DEVICES"] = visible
     with (folder / "runner.log").open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", processes.RUNNER, str(folder)],
+            [sys.executable, "-m", runner.RUNNER, str(folder)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,

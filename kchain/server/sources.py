@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kchain.server import processes
+from kchain.server import runner
 from kchain.server.context import Context
 from kchain.server.db import Row
 from kchain.server.publish import dataset_folder, model_folder
@@ -100,7 +100,7 @@ def _kernel(context: Context, user: str, ref: str, found: Sources) -> None:
         row["id"],
     )
     if session is not None:  # a kernel without a finished version is a valid source with nothing in it
-        working = processes.kaggle_root(context.sessions.folder(session["id"])) / "working"
+        working = runner.kaggle_root(context.sessions.folder(session["id"])) / "working"
         found.mount(working, f"notebooks/{row['owner']}/{row['slug']}", row["slug"])
     return None
 

@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from kchain.kernel_metadata.sources import AdapterSource
+from kchain.kernel_metadata.build import AdapterSource
 from kchain.phases import Chain, Phase, Source
 from kchain.phases.memory import memory_words
-from kchain.phases.plan import Plan, describe_source, plan, session_words, time_words
-from kchain.templates.prose import code, prose, quotation
+from kchain.phases.plan import Plan, UsePlan, describe_source, plan, plan_of, session_words, time_words
 from kchain.units import gib, size
+
+# Text that people wrote, made safe to stand in Markdown: what they typed is what a reader sees.
+
+# Everything with which Markdown, a table, HTML or MathJax could begin something.
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|$~&{}])")
+_LINE_START = re.compile(r"^([#+=-]|\d+(?=[.)]))")
+_INVISIBLE = re.compile(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def prose(text: str) -> str:
+    """One line of Markdown that shows `text`; line breaks become spaces."""
+    return " ".join(paragraphs(text))
+
+
+def quotation(text: str) -> str:
+    """A block quote that shows `text` line by line."""
+    return "\n>\n".join(f"> {line}" for line in paragraphs(text))
+
+
+def paragraphs(text: str) -> list[str]:
+    """The lines of a text that hold something, each escaped."""
+    visible = _INVISIBLE.sub(" ", text)
+    return [_escape(line) for line in (re.sub(" +", " ", raw).strip() for raw in visible.split("\n")) if line]
+
+
+def _escape(line: str) -> str:
+    safe = _SPECIAL.sub(r"\\\1", line)
+    return _LINE_START.sub(lambda start: start[0] + "\\" if start[0].isdigit() else "\\" + start[0], safe)
+
+
+def code(text: str) -> str:
+    """Inline code that shows `text`, whatever backticks it holds. Not for tables, where a pipe would end it."""
+    line = _INVISIBLE.sub(" ", text).replace("\n", " ")
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    gap = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{gap}{line}{gap}{fence}"
+
 
 RECIPES = {
     "text": "plain text, every token is learned",
@@ -101,4 +139,38 @@ def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
     if planned.moved and planned.whole_model:
         whole = size(planned.whole_model)
         rows.append(("Comes in", f"{size(planned.moved)} of adapters; a whole merged model would be {whole}"))
+    return rows
+
+
+# The words of the head of a notebook that trains nothing.
+
+
+def use_head(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSource]) -> dict[str, Any]:
+    """Everything that `cells/use_head.md.jinja` shows, already safe as Markdown."""
+    phase, planned = chain.phase(phase_name), plan_of(chain, phase_name)
+    assert isinstance(planned, UsePlan)
+    return {
+        "title": prose(phase.title),
+        "description": quotation(phase.description),
+        "chain": chain.name,
+        "plan": planned,
+        "built_on": built_on(sources),
+        "pad": f"{prose(chain.model.eos_token)} ({chain.model.eos_id})",
+        "machine": f"`{planned.accelerator}`: 1 GPU used, {gib(planned.gpu_memory)} usable" if planned.gpus else "CPU",
+        "figures": _use_head_figures(planned),
+        "gates": planned.gates,
+        "file": phase.file.as_posix(),
+        "command": code(shlex.join(["kchain", "render", phase.name, "--target", target])),
+    }
+
+
+def _use_head_figures(planned: UsePlan) -> list[tuple[str, str]]:
+    rows = [(name.capitalize(), prose(words)) for name, words in planned.does]
+    rows.append(("Time", f"one session, which is ended after {planned.timeout_hours:g} h"))
+    if planned.weight_bytes:
+        rows.append(("Memory", f"{gib(planned.weight_bytes)} of weights"))
+    if planned.disk:
+        rows.append(("Scratch", f"{size(planned.disk)} for the merged model, written once"))
+    if planned.moved:
+        rows.append(("Comes in", f"{size(planned.moved)} of adapters"))
     return rows

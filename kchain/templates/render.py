@@ -6,21 +6,72 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from kchain.kernel_metadata.sources import AdapterSource
+from kchain.kernel_metadata.build import AdapterSource
 from kchain.phases import Chain
-from kchain.templates.files import Code, File, code_of, project_files
-from kchain.templates.head import head
-from kchain.templates.literal import literal
-from kchain.templates.parameters import parameters
-from kchain.templates.percent import Cell, comment, quote, read
-from kchain.templates.use_head import use_head
+from kchain.templates.code import Code, File, code_of, project_files
+from kchain.templates.head import head, use_head
+from kchain.templates.parameters import literal, parameters
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from nbformat import NotebookNode
+
+
+# py:percent text to cells.
+
+HEADER = re.compile(r"^# %%(?P<markdown> \[markdown\])? (?P<options>id=.*)$", re.MULTILINE)
+_MARK = re.compile(r"^(# *)(\\*)%%", re.MULTILINE)
+_QUOTED = re.compile(r"^(# *)\\(\\*)%%", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: `name` is unique in its notebook and becomes part of its id."""
+
+    name: str
+    kind: Literal["code", "markdown"]
+    source: str
+    tags: tuple[str, ...] = ()
+
+
+def quote(text: str) -> str:
+    """Text that can stand inside a cell: none of its lines looks like the start of one."""
+    return _MARK.sub(r"\1\2\\%%", text)
+
+
+def comment(text: str) -> str:
+    """Markdown as comment lines, quoted."""
+    return quote("\n".join(f"# {line}".rstrip(" ") for line in text.strip("\n").split("\n")))
+
+
+def read(text: str) -> tuple[Cell, ...]:
+    """The cells of a rendered text, in order."""
+    headers = list(HEADER.finditer(text))
+    ends = [header.start() for header in headers[1:]] + [len(text)]
+    return tuple(_percent_cell(header, text[header.end() + 1 : end]) for header, end in zip(headers, ends, strict=True))
+
+
+def _percent_cell(header: re.Match[str], body: str) -> Cell:
+    options = dict(part.split("=", 1) for part in header["options"].split(" "))
+    source = _QUOTED.sub(r"\1\2%%", _without_gap(body))
+    if header["markdown"]:
+        source = "\n".join(line[2:] for line in source.split("\n"))
+    return Cell(
+        json.loads(options["id"]),
+        "markdown" if header["markdown"] else "code",
+        source,
+        tuple(json.loads(options.get("tags", "[]"))),
+    )
+
+
+def _without_gap(body: str) -> str:
+    """A cell ends with its line break and one empty line; whatever else stands there is the cell's own."""
+    return body.removesuffix("\n\n") if body.endswith("\n\n") else body.removesuffix("\n")
+
 
 # The kinds that have a template of another name than their own.
 TEMPLATES = {"train": "phase"}
@@ -68,7 +119,8 @@ def percent(chain: Chain, phase_name: str, target: str, sources: tuple[AdapterSo
         continued=[source.phase for source in sources if source.use == "continue"],
         environment_words=_environment_words(values["environment"]),
         package=code.package,
-        session_from=code.session,
+        session_from=code.session.rpartition(".")[0],
+        session_name=code.session.rpartition(".")[2],
         variable=code.variable,
         runtime=code.files,
         project=project,

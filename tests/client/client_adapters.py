@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kchain.orchestrator.verify import Expected
+from kchain.orchestrator.judging.adapter import Expected
 from kchain.phases import Lora
 
 LORA = Lora(r=4, alpha=8, dropout=0.05, targets=("q_proj", "v_proj"))

@@ -13,11 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from kchain.orchestrator.client import Client
-from kchain.orchestrator.connecting import server_transport
-from kchain.orchestrator.credentials import Credentials
-from kchain.orchestrator.patience import Patience
-from kchain.orchestrator.target import Target
+from kchain.client.client import Client
+from kchain.client.connect import server_transport
+from kchain.client.login import Credentials
+from kchain.client.target import Target
+from kchain.client.transport import Patience
 
 # Short enough for tests, long enough for a busy machine to answer within.
 FAST = Patience(connect=5.0, silence=1.0, answer=2.0, attempts=3, first=0.01, longest=0.3, total=20.0)

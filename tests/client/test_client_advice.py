@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kchain.orchestrator.advice import advise, failing_cell
-from kchain.orchestrator.judge import LOG, with_advice
+from kchain.orchestrator.judging.advice import advise, failing_cell
+from kchain.orchestrator.judging.judge import LOG, with_advice
 
 # Message as the library words it -> a word of the cure.
 FIELD = [

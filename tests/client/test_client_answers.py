@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from client_weather import KEY
 
+from kchain.client.answers import DatasetFile, Kernel, LogLine, OutputFile, Outputs, Pushed, Quota, Status
+from kchain.client.client import all_pages, items_of, split_ref
+from kchain.client.login import Credentials
 from kchain.errors import Unreachable
-from kchain.orchestrator.answers import DatasetFile, Kernel, LogLine, OutputFile, Outputs, Pushed, Quota, Status
-from kchain.orchestrator.client import items_of, split_ref
-from kchain.orchestrator.credentials import Credentials
-from kchain.orchestrator.pages import all_pages
 
 VALUES = [
     Pushed(1, "u"),

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from client_weather import FAST, KEY, Weather, cut_after, dripping, failing, html, reset, send, silent
 
+from kchain.client.translate import Absent
+from kchain.client.transport import Patience
 from kchain.errors import CredentialsError, InputError, KchainError, RateLimited, Unreachable
-from kchain.orchestrator.mapping import Absent
-from kchain.orchestrator.patience import Patience
 
 STATUS = "GetKernelSessionStatus"
 RUNNING = {"status": "RUNNING"}

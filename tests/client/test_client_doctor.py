@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 from client_weather import KEY, Weather, failing, html
 
 from kchain.cli.doctor import doctor
+from kchain.client.login import Surroundings
 from kchain.orchestrator.doctor import Check, examine, worst
-from kchain.orchestrator.login import Surroundings
 
 PROJECT = """
 [chain]

@@ -17,10 +17,10 @@ from client_weather import FAST, Weather, cut_after, failing, html, reset, send,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kchain.client.fetch import download, safe_join
+from kchain.client.translate import Declined
+from kchain.client.transport import Patience
 from kchain.errors import InputError, KchainError, Unreachable
-from kchain.orchestrator.fetch import download, safe_join
-from kchain.orchestrator.mapping import Declined
-from kchain.orchestrator.patience import Patience
 
 DATA = bytes(range(256)) * 4000
 TAG = '"tag-of-one-file"'

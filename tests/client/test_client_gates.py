@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kchain.orchestrator.advice import advise
-from kchain.orchestrator.gates import GateResult, check
+from kchain.orchestrator.judging.advice import advise
+from kchain.orchestrator.judging.gates import GateResult, check
 from kchain.phases import Gates
 
 PAD = 151645

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from client_weather import FAST, Weather, failing, html
 
+from kchain.client.client import Client, connect
+from kchain.client.connect import find_kaggle_login
+from kchain.client.login import Credentials, Login, Surroundings, Token, read_key_file
+from kchain.client.target import Target, is_loopback
+from kchain.client.transport import Transport
 from kchain.errors import CredentialsError, InputError, Unreachable
-from kchain.orchestrator.client import Client, connect
-from kchain.orchestrator.credentials import Credentials, Token, read_key_file
-from kchain.orchestrator.kaggle_com import find_kaggle_login
-from kchain.orchestrator.login import Login, Surroundings
-from kchain.orchestrator.target import Target, is_loopback
-from kchain.orchestrator.transport import Transport
 
 GOOD = {"active": True, "username": "ada"}
 

@@ -13,6 +13,19 @@ import urllib3.exceptions
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kchain.client.translate import (
+    Absent,
+    Answered,
+    Call,
+    Declined,
+    Throttled,
+    conflict,
+    foreign_errors,
+    never_left,
+    read_error,
+    refusal,
+)
+from kchain.client.transport import Patience
 from kchain.errors import (
     Ambiguous,
     CredentialsError,
@@ -24,18 +37,6 @@ from kchain.errors import (
     SessionCap,
     Unreachable,
 )
-from kchain.orchestrator.mapping import (
-    Absent,
-    Answered,
-    Call,
-    Declined,
-    Throttled,
-    foreign_errors,
-    never_left,
-    read_error,
-)
-from kchain.orchestrator.patience import Patience
-from kchain.orchestrator.refusals import conflict, refusal
 
 READ = Call("kaggle.com", "the status of ada/first-phase")
 SENT = Call("kaggle.com", "the push of ada/first-phase", lambda: True)

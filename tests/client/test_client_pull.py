@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from client_weather import Weather, failing, html, reset
 
+from kchain.client.pull import pull
 from kchain.errors import InputError, Unreachable
-from kchain.orchestrator.pull import pull
 
 LIST, SIZES = "ListKernelSessionOutput", "ListKernelFiles"
 FILES = {"adapter/a.bin": b"a" * 5000, "kchain-result.json": b"{}", "größe.txt": "ß".encode()}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from client_weather import FAST, KEY, MakeBundle, Weather, cut_after, failing, html, reset, silent
 
+from kchain.client.transport import Patience
 from kchain.errors import (
     Ambiguous,
     CredentialsError,
@@ -25,7 +26,6 @@ from kchain.errors import (
     StillRunning,
     Unreachable,
 )
-from kchain.orchestrator.patience import Patience
 
 SAVE = "SaveKernel"
 ACCEPTED = {

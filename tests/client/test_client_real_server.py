@@ -13,6 +13,12 @@ from typing import Any
 import pytest
 from client_weather import FAST, MakeBundle
 
+from kchain.client.client import Client, connect
+from kchain.client.connect import server_transport
+from kchain.client.login import Credentials
+from kchain.client.pull import pull
+from kchain.client.target import Target
+from kchain.client.transport import Patience
 from kchain.errors import (
     Ambiguous,
     CredentialsError,
@@ -23,14 +29,8 @@ from kchain.errors import (
     SessionCap,
     Unreachable,
 )
-from kchain.orchestrator.advice import advise, failing_cell
-from kchain.orchestrator.client import Client, connect
-from kchain.orchestrator.connecting import server_transport
-from kchain.orchestrator.credentials import Credentials
 from kchain.orchestrator.doctor import examine, worst
-from kchain.orchestrator.patience import Patience
-from kchain.orchestrator.pull import pull
-from kchain.orchestrator.target import Target
+from kchain.orchestrator.judging.advice import advise, failing_cell
 
 pytest.importorskip("papermill")
 launch = pytest.importorskip("kchain.server.launch")

@@ -13,10 +13,10 @@ from client_weather import Weather, cut_after, failing, reset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kchain.orchestrator.answers import LogLine
-from kchain.orchestrator.log_lines import Lines, lines_of
-from kchain.orchestrator.stream import follow
-from kchain.orchestrator.transport import Transport
+from kchain.client.answers import LogLine
+from kchain.client.log import Lines, lines_of
+from kchain.client.stream import follow
+from kchain.client.transport import Transport
 
 SSE = {"Content-Type": "text/event-stream"}
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kchain.errors import AdapterRefused
-from kchain.orchestrator.tensor_file import read_header, scan
+from kchain.orchestrator.judging.weights import read_header, scan
 
 RELAXED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

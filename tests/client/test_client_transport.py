@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from client_weather import MakeBundle, Weather, failing, html, reset
 
+from kchain.client import transport as transport_module
+from kchain.client.client import dataset_create
+from kchain.client.save import save_kernel
+from kchain.client.transport import build_request, has_version_label
 from kchain.errors import Ambiguous, InputError, PushRefused, Unreachable
-from kchain.orchestrator import messages
-from kchain.orchestrator.datasets import dataset_create
-from kchain.orchestrator.messages import build_request, has_version_label
-from kchain.orchestrator.save_kernel import save_kernel
 
 REF = "ada/my-adapter"
 
@@ -28,7 +28,7 @@ def test_the_installed_client_can_name_a_version_in_every_read(method: str) -> N
 
 
 def test_an_older_client_names_it_in_the_slug(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "has_version_label", lambda message: False)
+    monkeypatch.setattr(transport_module, "has_version_label", lambda message: False)
     request = build_request("kernels", "GetKernel", {"user_name": "ada", "kernel_slug": "first-phase", "version": 3})
     assert type(request).to_dict(request) == {"userName": "ada", "kernelSlug": "first-phase/3"}
 

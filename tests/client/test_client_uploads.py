@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from client_weather import Weather, reset
 
+from kchain.client.transport import Transport
+from kchain.client.upload import Begun, forget, upload
 from kchain.errors import Unreachable
-from kchain.orchestrator.transport import Transport
-from kchain.orchestrator.uploads import Begun, forget, upload
 
 DATA = bytes(range(256)) * 400
 

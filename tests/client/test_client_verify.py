@@ -14,7 +14,7 @@ import pytest
 from client_adapters import BUNDLE, EXPECTED, LORA, tensor_bytes, weights, write_outputs
 
 from kchain.errors import AdapterRefused
-from kchain.orchestrator.verify import Expected, verify
+from kchain.orchestrator.judging.adapter import Expected, verify
 
 ADOPTED = dataclasses.replace(EXPECTED, needs_result=False, bundle_hash=None, lineage=None)
 

@@ -12,7 +12,7 @@ import pytest
 from client_adapters import EXPECTED, LORA, Arrays, weights, write_outputs
 
 from kchain.errors import AdapterRefused
-from kchain.orchestrator.verify import Expected, verify
+from kchain.orchestrator.judging.adapter import Expected, verify
 from kchain.phases import Lora
 
 STYLES = ("<STYLE_TERSE>", "<STYLE_VERBOSE>")

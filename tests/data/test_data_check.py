@@ -229,8 +229,7 @@ def test_collected_interactions_become_examples_that_pass(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_lengths_are_counted_in_a_models_tokens_against_the_cap_of_the_phase(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from kchain.demo.samples import texts
-    from kchain.demo.tokenizer import write_tokenizer
+    from kchain.demo.tokenizer import texts, write_tokenizer
 
     long = {"ask": "a long one", "answer": "word " * 400}
     project(tmp_path, [*ROWS, long], more="[training]\nmax_length = 64\n")

@@ -19,8 +19,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kchain.demo.model import HIDDEN, ROWS, write_model, write_safetensors
-from kchain.demo.samples import SAMPLES
-from kchain.demo.tokenizer import EOS_ID, FIRST_SPECIAL, SPECIALS
+from kchain.demo.tokenizer import EOS_ID, FIRST_SPECIAL, SAMPLES, SPECIALS
 
 # What the weights came to when the tiny chain's gates were measured on them.
 WEIGHTS = "1bca8a688f9a"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kchain.demo import run
-from kchain.demo.samples import MODEL, SAMPLES
+from kchain.demo.tokenizer import MODEL, SAMPLES
 from kchain.errors import InputError
 from kchain.phases.init import make_project
 from kchain.server.publish import dataset_folder, model_folder

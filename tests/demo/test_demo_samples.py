@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kchain.demo.samples import SAMPLES, Sample, texts
+from kchain.demo.tokenizer import SAMPLES, Sample, texts
 from kchain.phases import Chain, Source, load_chain
 
 READABLE = [sample for sample in SAMPLES if sample.file == "train.jsonl"]

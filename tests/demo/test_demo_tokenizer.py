@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from kchain.demo.samples import texts
-from kchain.demo.tokenizer import EOS_ID, FIRST_SPECIAL, SPECIALS, Specials, write_tokenizer
+from kchain.demo.tokenizer import EOS_ID, FIRST_SPECIAL, SPECIALS, Specials, texts, write_tokenizer
 
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kchain.client.client import connect
+from kchain.client.target import LOCAL, Target
 from kchain.demo.run import open_project, publish
-from kchain.orchestrator.client import connect
-from kchain.orchestrator.target import LOCAL, Target
 from kchain.phases import load_chain
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from kchain.bundle import build
+from kchain.client.client import connect
+from kchain.client.target import KAGGLE, LOCAL, Target
 from kchain.errors import StillRunning
-from kchain.orchestrator.client import connect
-from kchain.orchestrator.drive import Ports
+from kchain.orchestrator.driving.drive import Ports
 from kchain.orchestrator.push import push
-from kchain.orchestrator.target import KAGGLE, LOCAL, Target
 from kchain.phases import load_chain
 from kchain.phases.init import make_project
 from kchain.rehearse.run import AREA

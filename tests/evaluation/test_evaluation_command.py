@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from export_tools import base_of, kchain
 
-from kchain.evaluation.page import page
+from kchain.uses.report import page
 
 ROWS = [{"prompt": f"List file {number}", "expect": pattern} for number, pattern in enumerate((".", "^$", "(?s).*"))]
 

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kchain.errors import InputError
-from kchain.evaluation.checks import CHECKS, COMPARING
-from kchain.evaluation.figures import mcnemar, mean_difference, percentile, wilson
-from kchain.evaluation.questions import read_questions
-from kchain.evaluation.sides import Side, compare
-from kchain.inference.speaker import Answer
+from kchain.uses.questions import read_questions
+from kchain.uses.report import CHECKS, COMPARING, mcnemar, mean_difference, percentile, wilson
+from kchain.uses.sides import Side, compare
+from kchain.uses.speaker import Answer
 
 
 @pytest.mark.parametrize(

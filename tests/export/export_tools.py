@@ -11,10 +11,10 @@ from typing import Any
 from safetensors.torch import load_file
 
 from kchain.demo.run import open_project, publish
-from kchain.demo.samples import MODEL
-from kchain.orchestrator.journal import Journal, Key
-from kchain.orchestrator.judge import result_event
-from kchain.orchestrator.verify import Expected, verify
+from kchain.demo.tokenizer import MODEL
+from kchain.orchestrator.journal.journal import Journal, Key
+from kchain.orchestrator.judging.adapter import Expected, verify
+from kchain.orchestrator.judging.judge import result_event
 from kchain.phases import Chain, load_chain
 from kchain.runtime import model, tokenizer
 from kchain.runtime.files import hash_file

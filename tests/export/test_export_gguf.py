@@ -22,9 +22,7 @@ from transformers import AutoTokenizer, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from kchain.errors import InputError
-from kchain.export.gguf_file import write_gguf
-from kchain.export.gguf_shape import llama3_factors, read_shape
-from kchain.export.gguf_words import read_words
+from kchain.uses.gguf import llama3_factors, read_shape, read_words, write_gguf
 
 Model = tuple[str, Path, Path]
 # The layer's part of a name -> llama.cpp's name of it.

@@ -13,8 +13,8 @@ from export_tools import base_of, kchain, make_result
 from safetensors.torch import load_file, save_file
 
 from kchain.errors import InputError
-from kchain.export.place import workshop
 from kchain.phases import load_chain
+from kchain.uses.merged import workshop
 
 
 def refused(project: Path, *arguments: str, code: int = 2) -> str:

@@ -13,11 +13,11 @@ from drive_model import ModelFolders, Points, make_world, model_parts
 from slugify import slugify
 
 from kchain.inbox import box as moving
-from kchain.inbox import job as taking
+from kchain.inbox import box as taking
 from kchain.inbox import run as running
 from kchain.inbox import train as training
 from kchain.inbox.box import Box
-from kchain.inbox.derive import title_of
+from kchain.inbox.examples import title_of
 from kchain.inbox.run import Inbox, Settled
 from kchain.runtime.files import hash_file
 

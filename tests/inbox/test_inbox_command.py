@@ -19,7 +19,7 @@ import pytest
 from drive_project import OWNER, Project
 from slugify import slugify
 
-from kchain.inbox.derive import title_of
+from kchain.inbox.examples import title_of
 from kchain.runtime.files import hash_file
 from kchain.server import launch
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from kchain.errors import InputError
-from kchain.inbox.derive import derive, title_of
-from kchain.inbox.examples import Rejection, check, mapping, write_lines
+from kchain.inbox.examples import Rejection, check, derive, mapping, title_of, write_lines
 from kchain.phases import Chain, Gates, load_chain
 from kchain.runtime.readers import Broken, rows
 from kchain.templates.parameters import parameters

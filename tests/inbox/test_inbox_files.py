@@ -11,7 +11,7 @@ from inbox_place import Place, rows
 from kchain.errors import DriverLocked, NotNow, NotReviewed, PhaseFailed, PushRefused, QuotaUsedUp, Unreachable
 from kchain.inbox import run as running
 from kchain.inbox.run import Settled
-from kchain.orchestrator.lock import driver_lock, only_one
+from kchain.orchestrator.journal.lock import driver_lock, only_one
 
 
 @pytest.mark.parametrize("fault", [QuotaUsedUp("no hours left"), Unreachable("no route")])

@@ -13,8 +13,8 @@ sys.path.append(str(Path(__file__).parents[1] / "export"))
 from export_tools import PAD, base_of, finish  # noqa: E402
 
 if TYPE_CHECKING:
-    from kchain.export.subject import Subject
-    from kchain.inference.speaker import Speaker
+    from kchain.uses.speaker import Speaker
+    from kchain.uses.subject import Subject
 
 
 @pytest.fixture(scope="session")
@@ -26,9 +26,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def subject(project: Path) -> Subject:
     """Its end."""
-    from kchain.export.read import read_subject
-    from kchain.orchestrator.target import Target
+    from kchain.client.target import Target
     from kchain.phases import load_chain
+    from kchain.publish.content import read_subject
 
     chain = load_chain(project)
     return read_subject(chain, "phase2", Target("local", chain.owner, project), None)
@@ -37,7 +37,7 @@ def subject(project: Path) -> Subject:
 @pytest.fixture(scope="session")
 def speaker(subject: Subject) -> Speaker:
     """The chain, loaded."""
-    from kchain.inference.load import load_chain
+    from kchain.uses.speaker import load_chain
 
     return load_chain(subject, "auto")
 
@@ -45,6 +45,6 @@ def speaker(subject: Subject) -> Speaker:
 @pytest.fixture(scope="session")
 def base_speaker(project: Path) -> Speaker:
     """The base model alone."""
-    from kchain.inference.speaker import Speaker
+    from kchain.uses.speaker import Speaker
 
     return Speaker(base_of(project), base_of(project), PAD, (), "auto")

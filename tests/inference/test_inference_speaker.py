@@ -15,11 +15,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kchain.errors import InputError
-from kchain.export.subject import Subject
-from kchain.inference.conversation import Conversation
-from kchain.inference.load import compare_probe
-from kchain.inference.settings import Settings
-from kchain.inference.speaker import Speaker
+from kchain.uses.conversation import Conversation
+from kchain.uses.speaker import Settings, Speaker, compare_probe
+from kchain.uses.subject import Subject
 
 ASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Count the lines of a file."}]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kchain.errors import InputError
 from kchain.kernel_metadata import AdapterSource, adapter_sources, kernel_metadata, problems
-from kchain.kernel_metadata import rules as kaggles
+from kchain.kernel_metadata import check as kaggles
 from kchain.phases import ACCELERATORS, RETIRED, Chain, load_chain
 
 DATA = """

@@ -16,14 +16,14 @@ from typing import Any
 from drive_service import OWNER, Died, ModelClock, ModelService, Points, model_judge
 
 from kchain.bundle import Bundle, continued, parse
+from kchain.client.target import Target
 from kchain.kernel_metadata import NOTEBOOK_FILE
-from kchain.orchestrator import drive
 from kchain.orchestrator import push as pushing
-from kchain.orchestrator.drive import Ports
-from kchain.orchestrator.folders import BundleFolders
-from kchain.orchestrator.journal import Journal, Key
-from kchain.orchestrator.state import PhaseState
-from kchain.orchestrator.target import Target
+from kchain.orchestrator.driving import drive
+from kchain.orchestrator.driving.drive import Ports
+from kchain.orchestrator.driving.folders import BundleFolders
+from kchain.orchestrator.journal.journal import Journal, Key
+from kchain.orchestrator.journal.state import PhaseState
 from kchain.phases import Chain, load_chain
 from kchain.templates import NO_HASH
 

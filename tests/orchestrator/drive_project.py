@@ -12,12 +12,12 @@ from typing import Any
 import drive_quick
 from drive_model import Listener
 
-from kchain.orchestrator.client import Client, connect
-from kchain.orchestrator.journal import Key, read_states
+from kchain.client.client import Client, connect
+from kchain.client.target import Target
+from kchain.orchestrator.journal.journal import Key, read_states
+from kchain.orchestrator.journal.state import PhaseState
 from kchain.orchestrator.push import push
 from kchain.orchestrator.review import record, review
-from kchain.orchestrator.state import PhaseState
-from kchain.orchestrator.target import Target
 from kchain.orchestrator.watch import watch
 from kchain.phases import Chain, load_chain
 

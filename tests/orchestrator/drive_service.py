@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from kchain.bundle import Continuation, continuation_of, find_hash
+from kchain.client.answers import Kernel, LogLine, Pushed, Status
 from kchain.errors import AdapterRefused, EditedOutside, GateMissed, PhaseFailed
 from kchain.kernel_metadata import METADATA_FILE as METADATA
 from kchain.kernel_metadata import NOTEBOOK_FILE as NOTEBOOK
-from kchain.orchestrator.answers import Kernel, LogLine, Pushed, Status
-from kchain.orchestrator.checkpoint import Missing, Paused, missing, paused
-from kchain.orchestrator.judge import Verdict, read_result
-from kchain.orchestrator.state import Ancestor
-from kchain.orchestrator.verify import Adapter
+from kchain.orchestrator.journal.state import Ancestor
+from kchain.orchestrator.judging.adapter import Adapter
+from kchain.orchestrator.judging.checkpoint import Missing, Paused, missing, paused
+from kchain.orchestrator.judging.judge import Verdict, read_result
 from kchain.phases import Chain
 
 OWNER = "someone"

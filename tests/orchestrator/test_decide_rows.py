@@ -23,7 +23,7 @@ from kchain.errors import (
     StillRunning,
     Unreachable,
 )
-from kchain.orchestrator.actions import (
+from kchain.orchestrator.driving.actions import (
     Done,
     End,
     Fail,
@@ -39,8 +39,8 @@ from kchain.orchestrator.actions import (
     Wait,
     Wish,
 )
-from kchain.orchestrator.decide import LONGEST_PAUSE, Need, after_refusal, decide, need
-from kchain.orchestrator.state import Ancestor, Failure, Intent, PhaseState, Result, Version
+from kchain.orchestrator.driving.decide import LONGEST_PAUSE, Need, after_refusal, decide, need
+from kchain.orchestrator.journal.state import Ancestor, Failure, Intent, PhaseState, Result, Version
 
 NOW, SETTLE = 10_000.0, 60.0
 BUNDLE, OTHER = "b" * 64, "c" * 64

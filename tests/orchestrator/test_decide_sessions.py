@@ -25,11 +25,11 @@ from test_decide_rows import (
 
 from kchain.errors import EditedOutside, GateMissed, InputError, KchainError, NotNow, NotReviewed, PhaseFailed
 from kchain.kernel_metadata import Continuation
-from kchain.orchestrator.actions import Judge, Look, Lost, Push, Seen, Stop, Upload, Wait, Wish
-from kchain.orchestrator.continuation import content_slug, next_session
-from kchain.orchestrator.decide import Need, decide, need
-from kchain.orchestrator.state import Checkpoint, Failure, PhaseState
-from kchain.orchestrator.state import Upload as Uploaded
+from kchain.orchestrator.driving.actions import Judge, Look, Lost, Push, Seen, Stop, Upload, Wait, Wish
+from kchain.orchestrator.driving.continuation import content_slug, next_session
+from kchain.orchestrator.driving.decide import Need, decide, need
+from kchain.orchestrator.journal.state import Checkpoint, Failure, PhaseState
+from kchain.orchestrator.journal.state import Upload as Uploaded
 
 SHA = "a" * 64
 KERNEL, DATASET = "me/phase-two", "me/chain-phase2-checkpoint-aaaaaaaa"

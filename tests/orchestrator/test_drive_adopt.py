@@ -14,8 +14,8 @@ from kchain.errors import (
     InputError,
 )
 from kchain.orchestrator.adopt import Origin, adopt
-from kchain.orchestrator.adopted import adopted
-from kchain.orchestrator.journal import JOURNAL
+from kchain.orchestrator.driving.folders import adopted
+from kchain.orchestrator.journal.journal import JOURNAL
 
 
 def test_a_lost_journal_is_rebuilt_from_the_kernels(finished: Project, tmp_path: Path) -> None:

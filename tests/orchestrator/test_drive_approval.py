@@ -9,10 +9,10 @@ import pytest
 from drive_model import ModelFolders, World, make_world, model_parts
 from drive_service import OWNER
 
+from kchain.client.target import Target
 from kchain.errors import InputError, PushRefused
+from kchain.orchestrator.driving.folders import record
 from kchain.orchestrator.push import preview, push
-from kchain.orchestrator.rehearsals import record
-from kchain.orchestrator.target import Target
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from kchain.bundle import continuation
+from kchain.bundle import bundle
 from kchain.errors import AdapterRefused
 from kchain.kernel_metadata import Continuation
-from kchain.orchestrator.checkpoint import Missing, is_whole, missing, paused
-from kchain.orchestrator.state import Ancestor, Version
+from kchain.orchestrator.journal.state import Ancestor, Version
+from kchain.orchestrator.judging.checkpoint import Missing, is_whole, missing, paused
 from kchain.runtime.checkpoint import MAY_CHANGE, MAY_CHANGE_IN_TRAINING, find
 from kchain.runtime.failure import Stop
 from kchain.runtime.paths import Paths
@@ -173,5 +173,5 @@ def test_what_the_notebook_says_of_a_checkpoint_is_understood(
 
 
 def test_kchain_and_the_notebook_agree_on_what_may_change_between_two_sessions() -> None:
-    assert continuation.MAY_CHANGE == MAY_CHANGE
-    assert continuation.MAY_CHANGE_IN_TRAINING == MAY_CHANGE_IN_TRAINING
+    assert bundle.MAY_CHANGE == MAY_CHANGE
+    assert bundle.MAY_CHANGE_IN_TRAINING == MAY_CHANGE_IN_TRAINING

@@ -22,7 +22,7 @@ from kchain.errors import (
     StillRunning,
     Unreachable,
 )
-from kchain.orchestrator.drive import PATIENCE
+from kchain.orchestrator.driving.drive import PATIENCE
 from kchain.orchestrator.push import push
 from kchain.orchestrator.watch import watch
 
@@ -308,7 +308,7 @@ def test_what_is_pushed_is_what_was_reviewed_byte_for_byte(world: World) -> None
 
 
 def test_a_second_driver_changes_nothing(world: World) -> None:
-    from kchain.orchestrator.lock import driver_lock
+    from kchain.orchestrator.journal.lock import driver_lock
 
     with driver_lock(world.chain.root), pytest.raises(DriverLocked):
         drive(world)

@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kchain.errors import InputError
-from kchain.orchestrator.fold import fold
-from kchain.orchestrator.journal import FORMAT, JOURNAL, Journal, KeptBundle, Key, read_states
-from kchain.orchestrator.state import Entry, PhaseState
+from kchain.orchestrator.journal.journal import FORMAT, JOURNAL, Journal, KeptBundle, Key, fold, read_states
+from kchain.orchestrator.journal.state import Entry, PhaseState
 
 KEY = Key("local", "someone", "chain")
 RESULT = {

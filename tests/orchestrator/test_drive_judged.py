@@ -14,11 +14,10 @@ import pytest
 from drive_model import make_chain
 from rich.console import Console
 
-from kchain.cli.judged_table import TITLE, print_judged
+from kchain.cli.show import TITLE, print_judged
 from kchain.errors import InputError
-from kchain.orchestrator.judged import judged, read_results
-from kchain.orchestrator.page import write_page
-from kchain.orchestrator.state import Ancestor, Failure, PhaseState, Result, Version
+from kchain.orchestrator.journal.state import Ancestor, Failure, PhaseState, Result, Version
+from kchain.orchestrator.status import judged, read_results, write_page
 from kchain.phases import Chain
 
 EVIL = "<script>alert('x')</script> & \x1b[31m"

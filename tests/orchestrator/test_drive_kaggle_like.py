@@ -11,8 +11,8 @@ import pytest
 from drive_project import Project
 
 import kchain.bundle
+from kchain.client.login import KEY_FILE_VARIABLE
 from kchain.errors import QuotaUsedUp, SessionCap
-from kchain.orchestrator.credentials import KEY_FILE_VARIABLE
 from kchain.server import launch
 
 Starter = Callable[..., Project]

@@ -8,7 +8,7 @@ import re
 import drive_quick
 from drive_project import OWNER, Project
 
-from kchain.orchestrator.journal import JOURNAL
+from kchain.orchestrator.journal.journal import JOURNAL
 from kchain.orchestrator.push import preview
 from kchain.orchestrator.review import review
 

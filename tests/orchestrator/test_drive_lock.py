@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kchain.errors import DriverLocked
-from kchain.orchestrator.lock import LOCK, driver_lock
+from kchain.orchestrator.journal.lock import LOCK, driver_lock
 
 HOLD = (
     "import sys, time\nfrom pathlib import Path\nfrom kchain.orchestrator.lock import driver_lock\n"

@@ -15,14 +15,14 @@ from drive_model import make_chain
 from rich.console import Console
 
 from kchain.cli.progress import Terminal, duration
-from kchain.cli.tables import print_finished, print_status, savings
+from kchain.cli.show import print_finished, print_status, savings
+from kchain.client.answers import LogLine
+from kchain.client.stream import Follower, event_of
 from kchain.errors import InputError, Unreachable
 from kchain.orchestrator.adopt import locate
-from kchain.orchestrator.answers import LogLine
-from kchain.orchestrator.follow import Follower, event_of
-from kchain.orchestrator.observe import is_notebook
-from kchain.orchestrator.report import is_finished, state_word, table
-from kchain.orchestrator.state import Ancestor, Failure, Intent, PhaseState, Result, Version
+from kchain.orchestrator.driving.observe import is_notebook
+from kchain.orchestrator.journal.state import Ancestor, Failure, Intent, PhaseState, Result, Version
+from kchain.orchestrator.status import is_finished, state_word, table
 from kchain.units import size
 
 ONE = Ancestor("one", "1" * 64)

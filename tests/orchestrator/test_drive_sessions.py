@@ -22,7 +22,7 @@ from kchain.errors import (
     QuotaUsedUp,
 )
 from kchain.orchestrator.push import preview, push
-from kchain.orchestrator.report import table
+from kchain.orchestrator.status import table
 
 
 @pytest.fixture

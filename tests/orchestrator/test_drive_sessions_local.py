@@ -18,7 +18,7 @@ import kchain.bundle
 from kchain.bundle import continuation_of
 from kchain.errors import NotNow
 from kchain.orchestrator.adopt import Origin, adopt
-from kchain.orchestrator.journal import JOURNAL
+from kchain.orchestrator.journal.journal import JOURNAL
 from kchain.server import launch
 
 Starter = Callable[..., Project]

@@ -10,7 +10,7 @@ import pytest
 
 from kchain.errors import InputError
 from kchain.phases import Chain, load_chain
-from kchain.templates.files import project_files
+from kchain.templates.code import project_files
 from kchain.templates.parameters import parameters
 
 CHAIN = '[chain]\nname = "alpha"\nowner = "someone"\n[model]\nsource = "a/b/c/d/1"\n'

@@ -8,7 +8,7 @@ import pytest
 
 from kchain.errors import InputError
 from kchain.kernel_metadata import AdapterSource, adapter_sources
-from kchain.orchestrator.state import PhaseState, expected_lineage, is_stale
+from kchain.orchestrator.journal.state import PhaseState, expected_lineage, is_stale
 from kchain.phases import Chain, load_chain
 from kchain.templates.parameters import parameters
 
@@ -80,7 +80,7 @@ def test_the_notebook_is_told_what_to_merge_and_what_to_train_on(chain: Chain) -
 
 
 def result(sha256: str, *lineage: tuple[str, str]) -> PhaseState:
-    from kchain.orchestrator.state import Ancestor, Result
+    from kchain.orchestrator.journal.state import Ancestor, Result
 
     return PhaseState(
         result=Result(

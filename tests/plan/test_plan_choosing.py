@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from kchain.errors import InputError
 from kchain.phases import ACCELERATORS, Phase, load_chain
-from kchain.phases.choosing import FREE, batches, choose
 from kchain.phases.memory import Setting
 from kchain.phases.models import QWEN25
 from kchain.phases.plan import plan
-from kchain.phases.settling import known_lengths
-from kchain.phases.speed import batch_seconds, sessions, step_seconds, usable_seconds
+from kchain.phases.settle import FREE, batches, choose, known_lengths
+from kchain.phases.time import batch_seconds, sessions, step_seconds, usable_seconds
 from kchain.templates.parameters import parameters
 
 T4, A100, CPU = (ACCELERATORS[name] for name in ("NvidiaTeslaT4", "NvidiaTeslaA100", "cpu"))

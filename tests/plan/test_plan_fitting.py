@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kchain.phases import ACCELERATORS
-from kchain.phases.fitting import OPTIONS, PHASE_FILE, Answer, refusal
-from kchain.phases.fitting import answer as work_out
+from kchain.phases.fit import OPTIONS, PHASE_FILE, Answer, refusal
+from kchain.phases.fit import answer as work_out
 from kchain.phases.memory import Setting
 from kchain.phases.models import QWEN25
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kchain.phases import EvaluationGates, Gates, NoGates
-from kchain.phases.gate_words import gate_words
+from kchain.phases.plan import gate_words
 
 LIMITS = [key for key in Gates.model_fields if key != "all_epochs"]
 

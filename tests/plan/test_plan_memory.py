@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kchain.errors import InputError
-from kchain.phases.losses import CHUNK, STOCK
-from kchain.phases.memory import POOL, Memory, layer_bytes, memory
-from kchain.phases.model_config import shape_of
-from kchain.phases.models import QWEN25, Shape
+from kchain.phases.memory import CHUNK, POOL, STOCK, Memory, layer_bytes, memory
+from kchain.phases.models import QWEN25, Shape, shape_of
 from kchain.units import GIB
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

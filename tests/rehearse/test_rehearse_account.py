@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kchain.orchestrator.state import Failure, Result
+from kchain.orchestrator.journal.state import Failure, Result
 from kchain.phases import load_chain
 from kchain.phases.init import make_project
 from kchain.rehearse.account import not_rehearsed, rehearsed
-from kchain.rehearse.base import Base
+from kchain.rehearse.model import Base
 from kchain.rehearse.run import Outcome, Rehearsal
 from kchain.rehearse.settings import Difference, Stand
 

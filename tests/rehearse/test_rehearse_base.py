@@ -10,7 +10,7 @@ import pytest
 from kchain.errors import InputError
 from kchain.phases import Chain, load_chain
 from kchain.phases.init import make_project
-from kchain.rehearse.base import find_base
+from kchain.rehearse.model import find_base
 
 
 @pytest.fixture(autouse=True)

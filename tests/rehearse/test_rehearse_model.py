@@ -11,12 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
-from kchain.demo.samples import texts
-from kchain.demo.tokenizer import write_tokenizer
+from kchain.demo.tokenizer import texts, write_tokenizer
 from kchain.errors import InputError
 from kchain.phases import Model
-from kchain.rehearse.base import KEYS, Base
-from kchain.rehearse.model import fingerprint, write_stand_in
+from kchain.rehearse.model import KEYS, Base, fingerprint, write_stand_in
 
 QWEN = Model(source="qwen-lm/qwen2.5/transformers/0.5b-instruct/1")
 OTHER = Model(source="a/b/transformers/c/1", eos_token="<eot>", eos_id=3000)

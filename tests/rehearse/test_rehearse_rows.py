@@ -12,11 +12,10 @@ import pytest
 from kchain.errors import InputError
 from kchain.phases import Condition, Source, load_chain
 from kchain.phases.init import make_project
-from kchain.rehearse.rows import invent
+from kchain.rehearse.rows import SPARE, invent, publish, stand_ins
 from kchain.rehearse.settings import share_of
-from kchain.rehearse.stand_ins import SPARE, publish, stand_ins
 from kchain.runtime import readers
-from kchain.runtime.conditions import condition
+from kchain.runtime.lots import condition
 from kchain.server.publish import dataset_folder
 
 PAIR = {"prompt": "q", "completion": "a"}

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 import kchain.demo.run
+from kchain.client.target import Target
 from kchain.errors import DriverLocked, InputError
-from kchain.orchestrator.folders import BundleFolders
-from kchain.orchestrator.lock import driver_lock
-from kchain.orchestrator.rehearsals import record, rehearsals, tell_unrehearsed
-from kchain.orchestrator.target import Target
+from kchain.orchestrator.driving.folders import BundleFolders, record, rehearsals, tell_unrehearsed
+from kchain.orchestrator.journal.lock import driver_lock
 from kchain.phases import Chain, load_chain
 from kchain.phases.init import make_project
 from kchain.rehearse.run import AREA, rehearse

@@ -11,7 +11,7 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.integrations import sdpa_attention
 
-from kchain.runtime import attention
+from kchain.runtime import model as model_module
 from kchain.runtime.encode import Encoded
 from kchain.runtime.model import load_base
 from kchain.runtime.train import prepare
@@ -46,7 +46,7 @@ def test_a_t4_gets_no_grouped_heads_and_the_same_result(
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
     with torch.no_grad():
         before = model(**collate([example(8)])).loss
-        attention.keep_fused(capability)
+        model_module.keep_fused(capability)
         after = model(**collate([example(8)])).loss
     assert seen == [(2, True, True), (2, True, True) if grouped else (4, False, True)]
     assert torch.allclose(before, after)

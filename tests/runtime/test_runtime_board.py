@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from kchain.runtime.board import Board
+from kchain.runtime.watch import Board
 
 
 def read(folder: Path) -> dict[str, dict[int, float]]:

@@ -11,10 +11,10 @@ import pytest
 from runtime_tiny import Events, parameters, source, write_jsonl
 
 from kchain.runtime import data
-from kchain.runtime.conditions import condition
 from kchain.runtime.data import Mix
 from kchain.runtime.examples import lookup, text
 from kchain.runtime.failure import Stop
+from kchain.runtime.lots import condition
 from kchain.runtime.paths import Paths, session_paths
 
 ROWS = [

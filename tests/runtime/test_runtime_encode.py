@@ -10,8 +10,8 @@ import torch
 from runtime_tiny import EOS, EOS_ID, build_tokenizer, encode_one
 
 from kchain.runtime import tokenizer as tokenizers
+from kchain.runtime.batches import Collator
 from kchain.runtime.chat import Chat
-from kchain.runtime.collate import Collator
 from kchain.runtime.encode import IGNORED, Encoded, describe, encode, encode_all
 from kchain.runtime.failure import Stop
 

@@ -13,8 +13,8 @@ from runtime_workers import PAD, make_folder, make_job, random_examples, small_b
 
 from kchain.runtime import model as models
 from kchain.runtime import tokenizer, train
+from kchain.runtime.batches import Collator
 from kchain.runtime.chat import Chat
-from kchain.runtime.collate import Collator
 from kchain.runtime.failure import Stop
 
 LORA = parameters()["lora"]

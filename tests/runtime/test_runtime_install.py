@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from runtime_tiny import parameters, read_result
 
-from kchain.runtime import install, session
+from kchain.runtime import session, stages
 from kchain.runtime.failure import Stop
 
 
 def test_nothing_is_installed_when_nothing_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: called.append(args))
-    install.prepare([], [])
+    stages.prepare([], [])
     assert called == []
 
 

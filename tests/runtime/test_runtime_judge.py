@@ -21,11 +21,11 @@ from runtime_tiny import (
 )
 
 from kchain.runtime import encode, evaluate, judge, splits
-from kchain.runtime.case import Case, Split
 from kchain.runtime.chat import Chat
 from kchain.runtime.failure import Stop
-from kchain.runtime.result import METRICS
-from kchain.runtime.subject import Subject
+from kchain.runtime.judge import Subject
+from kchain.runtime.samples import Case, Split
+from kchain.runtime.save import METRICS
 
 ASKS = [f"{ask} {n}" for n in range(8) for ask in ("list", "count")]
 UNSEEN = 10**6  # no token has this id

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from kchain.runtime import evaluate, loss
-from kchain.runtime.collate import Collator
+from kchain.runtime.batches import Collator
 from kchain.runtime.encode import IGNORED, Encoded
 from kchain.runtime.failure import Stop
 from kchain.runtime.loss import spare_logits

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kchain.runtime.order import Order, Share, smaller
+from kchain.runtime.batches import Order, Share, smaller
 
 LENGTHS = [int(length) for length in np.random.default_rng(3).lognormal(4.8, 0.9, 101)]
 

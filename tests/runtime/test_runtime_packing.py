@@ -24,10 +24,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from kchain.runtime.collate import Collator
+from kchain.runtime.batches import Collator
 from kchain.runtime.encode import IGNORED, Encoded
-from kchain.runtime.loss import spare_logits
-from kchain.runtime.trial import can_pack
+from kchain.runtime.loss import can_pack, spare_logits
 
 WORDS = 211
 SIZES = {

@@ -13,7 +13,7 @@ import pytest
 import torch
 from runtime_tiny import SOURCE, Events, parameters, read_result, source
 
-from kchain.runtime import gpus, preflight, session
+from kchain.runtime import preflight, session
 from kchain.runtime.failure import Stop
 from kchain.runtime.paths import session_paths
 
@@ -70,9 +70,9 @@ def test_a_phase_for_the_cpu_sees_no_gpu() -> None:
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
-def gpu(name: str = "Tesla T4", total: int = 15_828_320_256, free: int | None = None, **changes: Any) -> gpus.Gpu:
+def gpu(name: str = "Tesla T4", total: int = 15_828_320_256, free: int | None = None, **changes: Any) -> preflight.Gpu:
     """A T4 that nobody else uses, but for what is changed."""
-    return gpus.Gpu(name, changes.get("capability", (7, 5)), total, total - 3 * 10**8 if free is None else free)
+    return preflight.Gpu(name, changes.get("capability", (7, 5)), total, total - 3 * 10**8 if free is None else free)
 
 
 def test_a_missing_gpu_stops_the_session() -> None:
@@ -88,7 +88,7 @@ def test_a_machine_without_a_gpu_is_noticed_in_preflight(kaggle: Path) -> None:
     run = session.start(parameters(accelerator=T4, training__precision="fp16"), "b" * 64)
     with pytest.raises(Stop, match="torch sees no GPU"):
         run.preflight()
-    assert gpus.others() == []
+    assert preflight.others() == []
 
 
 def test_an_older_gpu_than_asked_for_stops_the_session() -> None:

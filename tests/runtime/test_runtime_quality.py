@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from runtime_tiny import Events, parameters, read_result, write_jsonl
 
-from kchain.runtime import faults, quality, session
+from kchain.runtime import quality, session
 from kchain.runtime.data import Mix, Report
 from kchain.runtime.failure import Stop
-from kchain.runtime.languages import language
+from kchain.runtime.quality import language
 
 SENTENCE = "The river winds through the valley, and on its banks the old mill still turns in the wind."
 PROSE = f"{SENTENCE} It has done so for two hundred years. Nobody remembers who built it. {SENTENCE}"
@@ -37,12 +37,12 @@ def count(found: dict[str, Any], name: str) -> int:
 
 @pytest.mark.parametrize("answer", ["0", "1", " 42 ", "-3.5", "1,000", "99 %", "12."])
 def test_a_number_alone_is_a_bare_number(answer: str) -> None:
-    assert faults.is_bare_number(answer)
+    assert quality.is_bare_number(answer)
 
 
 @pytest.mark.parametrize("answer", ["", "ls", "0 files", "v1.2", "1 + 1", "10.0.0.1/24", "3rd", "---"])
 def test_an_answer_with_more_than_a_number_is_none(answer: str) -> None:
-    assert not faults.is_bare_number(answer)
+    assert not quality.is_bare_number(answer)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_an_answer_that_ends_in_the_middle_is_found(answer: str) -> None:
     if not answer.startswith("```"):
         answer = answer.replace(" And then", " And then, when all of the village had gone to sleep,")
         answer = answer.replace(" The miller", " When it was dark and everybody had gone the miller")
-    assert faults.is_truncated(answer)
+    assert quality.is_truncated(answer)
 
 
 @pytest.mark.parametrize(
@@ -67,26 +67,26 @@ def test_an_answer_that_ends_in_the_middle_is_found(answer: str) -> None:
     ],
 )
 def test_commands_lists_code_and_whole_sentences_are_not_cut(answer: str) -> None:
-    assert not faults.is_truncated(answer)
+    assert not quality.is_truncated(answer)
 
 
 @pytest.mark.parametrize("answer", ["user" * 20, PROSE + " and so on" * 8, "I am sorry. " * 40, "ha " * 30])
 def test_a_loop_is_found(answer: str) -> None:
-    assert faults.is_loop(answer)
+    assert quality.is_loop(answer)
 
 
 @pytest.mark.parametrize("answer", ["ls", PROSE, "-" * 80, "row, row, row your boat", words(400), "1 2 3\n" * 5])
 def test_rules_refrains_and_ordinary_text_are_no_loop(answer: str) -> None:
-    assert not faults.is_loop(answer)
+    assert not quality.is_loop(answer)
 
 
 def test_an_answer_that_repeats_its_prompt_is_copied_and_a_quotation_is_not() -> None:
     prompt = "Write a short poem about the sea and the wind."
-    assert faults.is_copied(prompt, prompt.upper())
-    assert faults.is_copied(prompt, f"{prompt} Write a short poem")
-    assert faults.is_copied(prompt, "a short poem about the sea and the wind.")
-    assert not faults.is_copied(f"{prompt} {PROSE}", SENTENCE)
-    assert not faults.is_copied("echo hi", "echo hi")
+    assert quality.is_copied(prompt, prompt.upper())
+    assert quality.is_copied(prompt, f"{prompt} Write a short poem")
+    assert quality.is_copied(prompt, "a short poem about the sea and the wind.")
+    assert not quality.is_copied(f"{prompt} {PROSE}", SENTENCE)
+    assert not quality.is_copied("echo hi", "echo hi")
 
 
 @pytest.mark.parametrize(
@@ -102,18 +102,18 @@ def test_an_answer_that_repeats_its_prompt_is_copied_and_a_quotation_is_not() ->
     ],
 )
 def test_turns_out_of_order_are_found(roles: str, wrong: bool) -> None:
-    assert faults.is_out_of_order(roles.split()) is wrong
+    assert quality.is_out_of_order(roles.split()) is wrong
 
 
 @pytest.mark.parametrize(
     "told", ["a<|im_end|>", "[INST] x", "### Response: x", "x\n### Instruction:\n", "<start_of_turn>"]
 )
 def test_marks_of_a_template_are_found(told: str) -> None:
-    assert faults.leaks(chat("a", told)) and faults.leaks(chat(told, "a")) and faults.leaks({"text": told})
+    assert quality.leaks(chat("a", told)) and quality.leaks(chat(told, "a")) and quality.leaks({"text": told})
 
 
 def test_a_heading_and_a_list_in_brackets_are_no_leak() -> None:
-    assert not faults.leaks(chat("### Results", "Response: [INSTALL] a | b, x <= y > z"))
+    assert not quality.leaks(chat("### Results", "Response: [INSTALL] a | b, x <= y > z"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from server_tools import KAGGLE, KERNELS, Running, alive, kernel_folder, notebook, until
 
-from kchain.server import processes
+from kchain.server import runner
 
 THREE_FILES = notebook(
     "import os, pathlib\nprint('größe', os.getcwd())",
@@ -253,7 +253,7 @@ def test_a_deleted_running_kernel_stops_running(server: Running) -> None:
     folder = max((server.root / "sessions").iterdir(), key=lambda path: int(path.name))
     server.rpc(f"{KERNELS}/DeleteKernel", {"userName": "ana", "kernelSlug": "doomed-kernel"})
     until("the end of its processes and files", lambda: not folder.exists())
-    assert not processes.of_session(folder, runner=True)
+    assert not runner.of_session(folder, runner=True)
 
 
 def test_the_served_profile_ends_in_good_order_on_sigterm(start: Callable[..., Running]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from server_tools import DATASETS, KERNELS, Running, create_dataset, notebook, upload
 
 from kchain.errors import InputError
-from kchain.server import files, logs, profile, quota, wire
+from kchain.server import files, kernels, outputs, profile, wire
 
 
 @given(st.integers(0, 120), st.integers(0, 300))
@@ -72,7 +72,7 @@ def test_a_week_begins_on_saturday(moment: str, start: str) -> None:
     def seconds(text: str) -> float:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
-    assert quota.week_start(seconds(moment)) == seconds(start)
+    assert kernels.week_start(seconds(moment)) == seconds(start)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_a_log_line_still_being_written_waits(tmp_path: Path) -> None:
-    (tmp_path / logs.LOG).write_bytes(b'{"data": "1"}\n{"da')
-    found, position = logs.lines(tmp_path)
+    (tmp_path / outputs.LOG).write_bytes(b'{"data": "1"}\n{"da')
+    found, position = outputs.lines(tmp_path)
     assert found == ['{"data": "1"}']
-    (tmp_path / logs.LOG).write_bytes(b'{"data": "1"}\n{"data": "2"}\n')
-    assert logs.lines(tmp_path, position)[0] == ['{"data": "2"}']
-    assert logs.as_array(tmp_path / "none") == "[\n]"
+    (tmp_path / outputs.LOG).write_bytes(b'{"data": "1"}\n{"data": "2"}\n')
+    assert outputs.lines(tmp_path, position)[0] == ['{"data": "2"}']
+    assert outputs.as_array(tmp_path / "none") == "[\n]"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ import pytest
 from server_tools import KERNELS, Running, create_dataset, notebook, until
 
 from kchain.errors import Unreachable
-from kchain.server import launch, processes
+from kchain.server import launch
+from kchain.server import runner as runner_module
 
 Start = Callable[..., Running]
 
@@ -39,10 +40,10 @@ def test_kill_9_ends_the_running_session_and_keeps_everything_else(start: Start,
     until("its child", lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     server.push("queued-kernel", notebook("print('later')"), datasetDataSources=["ana/kept-data"])
     folder = max((server.root / "sessions").iterdir(), key=lambda path: int(path.name))
-    assert processes.of_session(folder, runner=True)
+    assert runner_module.of_session(folder, runner=True)
 
     server.kill()
-    until("the end of its processes, without any server", lambda: not processes.of_session(folder, runner=True))
+    until("the end of its processes, without any server", lambda: not runner_module.of_session(folder, runner=True))
     server.restart()
     assert server.finished("running-kernel") == {
         "status": "ERROR",
@@ -59,14 +60,14 @@ def test_a_session_killed_together_with_its_server_is_cleaned_up_by_the_next(sta
     server.push("orphan-kernel", forever(tmp_path / "pid"))
     until("its child", lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     folder = max((server.root / "sessions").iterdir(), key=lambda path: int(path.name))
-    runner = set(processes.of_session(folder, runner=True)) - set(processes.of_session(folder, runner=False))
+    runner = set(runner_module.of_session(folder, runner=True)) - set(runner_module.of_session(folder, runner=False))
     assert len(runner) == 1
     server.kill()
     for process in runner:
         process.kill()
     server.restart()
     assert server.finished("orphan-kernel")["status"] == "ERROR"
-    assert not processes.of_session(folder, runner=True)
+    assert not runner_module.of_session(folder, runner=True)
 
 
 def test_a_killed_runner_makes_an_error_at_once(start: Start, tmp_path: Path) -> None:
@@ -74,11 +75,13 @@ def test_a_killed_runner_makes_an_error_at_once(start: Start, tmp_path: Path) ->
     server.push("runnerless-kernel", forever(tmp_path / "pid"))
     until("its child", lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     folder = max((server.root / "sessions").iterdir(), key=lambda path: int(path.name))
-    for process in set(processes.of_session(folder, runner=True)) - set(processes.of_session(folder, runner=False)):
+    for process in set(runner_module.of_session(folder, runner=True)) - set(
+        runner_module.of_session(folder, runner=False)
+    ):
         process.kill()
     ended = server.finished("runnerless-kernel")
     assert ended["status"] == "ERROR" and "unexpectedly" in ended["failureMessage"]
-    until("the end of what it left", lambda: not processes.of_session(folder, runner=True))
+    until("the end of what it left", lambda: not runner_module.of_session(folder, runner=True))
 
 
 def test_a_finished_session_leaves_neither_scratch_nor_mounts(start: Start) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kchain.bundle.build import build
+from kchain.bundle.bundle import build
 from kchain.bundle.folder import write
 from kchain.bundle.lint import lint
 from kchain.errors import InputError

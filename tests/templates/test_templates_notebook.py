@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from templates_tools import NASTY, literals, toml, write_chain, written
 
-from kchain.bundle.lint.magics import plain
+from kchain.bundle.lint.notebook import plain
 from kchain.kernel_metadata import AdapterSource, adapter_sources
 from kchain.phases import Chain, load_chain
 from kchain.templates import cell_id, notebook, parameters, percent

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from templates_tools import NASTY
 
-from kchain.templates.files import file
-from kchain.templates.literal import literal
-from kchain.templates.percent import comment, quote, read
-from kchain.templates.prose import code, prose, quotation
+from kchain.templates.code import file
+from kchain.templates.head import code, prose, quotation
+from kchain.templates.parameters import literal
+from kchain.templates.render import comment, quote, read
 
 TEXT = st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=6)), max_size=8).map("".join)
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXT)

@@ -12,7 +12,7 @@ from kchain.errors import InputError
 from kchain.orchestrator.finished import choose_phase
 from kchain.phases import load_chain
 from kchain.phases.init import make_project
-from kchain.phases.use_plan import UsePlan, plan_of
+from kchain.phases.plan import UsePlan, plan_of
 
 HEAD = 'title = "Some title"\ndescription = "Some words."\n'
 

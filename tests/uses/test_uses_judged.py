@@ -11,14 +11,11 @@ from typing import Any
 import pytest
 from uses_tools import result_of, use_chain
 
+from kchain.client.pull import stays
 from kchain.errors import AdapterRefused, EditedOutside, GateMissed, PhaseFailed
-from kchain.orchestrator.judge import Verdict, judge
-from kchain.orchestrator.judge_use import Used
-from kchain.orchestrator.judged import read_results
-from kchain.orchestrator.page import write_page
-from kchain.orchestrator.pull import stays
-from kchain.orchestrator.report import table
-from kchain.orchestrator.state import Ancestor, PhaseState, Result, Version
+from kchain.orchestrator.journal.state import Ancestor, PhaseState, Result, Version
+from kchain.orchestrator.judging.judge import Used, Verdict, judge
+from kchain.orchestrator.status import read_results, table, write_page
 from kchain.phases import Chain
 from kchain.runtime.files import hash_file
 

@@ -41,9 +41,9 @@ def start(mounted: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("KCHAIN_KAGGLE_ROOT", str(tmp_path))
 
     def begin(phase: str, **changes: Any) -> Any:
-        from kchain.evaluation import session as judges
-        from kchain.export import session as makes
-        from kchain.inference import session as says
+        from kchain.uses import chat_session as says
+        from kchain.uses import evaluate_session as judges
+        from kchain.uses import export_session as makes
 
         values = told(load_chain(project), phase)
         values[values["kind"]].update(changes)

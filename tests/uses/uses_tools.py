@@ -10,7 +10,7 @@ from kchain.bundle import build
 from kchain.phases import Chain, load_chain
 from kchain.phases.init import make_project
 from kchain.templates import parameters
-from kchain.templates.closure import closure, read
+from kchain.templates.code import closure, read
 
 FILES = {
     "judge": 'kind = "evaluate"\ntitle = "Is it better"\ndescription = "Asks."\nafter = "{after}"\n'
@@ -20,7 +20,11 @@ FILES = {
     "say": 'kind = "generate"\ntitle = "What it says"\ndescription = "Answers."\nafter = "{after}"\n'
     '[generate]\nprompts = ["Hello!"]\nfile = "prompts.jsonl"\nmax_tokens = 8\n',
 }
-ENTRIES = {"judge": "kchain.evaluation", "make": "kchain.export", "say": "kchain.inference"}
+ENTRIES = {
+    "judge": "kchain.uses.evaluate_session",
+    "make": "kchain.uses.export_session",
+    "say": "kchain.uses.chat_session",
+}
 
 
 def add_uses(root: Path, after: str, **more: str) -> Path:
@@ -57,7 +61,7 @@ def carried(chain: Chain, phase: str) -> dict[str, str]:
 
 def needed(phase: str) -> dict[str, str]:
     """What it must carry: the modules that its session imports."""
-    return {path: read(path) for path in closure(f"{ENTRIES[phase]}.session")}
+    return {path: read(path) for path in closure(ENTRIES[phase])}
 
 
 def result_of(chain: Chain, phase: str, **changes: Any) -> dict[str, Any]:

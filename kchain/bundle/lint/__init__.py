@@ -7,20 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kchain.bundle.folder import source_bytes
-from kchain.bundle.lint.finding import (
+from kchain.bundle.lint.machine import guarded_pads, machine, secrets, what_is_told
+from kchain.bundle.lint.notebook import (
     MERGE_4BIT,
     NO_KERNELSPEC,
     NO_NOTEBOOK,
     PAD_GUARD,
     TOO_LARGE,
     Finding,
+    Subject,
     finding,
+    read_subject,
 )
-from kchain.bundle.lint.machine import machine, what_is_told
-from kchain.bundle.lint.padding import guarded_pads
 from kchain.bundle.lint.quantized import merges_into_4bit
-from kchain.bundle.lint.secrets import secrets
-from kchain.bundle.lint.subject import Subject, read_subject
 from kchain.kernel_metadata import METADATA_FILE, SOURCE_LIMIT, problems
 
 __all__ = ["Finding", "lint"]

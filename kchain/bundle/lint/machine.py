@@ -8,10 +8,92 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kchain.bundle.lint.finding import AUTO_DEVICE, NO_GPU, NO_INTERNET, Finding, finding
-from kchain.bundle.lint.subject import Code, Subject
-from kchain.kernel_metadata import DEFAULT_GPU, flag
+from kchain.bundle.lint.notebook import AUTO_DEVICE, NO_GPU, NO_INTERNET, SECRET, Code, Finding, Subject, finding
+from kchain.kernel_metadata import DEFAULT_GPU, METADATA_FILE, flag
 from kchain.phases import ACCELERATORS
+
+# A pad token that is set only where the tokenizer has none.
+
+PAD = frozenset({"pad_token", "pad_token_id"})
+
+
+def guarded_pads(trees: Iterable[ast.Module]) -> Iterator[tuple[int, ast.AST]]:
+    """(index of the tree, place) of every guard, unless the pad token is also set without one somewhere."""
+    found: list[tuple[int, ast.AST]] = []
+    for index, tree in enumerate(trees):
+        guards = [node for node in ast.walk(tree) if _is_guard(node)]
+        inside = {id(node) for guard in guards for node in ast.walk(guard)}
+        if any(_sets_pad(node) and id(node) not in inside for node in ast.walk(tree)):
+            return
+        found += [(index, guard) for guard in guards]
+    yield from found
+
+
+def _is_guard(node: ast.AST) -> bool:
+    if isinstance(node, ast.If):
+        return _asks_pad(node.test) and any(_sets_pad(inner) for part in node.body for inner in ast.walk(part))
+    if not isinstance(node, ast.Assign) or not any(_is_pad(target) for target in node.targets):
+        return False
+    # tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token, and the same with if ... else.
+    if isinstance(node.value, ast.BoolOp):
+        return isinstance(node.value.op, ast.Or) and _is_pad(node.value.values[0])
+    return isinstance(node.value, ast.IfExp) and (_asks_pad(node.value.test) or _is_pad(node.value.test))
+
+
+def _asks_pad(test: ast.expr) -> bool:
+    """`x.pad_token is None`, `== None`, `not x.pad_token`, alone or among others."""
+    if isinstance(test, ast.BoolOp):
+        return any(_asks_pad(part) for part in test.values)
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return _is_pad(test.operand)
+    if isinstance(test, ast.Compare) and len(test.comparators) == 1:
+        against = test.comparators[0]
+        return _is_pad(test.left) and isinstance(against, ast.Constant) and against.value is None
+    return False
+
+
+def _sets_pad(node: ast.AST) -> bool:
+    if isinstance(node, ast.Assign):
+        return any(_is_pad(target) for target in node.targets)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        is_addition = node.func.attr in {"add_special_tokens", "from_pretrained"}
+        return is_addition and ("pad_token" in ast.unparse(node))
+    return False
+
+
+def _is_pad(node: ast.AST) -> bool:
+    """`tokenizer.pad_token`; of a model's own configuration nothing is asked."""
+    if not isinstance(node, ast.Attribute) or node.attr not in PAD:
+        return False
+    return not ast.unparse(node.value).endswith("config")
+
+
+# Secrets in what would be sent. A finding never repeats the secret.
+
+# What each kind of secret looks like, as its maker documents it. Lengths keep prose and placeholders out.
+_KINDS: dict[str, re.Pattern[str]] = {
+    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{30,}\b"),
+    "a Kaggle token": re.compile(r"\bKGAT_[0-9a-f]{32}\b"),
+    "a Kaggle key": re.compile(r"""(?i)kaggle_key\W{1,6}[0-9a-f]{32}\b|["']key["']\s*:\s*["'][0-9a-f]{32}["']"""),
+    "an AWS access key": re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "an AWS secret key": re.compile(r"(?i)aws_secret_access_key\W{1,6}[A-Za-z0-9/+]{40}\b"),
+    "a private key": re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
+    "a GitHub token": re.compile(r"\bgh[pousr]_[A-Za-z0-9]{36}\b|\bgithub_pat_\w{60,}\b"),
+    "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{32,}\b|\bAIza[0-9A-Za-z_-]{35}\b"),
+    "a Slack token": re.compile(r"\bxox[abprs]-[0-9A-Za-z-]{20,}"),
+    "a Weights & Biases key": re.compile(r"(?i)wandb\w*\W{1,20}[0-9a-f]{40}\b"),
+}
+
+
+def secrets(subject: Subject) -> Iterator[Finding]:
+    """Every secret in the code, the text and the metadata."""
+    places = [*subject.texts, (METADATA_FILE, str(subject.metadata))]
+    for where, content in places:
+        for kind, pattern in _KINDS.items():
+            for match in pattern.finditer(content):
+                line = content.count("\n", 0, match.start()) + 1
+                yield finding(SECRET, f"{where}, line {line}", f"{kind} ({match[0][:4]}…)")
+
 
 TRAINERS = re.compile(r"(?:^|\.)\w*Trainer$")
 SPREAD = frozenset({"auto", "balanced", "balanced_low_0", "sequential"})

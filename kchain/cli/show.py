@@ -1,0 +1,292 @@
+"""The tables of a chain: where it stands, and what came out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kchain.cli.common import as_typed
+from kchain.cli.progress import duration
+from kchain.data import Checked
+from kchain.orchestrator.journal.state import PhaseState
+from kchain.orchestrator.status import Judged, Row, columns, judged, read_results, table
+from kchain.runtime.data import COUNTS
+from kchain.runtime.quality import WORDS
+from kchain.units import size
+
+if TYPE_CHECKING:
+    from kchain.phases import Chain
+    from kchain.rehearse.run import Outcome
+
+
+# What `kchain data check` found, as a person reads it.
+
+REJECTED = 3  # rows that could not be used, that are shown
+WIDTH = 110  # columns of the terminal that the widest table needs
+
+
+def print_checked(console: Console, one: Checked) -> None:
+    """Sources, faults, lengths, and examples of what there is too much of."""
+    found = one.found
+    verdict = Text("not good enough", "red") if one.problems else Text("good enough", "green")
+    console.print(Text(one.name, "bold"), verdict, soft_wrap=True)
+    console.print(f"{found['train']:,} examples to learn from, {found['validation']:,} to judge by", soft_wrap=True)
+    if one.absent:
+        absent = ", ".join(one.absent)
+        console.print(f"not on this machine, so not looked at: {absent} (--with NAME=PATH)", markup=False)
+    # Whole lines, also where the terminal is narrow: it may wrap them.
+    wide = Console(file=console.file, width=max(console.width, WIDTH), force_terminal=console.is_terminal)
+    wide.print(_sources(one), highlight=False)
+    for source in found["sources"]:
+        if source["error"]:
+            console.print(f"source {source['name']} is skipped: {source['error']}", markup=False, soft_wrap=True)
+    wide.print(_faults(one), highlight=False)
+    for what, lengths in (("examples", found["lengths"]), ("answers", found["answers"])):
+        cap = f", cut at {lengths['cap']:,}" if lengths["cap"] else ""
+        told = (
+            f"median {lengths['median']:,}, 95 % up to {lengths['p95']:,}, at most {lengths['max']:,} {lengths['unit']}"
+        )
+        console.print(f"{what}: {told}{cap}", soft_wrap=True)
+    _print_rejected(console, one)
+    for problem in one.problems:
+        console.print(Text(problem, "red"), soft_wrap=True)
+    for name, fault in found["faults"].items():
+        for shown in fault["shown"] if fault["share"] > one.most.get(name, 1.0) else ():
+            console.print(Text(f"  {name}: {_short(shown)}"), soft_wrap=True)
+    console.print()
+
+
+def _sources(one: Checked) -> Table:
+    table = _table("source", *COUNTS)
+    for source in one.found["sources"]:
+        table.add_row(Text(source["name"]), *(f"{source[count]:,}" for count in COUNTS))
+    return table
+
+
+def _faults(one: Checked) -> Table:
+    table = _table("fault", "count", "of", "share", "allowed", "meaning")
+    for name, fault in one.found["faults"].items():
+        most = one.most.get(name, 1.0)
+        table.add_row(
+            Text(name, "red" if fault["share"] > most else ""),
+            f"{fault['count']:,}",
+            f"{fault['of']:,}",
+            f"{fault['share']:.2%}",
+            f"{most:.0%}",
+            WORDS[name],
+        )
+    return table
+
+
+def _short(shown: dict[str, str]) -> str:
+    prompt, answer = (" ".join(str(shown[part]).split())[:60] for part in ("prompt", "answer"))
+    return f"{prompt} -> {answer}"
+
+
+def _print_rejected(console: Console, one: Checked) -> None:
+    for row in one.rejected[:REJECTED]:
+        told = f"left out: {row['file']} line {row['line']}: {row['reason']}"
+        console.print(told, markup=False, soft_wrap=True)
+    more = len(one.rejected) - REJECTED
+    if more > 0:
+        console.print(f"and {more} more: --rejected FILE", soft_wrap=True)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        words = column == "meaning" or number == 0
+        table.add_column(column, justify="left" if words else "right", no_wrap=True)
+    return table
+
+
+_COLOURS = {"done": "green", "adopted": "green", "failed": "red", "stale": "yellow"}
+NOTHING = "-"
+# Columns that the widest table of a chain needs.
+_WIDTH = 150
+
+
+def print_status(console: Console, rows: list[Row]) -> None:
+    """Where every phase stands, and what to do next."""
+    several = ["sessions"] if any(row.progress for row in rows) else []
+    shown = new_table("phase", "state", *several, ">version", ">loss", ">accuracy", ">adapter", "hash", "when", "next")
+    for row in rows:
+        shown.add_row(
+            row.phase,
+            _state(row),
+            *([row.progress or NOTHING] if several else []),
+            _text(row.version),
+            _number(row.loss_last, "{:.3f}"),
+            _number(row.token_accuracy, "{:.1%}"),
+            _bytes(row.adapter_bytes),
+            (row.sha256 or NOTHING)[:10],
+            NOTHING if row.when is None else time.strftime("%m-%d %H:%M", time.localtime(row.when)),
+            as_typed(row.next),
+        )
+    print_table(console, shown)
+    _print_found(console, rows)
+
+
+def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseState]) -> None:
+    """What a finished chain came to, and what moving whole models would have cost."""
+    rows = table(chain, states)
+    shown = new_table(
+        "phase", ">version", ">steps", "loss", ">accuracy", ">pad id", ">adapter", "hash", ">time", ">moved"
+    )
+    for row in rows:
+        shown.add_row(
+            row.phase,
+            _text(row.version),
+            _text(row.steps),
+            _loss(row.loss_first, row.loss_last),
+            _number(row.token_accuracy, "{:.1%}"),
+            _text(row.pad_id),
+            _bytes(row.adapter_bytes),
+            (row.sha256 or NOTHING)[:10],
+            NOTHING if row.seconds is None else duration(row.seconds),
+            _bytes(row.moved),
+        )
+    print_table(console, shown)
+    _print_found(console, rows)
+    if saved := savings(rows):
+        console.print(saved, soft_wrap=True)
+
+
+def _print_found(console: Console, rows: Sequence[Row]) -> None:
+    """What the phases found that train nothing."""
+    for row in rows:
+        if row.found:
+            console.print(f"{row.phase}: {row.found}", markup=False, soft_wrap=True)
+
+
+def print_rehearsed(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """What a rehearsal came to, phase by phase."""
+    shown = new_table("phase", "state", ">steps", "loss", ">time", ">adapter", "code")
+    for outcome in outcomes:
+        result = outcome.result
+        metrics = result.metrics if result is not None else {}
+        word = "failed" if outcome.failure is not None else "rehearsed" if outcome.fresh else "unchanged"
+        shown.add_row(
+            outcome.phase,
+            f"[{'red' if word == 'failed' else 'green'}]{word}[/]",
+            _text(metrics.get("steps")),
+            _loss(metrics.get("loss_first"), metrics.get("loss_last")),
+            NOTHING if result is None or result.seconds is None else duration(result.seconds),
+            _bytes(result.bytes if result is not None and not result.found else None),
+            outcome.code_hash[:10],
+        )
+    print_table(console, shown)
+
+
+def savings(rows: list[Row]) -> str:
+    """One sentence on the bytes that did not travel; empty where the base's size is not known."""
+    counted = [row for row in rows if row.whole is not None]
+    moved, whole = sum(row.moved or 0 for row in counted), sum(row.whole or 0 for row in counted)
+    if whole <= 0:
+        return ""
+    # Rounded down: something always travels.
+    share = f" ({math.floor(1000 * (1 - moved / whole)) / 10:g} % saved)" if moved < whole else ""
+    return f"{_bytes(moved)} moved; whole models would have been {_bytes(whole)}{share}."
+
+
+def new_table(*columns: str) -> Table:
+    """A plain table; a column whose name starts with `>` is set to the right."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
+    return shown
+
+
+def print_table(console: Console, shown: Table) -> None:
+    """Whole lines, also where the terminal is narrow: it may wrap them, a cut figure helps nobody."""
+    wide = Console(
+        file=console.file, width=max(console.width, _WIDTH), force_terminal=console.is_terminal, highlight=False
+    )
+    wide.print(shown)
+
+
+def _state(row: Row) -> str:
+    colour = _COLOURS.get(row.state)
+    return f"[{colour}]{row.state}[/]" if colour else row.state
+
+
+def _loss(first: float | None, last: float | None) -> str:
+    if first is None and last is None:
+        return NOTHING
+    return f"{_number(first, '{:.3f}')} -> {_number(last, '{:.3f}')}"
+
+
+def _text(value: object) -> str:
+    return NOTHING if value is None else str(value)
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOTHING if value is None else form.format(value)
+
+
+def _bytes(count: int | None) -> str:
+    return NOTHING if count is None else size(count)
+
+
+# What was learned and what was forgotten, as a table on a terminal.
+
+# A rise of the loss, in nats, from which it is shown as one: below it is rounding.
+_RISE = 0.005
+TITLE = "Validation loss before -> after each phase, on its own split and on those of earlier phases:"
+
+
+def print_judged(console: Console, chain: Chain, states: Mapping[str, PhaseState]) -> None:
+    """A row for each phase, a column for each validation split; nothing where nothing was judged."""
+    results, names = read_results(chain, states), [phase.name for phase in chain.trained]
+    splits = columns(results, names)
+    if not splits:
+        return
+    console.print(f"\n{TITLE}", soft_wrap=True)
+    ended = any(_metrics(result).get("eos_rate") is not None for result in results.values())
+    apart = any(_metrics(result).get("style_separation") is not None for result in results.values())
+    extra = [*([">answers that end"] if ended else []), *([">style separation"] if apart else [])]
+    shown = new_table("phase", *(f">on {split}" for split in splits), *extra)
+    for name in names:
+        if name in results:
+            found = {one.split: one for one in judged(results[name])}
+            metrics = _metrics(results[name])
+            cells = [_cell(found.get(split), split == name) for split in splits]
+            rates = [_rates(metrics)] if ended else []
+            shown.add_row(
+                name, *cells, *rates, *([_judged_table_number(metrics.get("style_separation"))] if apart else [])
+            )
+    print_table(console, shown)
+
+
+def _cell(one: Judged | None, own: bool) -> str:
+    """`11.717 -> 0.980`; where the loss of an earlier phase rose, in the colour of what is lost."""
+    if one is None:
+        return NOTHING
+    if one.before is None or one.rise is None:
+        return f"{one.after.loss:.3f}"
+    words = f"{one.before.loss:.3f} -> {one.after.loss:.3f}"
+    if own or abs(one.rise) < _RISE:
+        return words
+    return f"[yellow]{words}[/]" if one.rise > 0 else f"[green]{words}[/]"
+
+
+def _metrics(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    metrics = result.get("metrics")
+    return metrics if isinstance(metrics, Mapping) else {}
+
+
+def _rates(metrics: Mapping[str, Any]) -> str:
+    before, after = metrics.get("eos_rate_before"), metrics.get("eos_rate")
+    if not isinstance(before, int | float) or not isinstance(after, int | float):
+        return NOTHING
+    return f"{before:.0%} -> {after:.0%}"
+
+
+def _judged_table_number(value: object) -> str:
+    return f"{value:.1f}x" if isinstance(value, int | float) else NOTHING

@@ -1,0 +1,1 @@
+"""Kaggle's API as one user speaks it; decides nothing. The door is `connect.connect(target)`."""

@@ -1,0 +1,67 @@
+"""Whole lines out of Kaggle's log events. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from kchain.client.answers import LogLine
+
+EVENT_PREFIX = "kchain: "
+
+
+class Lines:
+    """Puts log events together to whole lines, stream by stream."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, LogLine] = {}
+
+    def add(self, event: Any) -> Iterator[LogLine]:
+        """The lines that an event completes; anything that is no event counts as text of its own."""
+        fields = event if isinstance(event, dict) else {"data": f"{event}\n"}
+        data = fields.get("data")
+        if data is None:
+            return
+        stream, moment = str(fields.get("stream_name") or "stdout"), _seconds(fields.get("time"))
+        text = str(data)
+        if text.startswith(EVENT_PREFIX):
+            yield from self._close(stream)
+        *whole, rest = text.split("\n")
+        for part in whole:
+            yield self._completed(stream, moment, part)
+        if rest:
+            start = self._open.get(stream, LogLine(stream, moment, ""))
+            self._open[stream] = LogLine(stream, start.time, start.text + rest)
+
+    def end(self) -> Iterator[LogLine]:
+        """Lines that never got their end."""
+        for stream in list(self._open):
+            yield from self._close(stream)
+
+    def _completed(self, stream: str, moment: float, part: str) -> LogLine:
+        start = self._open.pop(stream, LogLine(stream, moment, ""))
+        return LogLine(stream, start.time, (start.text + part).removesuffix("\r"))
+
+    def _close(self, stream: str) -> Iterator[LogLine]:
+        if stream in self._open:
+            yield self._open.pop(stream)
+
+
+def _seconds(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def lines_of(log: str) -> list[LogLine]:
+    """The lines of a finished log, as ListKernelSessionOutput gives it: a JSON array of events, or plain text."""
+    lines = Lines()
+    found = [line for event in events_of(log) for line in lines.add(event)]
+    return [*found, *lines.end()]
+
+
+def events_of(log: str) -> list[Any]:
+    try:
+        events = json.loads(log)
+    except (ValueError, RecursionError):
+        return log.splitlines()
+    return events if isinstance(events, list) else [events]

@@ -1,0 +1,327 @@
+"""kagglesdk's client over a connection of kchain's: time-outs everywhere, the key in one place, answers judged once.
+
+`Door` is the adapter through which every request of a target leaves. It alone knows the key and puts it on requests to
+the target's own address and on nothing else, so that no variable, file or redirect of the surroundings can change who
+is asked with which key. It also reads whole answers against a deadline and turns every error answer into one exception.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urljoin
+
+import requests
+from kagglesdk.kaggle_client import KaggleClient
+from kagglesdk.kaggle_env import KaggleEnv
+from requests.adapters import HTTPAdapter
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_after_delay
+from tenacity.wait import wait_exponential, wait_random
+
+from kchain import __version__
+from kchain.client.login import Credentials
+from kchain.client.target import is_loopback
+from kchain.client.translate import Call, Declined, Throttled, foreign_errors, read_error
+from kchain.errors import Ambiguous, CredentialsError, KchainError, Unreachable
+
+# kagglesdk's request messages, found by the name of their method and filled from plain fields.
+
+# Short name -> (service on the wire, module of its messages).
+_SERVICES = {
+    "kernels": ("kernels.KernelsApiService", "kagglesdk.kernels.types.kernels_api_service"),
+    "datasets": ("datasets.DatasetApiService", "kagglesdk.datasets.types.dataset_api_service"),
+    "models": ("models.ModelApiService", "kagglesdk.models.types.model_api_service"),
+    "blobs": ("blobs.BlobApiService", "kagglesdk.blobs.types.blob_api_service"),
+    "oauth": ("security.OAuthService", "kagglesdk.security.types.oauth_service"),
+    "accounts": ("users.AccountService", "kagglesdk.users.types.account_service"),
+}
+
+
+def service_name(service: str) -> str:
+    """The service's name in an address."""
+    return _SERVICES[service][0]
+
+
+def build_request(service: str, method: str, fields: Mapping[str, Any]) -> Any:
+    """The message of one call.
+
+    Args:
+        service: one of "kernels", "datasets", "models", "blobs", "oauth", "accounts".
+        method: name on the wire, such as "GetKernel".
+        fields: snake_case names; None is left out. `version` is a kernel version: it becomes the message's
+            `version_label` ("v3") or, where this kagglesdk has none, part of the slug ("slug/3").
+    """
+    module = importlib.import_module(_SERVICES[service][1])
+    message = getattr(module, f"Api{method}Request", None) or getattr(module, f"{method}Request")
+    request = message()
+    given = {name: value for name, value in fields.items() if value is not None and name != "version"}
+    for name, value in given.items():
+        setattr(request, name, value)
+    version = fields.get("version")
+    if version is not None:
+        if has_version_label(message):
+            request.version_label = f"v{version}"
+        else:
+            request.kernel_slug = f"{fields['kernel_slug']}/{version}"
+    return request
+
+
+def has_version_label(message: Any) -> bool:
+    """Whether a request message can name a version; kagglesdk 0.1.37 can, by this field."""
+    return hasattr(message, "version_label")
+
+
+# How often and how long a read is tried again. Nothing with an effect is ever tried again here.
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Limits of one read, in seconds.
+
+    Attributes:
+        connect: until a connection stands.
+        silence: between two bytes of an answer.
+        answer: for a whole answer, however it drips.
+        attempts: tries in all.
+        first: pause after the first failed try; doubles, with jitter.
+        longest: longest pause, also the longest Retry-After that is waited for here.
+        total: no new try starts after this.
+    """
+
+    connect: float = 10.0
+    silence: float = 60.0
+    answer: float = 300.0
+    attempts: int = 4
+    first: float = 0.5
+    longest: float = 20.0
+    total: float = 90.0
+
+    @property
+    def timeout(self) -> tuple[float, float]:
+        """What requests calls a timeout."""
+        return self.connect, self.silence
+
+    def insist(self, read: Callable[[], Value]) -> Value:
+        """Try a read until it answers, fails for good, or patience ends; then its last error is raised."""
+        backoff = wait_exponential(multiplier=self.first, max=self.longest) + wait_random(0, self.first)
+
+        def pause(state: RetryCallState) -> float:
+            return max(float(backoff(state)), _wanted_pause(state))
+
+        trying = Retrying(
+            stop=stop_after_attempt(self.attempts) | stop_after_delay(self.total),
+            wait=pause,
+            retry=retry_if_exception(self._may_pass),
+            sleep=time.sleep,
+            reraise=True,
+        )
+        return trying(read)
+
+    def _may_pass(self, error: BaseException) -> bool:
+        if isinstance(error, Throttled):
+            return error.retry_after is None or error.retry_after <= self.longest
+        return isinstance(error, Unreachable) and not isinstance(error, Ambiguous | Declined)
+
+
+def _wanted_pause(state: RetryCallState) -> float:
+    """The pause the target asked for, in seconds; 0 where it asked for none."""
+    error = state.outcome.exception() if state.outcome else None
+    return error.retry_after or 0.0 if isinstance(error, Throttled) else 0.0
+
+
+KAGGLE_API = "https://api.kaggle.com"
+# No answer of the API is larger: the log of a session is the largest, and a chatty one has some megabytes.
+_LARGEST_ANSWER = 256 * 2**20
+
+
+class Door(HTTPAdapter):
+    """Sends with the key and the time-outs of one target; remembers what a caller may ask afterwards.
+
+    Attributes:
+        sent: whether any request has left through this door.
+        date: the Date header of the last answer.
+    """
+
+    def __init__(self, base: str, credentials: Credentials | None, patience: Patience) -> None:
+        super().__init__(max_retries=0)
+        self.base = base
+        self.credentials = credentials
+        self.patience = patience
+        self.sent = False
+        self.date: str | None = None
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: bool | str = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        """Send one request; `timeout` is replaced by the target's.
+
+        Raises:
+            Answered: the answer is an error.
+            requests.RequestException: no answer, or not to its end.
+        """
+        request.headers.pop("Authorization", None)
+        if self.credentials is not None and str(request.url).startswith(f"{self.base}/"):
+            request.headers["Authorization"] = self.credentials.header()
+        self.sent = True
+        response = super().send(request, True, self.patience.timeout, verify, cert, proxies)
+        self.date = response.headers.get("Date", self.date)
+        if not stream or response.status_code >= 400:
+            body = read_within(response, self.patience.answer, _LARGEST_ANSWER)
+            response.raw = io.BytesIO(body)
+            error = read_error(response.status_code, response.headers, body)
+            if error is not None:
+                raise error
+        return response
+
+
+def read_within(response: requests.Response, seconds: float, limit: int) -> bytes:
+    """The body of an answer, decoded.
+
+    Raises:
+        requests.ReadTimeout: it is not complete after `seconds`, though it may still drip.
+        requests.ConnectionError: it is larger than `limit` bytes.
+    """
+    deadline = time.monotonic() + seconds
+    parts: list[bytes] = []
+    size = 0
+    while part := response.raw.read1(65536, decode_content=True):
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            response.close()
+            raise requests.ConnectionError(f"an answer of more than {limit} bytes")
+        if time.monotonic() > deadline:
+            response.close()
+            raise requests.ReadTimeout(f"no whole answer within {seconds:.0f} s")
+    return b"".join(parts)
+
+
+class _Fields:
+    """A reply as a JSON object, instead of kagglesdk's types, which crash on words and nulls they do not know."""
+
+    @classmethod
+    def prepare_from(cls, response: requests.Response) -> dict[str, Any]:
+        fields = response.json()
+        if not isinstance(fields, dict):
+            raise ValueError(f"a JSON object was due, {type(fields).__name__} came")
+        return fields
+
+
+class Transport:
+    """Calls of Kaggle's API at one base address, as one user. Raises nothing but kchain's errors."""
+
+    def __init__(self, base: str, who: str, credentials: Credentials | None, patience: Patience) -> None:
+        self.base = base
+        self.who = who
+        self.credentials = credentials
+        self.patience = patience
+        self.door = self.new_door()
+        self._client = self.kaggle_client(self.door)
+
+    def new_door(self) -> Door:
+        return Door(self.base, self.credentials, self.patience)
+
+    def kaggle_client(self, door: Door) -> KaggleClient:
+        """A kagglesdk client whose every request goes through `door`, and which looks for no credentials itself."""
+        client = KaggleClient(env=KaggleEnv.PROD, user_agent=f"kchain/{__version__}")
+        http = client.http_client()
+        http._signed_in = True
+        http._endpoint = self.base
+        http._init_session()
+        self._prepare(http._session, door)
+        return client
+
+    def _prepare(self, session: requests.Session, door: Door) -> None:
+        session.auth = None
+        session.trust_env = not is_loopback(self.base)
+        session.max_redirects = 0
+        session.mount("https://", door)
+        session.mount("http://", door)
+
+    def call_for(self, doing: str, sent: Callable[[], bool] | None = None) -> Call:
+        """How errors of an action are worded; `sent` only where the action has an effect."""
+        secrets = self.credentials.secrets if self.credentials else ()
+        return Call(self.who, doing, sent, secrets)
+
+    def read(self, doing: str, service: str, method: str, **fields: Any) -> dict[str, Any]:
+        """Ask for something, patiently. `doing` names it in errors; fields that are None are left out."""
+        reply: dict[str, Any] = self._renewing(lambda: self._once(self.call_for(doing), service, method, fields))
+        return reply
+
+    def act(self, doing: str, service: str, method: str, **fields: Any) -> dict[str, Any]:
+        """Ask for an effect, once.
+
+        Raises:
+            Ambiguous: it may have happened.
+        """
+        door = self.new_door()
+        return self._once(self.call_for(doing, lambda: door.sent), service, method, fields, self.kaggle_client(door))
+
+    def location(self, doing: str, service: str, method: str, **fields: Any) -> str:
+        """The address that an answer redirects to; it is not followed."""
+
+        def once() -> str:
+            try:
+                self._once(self.call_for(doing), service, method, fields)
+            except Unreachable as error:
+                if isinstance(error.__cause__, requests.TooManyRedirects):
+                    return _target_of(error.__cause__, error)
+                raise
+            raise Unreachable(f"{self.who} gave no address ({doing})", "repeat the command")
+
+        address: str = self._renewing(once)
+        return address
+
+    def stream(self, doing: str, path: str, params: Mapping[str, str]) -> requests.Response:
+        """Open a GET whose body is read as it comes; the caller closes it.
+
+        Raises:
+            KchainError: the target does not give it.
+        """
+        session: requests.Session = self._client.http_client()._session
+        headers: Any = {"Accept": "text/event-stream, */*", "Content-Type": None}
+        with foreign_errors(self.call_for(doing)):
+            address: str = f"{self.base}{path}"
+            try:
+                return session.get(address, params=dict(params), headers=headers, stream=True)
+            except requests.TooManyRedirects as elsewhere:
+                # A finished log may lie in a store of its own; the door sends no key there.
+                return session.get(_target_of(elsewhere, elsewhere), headers=headers, stream=True)
+
+    def _renewing(self, read: Callable[[], Any]) -> Any:
+        """A patient read; a token that the target has forgotten is renewed once."""
+        try:
+            return self.patience.insist(read)
+        except CredentialsError:
+            if self.credentials is None or not self.credentials.renew():
+                raise
+            return self.patience.insist(read)
+
+    def _once(
+        self, call: Call, service: str, method: str, fields: Mapping[str, Any], client: KaggleClient | None = None
+    ) -> dict[str, Any]:
+        http = (client or self._client).http_client()
+        with foreign_errors(call):
+            request = build_request(service, method, fields)
+            reply: dict[str, Any] = http.call(service_name(service), method, request, _Fields)
+        return reply
+
+
+def _target_of(elsewhere: requests.TooManyRedirects, otherwise: KchainError | requests.RequestException) -> str:
+    response = elsewhere.response
+    location = response.headers.get("Location") if response is not None else None
+    if not location or response is None:
+        raise otherwise
+    return urljoin(str(response.url), str(location))

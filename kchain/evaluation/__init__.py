@@ -1,1 +1,0 @@
-"""The base model against the chain, on questions neither was trained on."""

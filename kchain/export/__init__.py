@@ -1,1 +1,0 @@
-"""A finished chain as something others can load: a merged model, one adapter, or a GGUF file."""

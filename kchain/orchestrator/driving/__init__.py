@@ -1,0 +1,1 @@
+"""What is done next: observe, decide (pure), act."""

@@ -1,0 +1,1 @@
+"""Whether what came back counts: result, adapter, checkpoint, gates; and what to do when it does not."""

@@ -1,0 +1,266 @@
+"""From tables to phases: what a file leaves out is taken from the chain, or from the phase that is used."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from kchain.phases.chain import Phase, choose_precision
+from kchain.phases.describe import describe
+from kchain.phases.machines import ACCELERATORS, Accelerator, known_accelerator, not_on_kaggle
+from kchain.phases.models import Shape
+from kchain.phases.schema import ChainFile, PhaseFile, Tokens
+from kchain.phases.settle import defaults, settle
+from kchain.phases.uses import USES, Evaluating, Exporting, Generation, UseFile, UseTable
+
+# One file of a project, as the table that it must be.
+
+CHAIN_FILE = "kchain.toml"
+PHASE_FOLDER = "phases"
+
+Table = TypeVar("Table", bound=BaseModel)
+
+
+def read_phase(path: Path, label: str, problems: list[str]) -> PhaseFile | UseFile | None:
+    """A phase's file, by its kind; None, and why, where it is wrong."""
+    table = _phase_table(path)
+    if table is None:
+        problems.append(f"{label}: kind: one of train, {', '.join(USES)}")
+        return None
+    return read_table(path, label, table, problems)
+
+
+def _phase_table(path: Path) -> type[PhaseFile | UseFile] | None:
+    """What a phase's file must be, by its kind; None for an unknown kind. What cannot be read is told later."""
+    try:
+        kind = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("kind", "train")
+    except (OSError, ValueError, RecursionError):
+        kind = "train"
+    return PhaseFile if kind == "train" else USES.get(str(kind))
+
+
+def read_table(path: Path, label: str, table: type[Table], problems: list[str]) -> Table | None:
+    """A file as this table; None, and why, where it is wrong. `label`: what problems call it."""
+    try:
+        # Some editors put a byte order mark in front.
+        return table.model_validate(_tuples(tomllib.loads(path.read_text(encoding="utf-8-sig"))))
+    except OSError as error:
+        problems.append(f"{label}: cannot be read: {error.strerror or error}")
+    except UnicodeDecodeError:
+        problems.append(f"{label}: is not UTF-8 text")
+    except ValidationError as error:
+        problems += [f"{label}: {text}" for text in describe(error, table)]
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: a number of 5,000 digits is a plain ValueError.
+        problems.append(f"{label}: is not TOML: {error}")
+    return None
+
+
+def _tuples(value: Any) -> Any:
+    """Arrays as tuples: the schema takes no other type in place of the one it names."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+# Phases that train nothing, resolved: what their own files leave out is that of the phase whose result they use.
+
+# Why an export is what it is.
+ADDED = "updates are added in fp32, the sums rounded once; no GPU is needed"
+
+
+def use_phase(name: str, table: UseFile, parent: Phase, label: str, problems: list[str]) -> Phase:
+    """The phase of such a file; what is wrong goes into `problems`.
+
+    Args:
+        parent: the phase named by `after`.
+        label: its file, as problems name it.
+    """
+    use = table.use
+    accelerator, precision, reason = parent.accelerator, parent.precision, parent.precision_reason
+    try:
+        accelerator = known_accelerator(table.accelerator) if table.accelerator else _machine(use, parent)
+        wanted = "fp32" if isinstance(use, Exporting) else parent.wanted.precision
+        precision, reason = choose_precision(wanted, accelerator)
+    except ValueError as error:
+        problems.append(f"{label}: accelerator: {error}")
+    if isinstance(use, Evaluating):
+        problems += [f"{label}: {problem}" for problem in _evaluation_problems(use, parent)]
+    phase = replace(
+        parent,
+        name=name,
+        title=table.title,
+        description=table.description,
+        after=parent.name,
+        adapter="merge",
+        accelerator=accelerator,
+        internet=parent.internet if table.internet is None else table.internet,
+        session_timeout=table.session_timeout or parent.session_timeout,
+        data=parent.data.model_copy(update={"sources": ()}),
+        tokens=Tokens(),
+        precision=precision,
+        precision_reason=ADDED if isinstance(use, Exporting) else reason,
+        gates=table.gates,
+        file=Path(label),
+        use=use,
+    )
+    return following(phase, parent)
+
+
+def following(phase: Phase, parent: Phase) -> Phase:
+    """The phase with the settings of its parent as they are now. A use is one session."""
+    changes: dict[str, Any] = {"max_sessions": 1}
+    if isinstance(phase.use, Exporting):
+        changes["quantization"] = "none"  # nothing is loaded: files are added up
+    return replace(phase, training=parent.training.model_copy(update=changes), choices=())
+
+
+def _machine(use: UseTable, parent: Phase) -> Accelerator:
+    """That of the trained phase; an export adds up files, for which no GPU hours need be spent."""
+    return ACCELERATORS["cpu"] if isinstance(use, Exporting) else parent.accelerator
+
+
+def parent_problems(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
+    """`after` of a phase that names one without an adapter of its own, as `NAME: problem`."""
+    return [
+        f"{name}.toml: after: {table.after} trains nothing ({files[table.after].kind}); name a phase that does"
+        for name, table in files.items()
+        if table.after is not None and table.after in files and files[table.after].kind in USES
+    ]
+
+
+def prompt_problems(phases: Iterable[Phase], files: Mapping[str, str]) -> list[str]:
+    """The first row without a prompt in each file of prompts.
+
+    Args:
+        files: JSON lines of the project's files, by their path.
+    """
+    problems = []
+    for phase in phases:
+        name = phase.use.file if isinstance(phase.use, Generation) else None
+        for number, line in enumerate(files.get(name or "", "").split("\n")[:-1], 1):
+            prompt = json.loads(line).get("prompt")
+            if not isinstance(prompt, str) or not prompt.strip():
+                place = f"{phase.file}: generate.file: {name!r} row {number}"
+                problems.append(f'{place}: no prompt; write {{"prompt": "..."}}')
+                break
+    return problems
+
+
+def _evaluation_problems(use: Evaluating, parent: Phase) -> list[str]:
+    """Why the examples that the parent keeps aside are no questions."""
+    if use.file is not None:
+        return []
+    if parent.data.recipe == "text":
+        return [f"evaluate.file: missing; {parent.name} learns plain text, which holds no questions"]
+    if use.check == "regex":
+        return ["evaluate.file: missing; the answers that a phase learns are no regular expressions"]
+    if not parent.data.validation:
+        return [f"evaluate.file: missing; {parent.name} keeps no questions aside (its data.validation is 0)"]
+    return []
+
+
+def resolve(chain: ChainFile, files: Mapping[str, PhaseFile | UseFile], problems: list[str]) -> tuple[Phase, ...]:
+    """Every phase but those with problems, parents before children."""
+    trained = {name: table for name, table in files.items() if isinstance(table, PhaseFile)}
+    found: dict[str, Phase] = {}
+    for name in _in_order(files):
+        table, label = files[name], f"{PHASE_FOLDER}/{name}.toml"
+        if isinstance(table, PhaseFile):
+            phase = _train_phase(name, label, table, chain, _tokens(name, trained), problems)
+        elif phase := found.get(table.after):
+            phase = use_phase(name, table, phase, label, problems)
+        if phase is not None:
+            found[name] = phase
+    for phase in found.values():
+        if chain.chain.target == "kaggle" and (problem := not_on_kaggle(phase.accelerator)):
+            own = files[phase.name].accelerator
+            problems.append(f"{phase.file if own else CHAIN_FILE}: accelerator: {problem}")
+    return tuple(found.values())
+
+
+def settled(phases: tuple[Phase, ...], shape: Shape | None, files: Mapping[str, str]) -> tuple[Phase, ...]:
+    """The phases with every "auto" chosen."""
+    done: dict[str, Phase] = {}
+    for phase in phases:
+        parent = done[phase.after] if phase.use is not None and phase.after is not None else None
+        done[phase.name] = settle(phase, shape, files) if parent is None else following(phase, parent)
+    return tuple(done.values())
+
+
+def _in_order(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
+    """Names with parents before children, otherwise by name."""
+
+    def depth(name: str) -> int:
+        parent = files[name].after
+        return 0 if parent is None else depth(parent) + 1
+
+    return sorted(files, key=lambda name: (depth(name), name))
+
+
+def _train_phase(
+    name: str, label: str, table: PhaseFile, chain: ChainFile, tokens: Tokens, problems: list[str]
+) -> Phase | None:
+    training = _over(chain.training, table.training)
+    place = f"{label}: accelerator" if table.accelerator else f"{CHAIN_FILE}: accelerator"
+    try:
+        accelerator = known_accelerator(table.accelerator or chain.chain.accelerator)
+    except ValueError as error:
+        problems.append(f"{place}: {error}")
+        return None
+    try:
+        precision, reason = choose_precision(training.precision, accelerator)
+    except ValueError as error:
+        own = table.training is not None and "precision" in table.training.model_fields_set
+        problems.append(f"{label if own else CHAIN_FILE}: training.precision: {error}")
+        return None
+    internet = chain.chain.internet if table.internet is None else table.internet
+    if not internet:
+        problems += [
+            f"{label}: data.sources.{index}: {source.name!r} needs internet, which is off; "
+            "set internet = true or attach the data as a Kaggle data set"
+            for index, source in enumerate(table.data.sources)
+            if source.kind == "huggingface"
+        ]
+    return Phase(
+        name=name,
+        title=table.title,
+        description=table.description,
+        after=table.after,
+        adapter=table.adapter,
+        accelerator=accelerator,
+        internet=internet,
+        session_timeout=table.session_timeout or chain.chain.session_timeout,
+        data=table.data,
+        tokens=tokens,
+        lora=_over(chain.lora, table.lora),
+        wanted=training,
+        training=defaults(training),
+        choices=(),
+        precision=precision,
+        precision_reason=reason,
+        samples=_over(chain.samples, table.samples),
+        gates=_over(chain.gates, table.gates),
+        file=Path(label),
+    )
+
+
+def _over(chain: Table, phase: Table | None) -> Table:
+    """The chain's table with what the phase says in its place."""
+    if phase is None:
+        return chain
+    return chain.model_copy(update={key: getattr(phase, key) for key in phase.model_fields_set})
+
+
+def _tokens(name: str, phase_files: Mapping[str, PhaseFile]) -> Tokens:
+    """The tokens of a phase's adapter; what a continued adapter added is there when it is trained on."""
+    table = phase_files[name]
+    if table.adapter == "continue" and table.after is not None:
+        return Tokens(trained=_tokens(table.after, phase_files).all)
+    return table.tokens

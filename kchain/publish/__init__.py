@@ -1,0 +1,1 @@
+"""A finished chain as a private Kaggle Model."""

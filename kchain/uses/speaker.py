@@ -1,0 +1,219 @@
+"""A model that answers: loaded once, prompted as the training prompted it, stopped where an answer ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig, TextStreamer
+
+from kchain.errors import InputError
+from kchain.runtime.chat import Chat, Refused
+from kchain.runtime.model import load_base
+from kchain.uses.companions import read_json
+from kchain.uses.merged import merged_model
+from kchain.uses.subject import Subject, stops_told
+
+# How an answer is drawn, and what each style changes about it.
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an answer is drawn.
+
+    Attributes:
+        max_tokens: tokens of an answer, at most.
+        temperature: 0: always the likeliest token.
+        top_p: draw from the likeliest tokens that have this share together.
+        repetition_penalty: above 1: what was said already becomes less likely.
+        seed: the same seed draws the same answer.
+    """
+
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+
+# What each style changes, by its token: some of the keys of Settings.
+Styles = Mapping[str, Mapping[str, Any]]
+
+
+def settings_for(style: str | None, styles: Styles, typed: Mapping[str, Any]) -> Settings:
+    """What holds for a style: what was typed, then what its table says, then the defaults.
+
+    Args:
+        styles: by token; that of "" counts where there is no style, and for styles that have no table.
+        typed: settings that were given on the command line; None for those that were not.
+    """
+    table = {key: value for key, value in styles.get(style or "", styles.get("", {})).items() if value is not None}
+    given = {key: value for key, value in typed.items() if value is not None}
+    return replace(Settings(), **(table | given))
+
+
+PRECISIONS = ("auto", "fp16", "bf16", "fp32", "nf4")
+Turns = Sequence[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said.
+
+    Attributes:
+        tokens: that were made, the one that ends the answer included.
+        seconds: from the prompt's first token to the answer's last.
+        ended: it ended by itself, not because max_tokens were reached.
+    """
+
+    text: str
+    tokens: int
+    seconds: float
+    ended: bool
+
+
+class Speaker:
+    """A model's folder, ready to answer.
+
+    Args:
+        folder: a whole model with its tokenizer, as `export.merged` writes it.
+        tokenizer_folder: whose tokenizer and chat template are used; the model's own, or its successor's.
+        pad: {"token", "id"} of the token that ends an answer.
+        real: special tokens that count wherever they stand: the styles.
+        precision: one of PRECISIONS; auto is fp16 on a GPU and fp32 on a CPU.
+
+    Raises:
+        InputError: the tokenizer is another one, or the model cannot be loaded so.
+    """
+
+    def __init__(
+        self, folder: Path, tokenizer_folder: Path, pad: dict[str, Any], real: Sequence[str], precision: str
+    ) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
+        found = self.tokenizer.convert_tokens_to_ids(pad["token"])
+        if found != pad["id"]:
+            raise InputError(
+                f"{folder}: {pad['token']} has id {found}, the chain says {pad['id']}", "give another base"
+            )
+        self._chat = Chat(self.tokenizer, real)
+        gpu = torch.cuda.is_available()
+        number = {"auto": "fp16" if gpu else "fp32", "nf4": "fp16" if gpu else "fp32"}.get(precision, precision)
+        with stops_told():
+            self.model = load_base(folder, number, "nf4" if precision == "nf4" else "none").eval()
+        if len(self.tokenizer) > self.model.get_input_embeddings().num_embeddings:
+            self.model.resize_token_embeddings(len(self.tokenizer))
+        self._ends = _ends(folder, pad["id"])
+        self._pad = pad["id"]
+        # Nothing of the base model's own sampling may leak into what was asked for here.
+        self.model.generation_config = _generation(eos_token_id=self._ends, pad_token_id=self._pad)
+
+    def answer(self, turns: Turns, settings: Settings, on_text: Callable[[str], None] | None = None) -> Answer:
+        """The answer to a conversation that ends with a question.
+
+        Args:
+            turns: {"role", "content"}; without a chat template, the last content alone is continued.
+            on_text: gets the answer piece by piece, as soon as whole words are known.
+
+        Raises:
+            InputError: the chat template does not take these turns.
+        """
+        ids = torch.tensor([self.encode(turns)], device=self.model.device)
+        torch.manual_seed(settings.seed)
+        streamer = _Streamer(self.tokenizer, on_text) if on_text is not None else None
+        began = time.perf_counter()
+        with torch.inference_mode():
+            made = self.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=self._how(settings),
+                streamer=streamer,
+            )
+        new = made[0, ids.shape[1] :].tolist()
+        seconds = time.perf_counter() - began  # tolist has waited for the GPU
+        text = str(self.tokenizer.decode(new, skip_special_tokens=True))
+        return Answer(text, len(new), seconds, bool(new) and new[-1] in self._ends)
+
+    def encode(self, turns: Turns) -> list[int]:
+        """Token ids of the prompt, as the training encoded prompts."""
+        if not self.tokenizer.chat_template:
+            return [*self._chat.begin, *self.tokenizer.encode(turns[-1]["content"], add_special_tokens=False)]
+        try:
+            with stops_told():
+                return self._chat.encode(self._chat.render(list(turns), True))
+        except Refused as error:
+            raise InputError(f"the chat template refuses this conversation: {error}", "correct its roles") from None
+
+    def _how(self, settings: Settings) -> GenerationConfig:
+        drawn = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
+        return _generation(
+            max_new_tokens=settings.max_tokens,
+            repetition_penalty=settings.repetition_penalty,
+            eos_token_id=self._ends,
+            pad_token_id=self._pad,
+            use_cache=True,
+            **(drawn if settings.temperature else {"do_sample": False}),
+        )
+
+
+class _Streamer(TextStreamer):
+    """Hands on the text of an answer while it is made."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._on_text = on_text
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if text:
+            self._on_text(text)
+
+
+def _generation(**settings: Any) -> GenerationConfig:
+    return GenerationConfig(**settings)  # type: ignore[no-untyped-call,unused-ignore]
+
+
+def _ends(folder: Path, first: int) -> list[int]:
+    """The ids that end an answer: the chain's, and those that the model itself names."""
+    path = folder / "generation_config.json"
+    told = read_json(path).get("eos_token_id") if path.is_file() else None
+    return [first, *(each for each in (told if isinstance(told, list) else [told]) if each not in (None, first))]
+
+
+# The models behind a subject: its base, and the chain merged as it is exported; and a proof that it is that chain.
+
+# Share of the largest logit by which the probe may differ: another device, and weights rounded to fp16 once.
+PROBE_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the session recorded of its trained model against what this one says: the largest difference of a logit."""
+
+    difference: float
+    agrees: bool
+
+
+def load_chain(subject: Subject, precision: str) -> Speaker:
+    """The chain: every adapter merged into the base, root first, with the last adapter's tokenizer.
+
+    Raises:
+        InputError: see `merged_model` and `Speaker`.
+    """
+    with merged_model(subject) as folder:
+        return Speaker(folder, folder, subject.pad, subject.tokens, precision)
+
+
+def compare_probe(speaker: Speaker, result: Mapping[str, Any]) -> Probe | None:
+    """Whether the loaded model says what the trained one said in its session; None where that recorded nothing."""
+    told = result.get("probe")
+    if not told:
+        return None
+    with torch.inference_mode():
+        ids = torch.tensor([told["prompt_ids"]], device=speaker.model.device)
+        logits = speaker.model(input_ids=ids).logits[0, -1].float().cpu()
+    recorded = torch.tensor(told["logits"])
+    difference = float((logits[: len(recorded)] - recorded).abs().max())
+    return Probe(difference, difference <= PROBE_TOLERANCE * max(1.0, float(recorded.abs().max())))
