@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any
 from kchain.client.answers import NEVER_RUN, DatasetFile, Kernel, LogLine, OutputFile, Outputs, Pushed, Quota, Status
 from kchain.client.fetch import download
 from kchain.client.target import Target
-from kchain.client.translate import Absent, refusal
-from kchain.client.transport import Transport
-from kchain.client.upload import upload
 from kchain.errors import InputError, Unreachable
 
 if TYPE_CHECKING:
@@ -279,6 +276,8 @@ def _duration(value: Any) -> float:
 
 def dataset_status(transport: Transport, ref: str) -> str | None:
     """The state of a data set, or None where the target says that there is none."""
+    from kchain.client.translate import Absent
+
     try:
         fields = _ask(transport, f"the status of data set {ref}", "GetDatasetStatus", ref)
     except Absent:
@@ -352,6 +351,8 @@ def dataset_create(transport: Transport, folder: Path, ref: str, title: str) -> 
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     _check_new(transport, folder, files, ref, slug, title)
     tokens = [upload(transport, path, "DATASET") for path in files]
+    from kchain.client.translate import refusal
+
     doing = f"making data set {ref}"
     answer = transport.act(
         doing,

@@ -128,7 +128,7 @@ def _block(opening: str, items: list[str], closing: str, depth: int) -> str:
 
 
 def use_parameters(chain: Chain, phase: Phase, target: str, sources: Iterable[AdapterSource]) -> dict[str, Any]:
-    """The dictionary that `kchain.export.use` consumes: only str, int, float, bool, None, lists and dictionaries."""
+    """The dictionary that `kchain.uses.subject` consumes: only str, int, float, bool, None, lists and dictionaries."""
     assert phase.use is not None
     adapters = tuple(sources)
     return {

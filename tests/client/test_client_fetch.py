@@ -168,7 +168,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(weather: Weather, tmp_pat
 PROGRAM = """
 import sys
 from pathlib import Path
-from kchain.orchestrator.fetch import download
+from kchain.client.fetch import download
 download(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
 """
 

@@ -156,5 +156,7 @@ def test_no_character_is_lost_however_the_events_are_cut(pieces: list[tuple[str,
 
 
 def test_reading_finished_logs_needs_no_network_library() -> None:
-    program = "import sys, kchain.orchestrator.advice, kchain.orchestrator.client; sys.exit('requests' in sys.modules)"
+    program = (
+        "import sys, kchain.orchestrator.judging.advice, kchain.client.client; sys.exit('requests' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0

@@ -125,7 +125,7 @@ def test_the_reference_implementation_agrees(tmp_path: Path) -> None:
 PROGRAM = """
 import resource, sys
 from pathlib import Path
-from kchain.orchestrator.tensor_file import read_header, scan
+from kchain.orchestrator.judging.weights import read_header, scan
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 tensor = read_header(Path(sys.argv[1]))["a"]
 found = scan(Path(sys.argv[1]), tensor)

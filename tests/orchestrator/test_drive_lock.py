@@ -15,7 +15,7 @@ from kchain.errors import DriverLocked
 from kchain.orchestrator.journal.lock import LOCK, driver_lock
 
 HOLD = (
-    "import sys, time\nfrom pathlib import Path\nfrom kchain.orchestrator.lock import driver_lock\n"
+    "import sys, time\nfrom pathlib import Path\nfrom kchain.orchestrator.journal.lock import driver_lock\n"
     "with driver_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
 )
 

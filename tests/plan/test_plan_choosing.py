@@ -82,7 +82,7 @@ def test_short_examples_wait_for_the_kernels_and_long_ones_for_the_arithmetic() 
 
 
 def test_a_session_trains_a_little_shorter_than_it_lasts() -> None:
-    runtime = pytest.importorskip("kchain.runtime.limits")
+    runtime = pytest.importorskip("kchain.runtime.names")
     assert usable_seconds(9 * 3600) == 9 * 3600 - runtime.MOST_RESERVE
     assert usable_seconds(600) == 600 * (1 - runtime.RESERVE)
     for limit in (60, 120, 300, 3600, 9 * 3600):

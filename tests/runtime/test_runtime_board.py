@@ -58,7 +58,7 @@ def test_a_run_that_goes_on_has_the_steps_before_it_too_and_none_twice(tmp_path:
 def test_without_a_package_that_writes_them_there_are_no_curves_but_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("kchain.runtime.board.find_spec", lambda name: None)
+    monkeypatch.setattr("kchain.runtime.watch.find_spec", lambda name: None)
     train(tmp_path / "logs", [], [{"step": 1, "loss": 1.0}])
     assert not (tmp_path / "logs").exists()
     assert "tensorboard" in capsys.readouterr().out

@@ -11,9 +11,10 @@ from kchain.bundle.bundle import build
 from kchain.bundle.folder import write
 from kchain.bundle.lint import lint
 from kchain.errors import InputError
-from kchain.phases import GIB, Chain, Phase, load_chain
+from kchain.phases import Chain, Phase, load_chain
 from kchain.phases.init import make_project
 from kchain.phases.plan import Plan, plan
+from kchain.units import GIB
 
 SHIPPED = Path(str(files("kchain.phases"))) / "shipped"
 NAMES = ("golden-14b-a10g", "vision-8b-24gb", "coder-7b-cpu")

@@ -343,10 +343,10 @@ def test_ipython_writes_the_files_as_they_were_rendered(tmp_path: Path) -> None:
 def test_a_file_that_was_changed_on_the_way_stops_the_notebook(tmp_path: Path) -> None:
     rendered = render(write_chain(tmp_path))
     for cell in rendered["cells"]:
-        if cell["id"] == "second-runtime-events":
+        if cell["id"] == "second-runtime-failure":
             cell["source"] += "\nimport this"
     path = tmp_path / "notebook.ipynb"
     path.write_text(nbformat.writes(rendered), encoding="utf-8")
     done = execute(path)
     assert done.returncode != 0
-    assert "events.py is not the file that kchain rendered" in done.stderr + done.stdout
+    assert "failure.py is not the file that kchain rendered" in done.stderr + done.stdout

@@ -36,7 +36,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 def test_a_notebook_carries_the_modules_that_it_needs_word_for_word(chain: Chain, phase: str) -> None:
     assert carried(chain, phase) == {path: text.removesuffix("\n") for path, text in needed(phase).items()}
     parts = {path.partition("/")[0] for path in needed(phase)}
-    assert parts <= {"__init__.py", "errors.py", "units.py", "runtime", "export", "inference", "evaluation", "pages"}
+    assert parts <= {"__init__.py", "errors.py", "units.py", "runtime", "uses", "pages"}
 
 
 def lay_out(folder: Path, phase: str) -> list[str]:
@@ -54,7 +54,7 @@ def test_with_nothing_else_of_kchain_its_page_can_be_made(tmp_path: Path) -> Non
     data = {"asked": 0, "held": 0, "left_out": 0, "file": "f"}
     report |= {"lineage": [{"phase": "p"}], "data": data, "sides": {}, "answers": []}
     report["verdict"] = {"words": "no difference shown"}
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from kchain.evaluation.page import page, __file__ as f"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from kchain.uses.report import page, __file__ as f"
     show = f"; print(f); print(page({report!r}))"
     done = subprocess.run([sys.executable, "-c", code + show], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith(str(tmp_path)), done.stderr
@@ -72,7 +72,7 @@ def test_with_nothing_else_of_kchain_its_session_can_be_imported(tmp_path: Path,
         if isinstance(node, ast.ImportFrom) and (name := node.module or "").startswith("kchain.")
     }
     assert found <= loads, "every module that one of them imports is there"
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import {ENTRIES[phase]}.session as s; print(s.__file__)"
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import {ENTRIES[phase]} as s; print(s.__file__)"
     heavy = "; print([name for name in ('torch', 'transformers', 'pydantic', 'jinja2') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code + heavy], capture_output=True, text=True, timeout=60)
     assert str(tmp_path) in done.stdout and done.stdout.endswith("[]\n"), done.stdout + done.stderr

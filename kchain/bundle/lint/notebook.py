@@ -16,7 +16,7 @@ from kchain.bundle.hash import cells_of, text
 from kchain.errors import InputError
 from kchain.kernel_metadata import METADATA_FILE, NOTEBOOK_FILE, Rule, Severity
 
-# What linting finds, and the rules about notebooks; those about metadata stand in `kchain.kernel_metadata.rules`.
+# What linting finds, and the rules about notebooks; those about metadata stand in `kchain.kernel_metadata.check`.
 
 
 @dataclass(frozen=True)
