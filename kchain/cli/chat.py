@@ -16,7 +16,7 @@ from kchain.cli.common import console, json_option, load_project, print_json, ta
 from kchain.cli.export import base_option
 from kchain.errors import InputError
 from kchain.phases import Style
-from kchain.uses.speaker import Styles
+from kchain.uses.settings import Styles
 
 if TYPE_CHECKING:
     from kchain.uses.conversation import Conversation

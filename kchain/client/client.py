@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kchain.client.answers import NEVER_RUN, DatasetFile, Kernel, LogLine, OutputFile, Outputs, Pushed, Quota, Status
-from kchain.client.fetch import download
 from kchain.client.target import Target
 from kchain.errors import InputError, Unreachable
 
@@ -318,6 +317,8 @@ def dataset_download(transport: Transport, ref: str, name: str, to: Path) -> Pat
     Raises:
         InputError: the data set has no such file.
     """
+    from kchain.client.fetch import download
+
     sizes = {file.name: file.bytes for file in dataset_files(transport, ref)}
     if name not in sizes:
         raise InputError(f"data set {ref} has no file {name!r}", f"it has {', '.join(sorted(sizes)[:20]) or 'none'}")
@@ -347,11 +348,13 @@ def dataset_create(transport: Transport, folder: Path, ref: str, title: str) -> 
         InputError: the folder is empty, the names do not fit, or the data set exists.
         Ambiguous: it may have been made.
     """
+    from kchain.client.translate import refusal
+    from kchain.client.upload import upload
+
     owner, slug = split_ref(ref)
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     _check_new(transport, folder, files, ref, slug, title)
     tokens = [upload(transport, path, "DATASET") for path in files]
-    from kchain.client.translate import refusal
 
     doing = f"making data set {ref}"
     answer = transport.act(

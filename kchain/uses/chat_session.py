@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kchain.errors import InputError
 from kchain.runtime.failure import Stop, emit
-from kchain.uses.speaker import Styles
+from kchain.uses.settings import Styles
 from kchain.uses.subject import Use
 
 if TYPE_CHECKING:

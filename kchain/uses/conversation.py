@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kchain.errors import InputError
-from kchain.uses.speaker import Answer, Speaker, Styles, settings_for
+from kchain.uses.settings import Styles, settings_for
+from kchain.uses.speaker import Answer, Speaker
 from kchain.uses.subject import Subject
 
 

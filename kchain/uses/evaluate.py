@@ -13,8 +13,9 @@ import torch
 from kchain.uses.merged import merged_model
 from kchain.uses.questions import Question, Questions
 from kchain.uses.report import choose
+from kchain.uses.settings import Settings
 from kchain.uses.sides import Side, ask, compare
-from kchain.uses.speaker import Probe, Settings, Speaker, compare_probe
+from kchain.uses.speaker import Probe, Speaker, compare_probe
 from kchain.uses.subject import Subject
 
 SIDES = ("base", "chain")

@@ -13,7 +13,8 @@ import torch
 
 from kchain.uses.questions import Question
 from kchain.uses.report import LEVEL, Check, mcnemar, mean_difference, percentile, wilson
-from kchain.uses.speaker import Answer, Settings, Speaker
+from kchain.uses.settings import Settings
+from kchain.uses.speaker import Answer, Speaker
 
 # The most memory that a part of a run held: of the GPU where there is one, of the process otherwise.
 

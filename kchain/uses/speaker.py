@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +16,10 @@ from kchain.runtime.chat import Chat, Refused
 from kchain.runtime.model import load_base
 from kchain.uses.companions import read_json
 from kchain.uses.merged import merged_model
+from kchain.uses.settings import Settings
 from kchain.uses.subject import Subject, stops_told
 
-# How an answer is drawn, and what each style changes about it.
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How an answer is drawn.
-
-    Attributes:
-        max_tokens: tokens of an answer, at most.
-        temperature: 0: always the likeliest token.
-        top_p: draw from the likeliest tokens that have this share together.
-        repetition_penalty: above 1: what was said already becomes less likely.
-        seed: the same seed draws the same answer.
-    """
-
-    max_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-
-
 # What each style changes, by its token: some of the keys of Settings.
-Styles = Mapping[str, Mapping[str, Any]]
-
-
-def settings_for(style: str | None, styles: Styles, typed: Mapping[str, Any]) -> Settings:
-    """What holds for a style: what was typed, then what its table says, then the defaults.
-
-    Args:
-        styles: by token; that of "" counts where there is no style, and for styles that have no table.
-        typed: settings that were given on the command line; None for those that were not.
-    """
-    table = {key: value for key, value in styles.get(style or "", styles.get("", {})).items() if value is not None}
-    given = {key: value for key, value in typed.items() if value is not None}
-    return replace(Settings(), **(table | given))
 
 
 PRECISIONS = ("auto", "fp16", "bf16", "fp32", "nf4")

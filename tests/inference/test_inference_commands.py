@@ -10,7 +10,7 @@ from export_tools import kchain
 
 from kchain.cli.chat import read_styles
 from kchain.errors import InputError
-from kchain.uses.speaker import Settings, settings_for
+from kchain.uses.settings import Settings, settings_for
 
 
 def test_one_prompt_is_answered_as_text_and_as_json(project: Path) -> None:

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kchain.errors import InputError
 from kchain.uses.conversation import Conversation
-from kchain.uses.speaker import Settings, Speaker, compare_probe
+from kchain.uses.settings import Settings
+from kchain.uses.speaker import Speaker, compare_probe
 from kchain.uses.subject import Subject
 
 ASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Count the lines of a file."}]
