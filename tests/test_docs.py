@@ -46,3 +46,9 @@ def test_links_between_pages_lead_somewhere() -> None:
                 there = page.parent / link if link else page
                 assert there.exists(), f"{page.name}: {link} leads nowhere"
                 assert not heading or heading in anchors(there), f"{page.name}: {link} has no heading #{heading}"
+
+
+def test_files_that_the_pages_name_are_there() -> None:
+    for page in [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for name in re.findall(r"`((?:kchain|tests|benchmarks|docs)/[\w/.-]+)`", page.read_text(encoding="utf-8")):
+            assert (ROOT / name).exists() or "NAME" in name, f"{page.name}: there is no {name}"
