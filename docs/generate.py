@@ -127,7 +127,7 @@ def phase_files_page() -> str:
     parts = [
         f"{NOTE}# Keys of kchain.toml and phases/*.toml\n",
         "Unknown keys are refused. A **bold** key must be given; `key = value` shows a default. "
-        "Without a type it is a string. "
+        "One without type and default is a string. "
         'A duration is a number and a unit: `"9h"`, `"90m"`.\n',
     ]
     for heading, (text, table) in TABLES.items():
@@ -188,7 +188,8 @@ def _type(annotation: Any) -> str:
     if origin is Literal:
         return ", ".join(f'"{word}"' for word in inner)
     if origin is tuple:
-        return f"list of {_type(inner[0])}"
+        kind = _type(inner[0])
+        return f"list of {kind}{'s' if kind in ('string', 'table') else ''}"
     if origin is dict:
         return "table"
     return " or ".join(dict.fromkeys(text for part in inner if (text := _type(part))))
