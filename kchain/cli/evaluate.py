@@ -14,6 +14,7 @@ from kchain.cli.chat import precision_option
 from kchain.cli.common import console, json_option, load_project, print_json, target_option
 from kchain.cli.export import base_option
 from kchain.errors import InputError
+from kchain.runtime.contract import VALIDATION
 from kchain.units import size
 from kchain.uses.report import CHECKS
 
@@ -101,7 +102,7 @@ def evaluate(
 
 def _kept_aside(subject: Subject, check: str) -> Path:
     """The examples that the phase's session did not train on."""
-    path = subject.last.folder.parent / "validation.jsonl"
+    path = subject.last.folder.parent / VALIDATION
     if check == "regex":
         raise InputError(
             f"{path}: the answers that a phase learns are no regular expressions",

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kchain.client.answers import LogLine
-
-EVENT_PREFIX = "kchain: "
+from kchain.runtime.contract import EVENT_PREFIX
 
 
 class Lines:

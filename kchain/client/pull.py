@@ -19,6 +19,7 @@ from kchain.client.fetch import download, safe_join, sync_folder
 from kchain.client.log import lines_of
 from kchain.client.translate import Declined
 from kchain.errors import InputError
+from kchain.runtime.contract import EXPORT, EXPORT_MANIFEST, LOG
 from kchain.runtime.readers import READERS, kind
 from kchain.units import size
 
@@ -64,10 +65,9 @@ def _is_wanted(name: str, file: str | None) -> bool:
     return name == file or ("*" in file and fnmatch(name, file))
 
 
-LOG_NAME = "session.log"
 # Folder of an export's models in the output, and what in it is fetched without being asked for.
-MODELS = "export/"
-WORDS = ("README.md", "kchain-export.json")
+MODELS = f"{EXPORT}/"
+WORDS = ("README.md", EXPORT_MANIFEST)
 
 
 def pull(client: Client, ref: str, version: int, to: Path, *, everything: bool = False) -> Path:
@@ -91,7 +91,7 @@ def pull(client: Client, ref: str, version: int, to: Path, *, everything: bool =
         # Signed addresses end; a new list has new ones, and what is here already is not fetched again.
         outputs = _fetch_all(client, ref, version, part, everything)
     try:
-        _write_log(part / LOG_NAME, outputs.log)
+        _write_log(part / LOG, outputs.log)
         _put_in_place(part, to)
     except OSError as error:
         raise InputError(
@@ -123,7 +123,7 @@ def _fetch_all(client: Client, ref: str, version: int, part: Path, everything: b
 
 def _name_here(name: str) -> str:
     """An output may be called what kchain calls the log."""
-    return f"{name}.output" if name == LOG_NAME else name
+    return f"{name}.output" if name == LOG else name
 
 
 def _fingerprint(outputs: Outputs, sizes: dict[str, int]) -> str:

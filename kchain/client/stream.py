@@ -22,19 +22,17 @@ from kchain.client.log import Lines, events_of
 from kchain.client.translate import Call, foreign_errors
 from kchain.client.transport import read_within
 from kchain.errors import KchainError, Unreachable
+from kchain.runtime.contract import EVENT_PREFIX
 
 # Progress of a running session from its live log, read in a thread beside the status polls.
-
-# What the runtime puts in front of every event it prints.
-PREFIX = "kchain: "
 
 
 def event_of(line: str) -> dict[str, Any] | None:
     """The event that a log line carries; None: it carries none."""
-    if not line.startswith(PREFIX):
+    if not line.startswith(EVENT_PREFIX):
         return None
     try:
-        event = json.loads(line.removeprefix(PREFIX))
+        event = json.loads(line.removeprefix(EVENT_PREFIX))
     except ValueError:
         return None
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None

@@ -15,6 +15,7 @@ from typing import Any
 from kchain.errors import InputError
 from kchain.phases import Chain, Quality
 from kchain.runtime import data, quality
+from kchain.runtime.contract import TOKENIZER_CONFIG
 from kchain.runtime.data import Mix
 from kchain.runtime.examples import MISSING, Example, lookup, styles
 from kchain.runtime.failure import Stop
@@ -250,7 +251,7 @@ def measure(folder: Path, cap: int, eos: str | None) -> Measure:
     Raises:
         InputError: transformers is not installed, or there is no tokenizer in the folder.
     """
-    if not (folder / "tokenizer_config.json").is_file():
+    if not (folder / TOKENIZER_CONFIG).is_file():
         raise InputError(f"{folder} holds no tokenizer_config.json", "name a folder with a model or its tokenizer")
     if find_spec("transformers") is None:
         raise InputError("--tokenizer needs transformers", 'pip install "kchain[train]", or leave the option out')

@@ -23,9 +23,8 @@ from kchain.orchestrator.driving.folders import BundleFolders, adopted_sources, 
 from kchain.orchestrator.journal.journal import Key, read_states
 from kchain.orchestrator.journal.lock import only_one
 from kchain.orchestrator.journal.state import PhaseState, Result
-from kchain.orchestrator.judging.adapter import WEIGHTS
-from kchain.orchestrator.judging.judge import RESULT
 from kchain.phases import Chain, load_chain
+from kchain.runtime.contract import RESULT, WEIGHTS
 from kchain.runtime.failure import Stop
 
 # Seconds between two looks at a folder where nothing happens.

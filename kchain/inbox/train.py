@@ -21,6 +21,7 @@ from kchain.orchestrator.journal.journal import Journal, Key
 from kchain.orchestrator.journal.state import Failure, PhaseState, Result, is_stale
 from kchain.orchestrator.push import prepare
 from kchain.phases import Chain
+from kchain.runtime.contract import LOG
 from kchain.units import size
 
 _PUT_BACK = "to try once more, put the file into inbox/ again; other gates are then asked of the same run"
@@ -150,7 +151,7 @@ def _rejection(chain: Chain, state: PhaseState) -> Rejection:
     failure, version = state.failure, state.version
     assert failure is not None
     advice = [line for line in failure.hint.splitlines() if not _COMMANDS.search(line)]
-    log = chain.root / version.folder / "session.log" if version is not None and version.folder else None
+    log = chain.root / version.folder / LOG if version is not None and version.folder else None
     if log is not None and log.is_file():
         advice.append(f"its log: {log}")
     return Rejection(failure.reason, "\n".join([*advice, _PUT_BACK]), ran=True)

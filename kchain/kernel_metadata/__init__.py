@@ -1,7 +1,6 @@
 """WHERE it runs: `kernel-metadata.json` from a phase, and Kaggle's rules for it."""
 
 from kchain.kernel_metadata.build import (
-    CHECKPOINT_FOLDER,
     METADATA_FILE,
     NOTEBOOK_FILE,
     AdapterSource,
@@ -13,7 +12,6 @@ from kchain.kernel_metadata.build import (
 from kchain.kernel_metadata.check import DEFAULT_GPU, SOURCE_LIMIT, Problem, Rule, Severity, flag, problems
 
 __all__ = [
-    "CHECKPOINT_FOLDER",
     "DEFAULT_GPU",
     "METADATA_FILE",
     "NOTEBOOK_FILE",

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kchain.phases import Chain, Phase
+from kchain.runtime.contract import ADAPTER
 
 # What a later session of a phase is told: which session it is, and where the checkpoint before it is mounted from.
 
 # Where a session leaves its checkpoint in its output.
-CHECKPOINT_FOLDER = "checkpoint"
 # The list of `kernel-metadata.json` that each kind of source stands in.
 SOURCE_KEYS = {"kernel": "kernel_sources", "dataset": "dataset_sources"}
 
@@ -73,7 +73,7 @@ class AdapterSource:
     phase: str
     kind: Literal["kernel", "dataset"]
     ref: str
-    folder: str = "adapter"
+    folder: str = ADAPTER
     sha256: str | None = None
     use: Literal["merge", "continue"] = "merge"
 

@@ -25,8 +25,9 @@ from kchain.orchestrator.driving.drive import Driver, Ports, driving, wait_until
 from kchain.orchestrator.journal.journal import KeptBundle
 from kchain.orchestrator.journal.state import PhaseState, Result, expected_lineage, lineage, rows, run_event
 from kchain.orchestrator.judging.adapter import UNKNOWN_PAD, Adapter, Expected, verify
-from kchain.orchestrator.judging.judge import RESULT, read_result, result_event
+from kchain.orchestrator.judging.judge import read_result, result_event
 from kchain.phases import Chain
+from kchain.runtime.contract import ADAPTER, CONFIG, REACHED, RESULT, TOKENIZER, WEIGHTS
 from kchain.units import size
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def rebuild(driver: Driver, phase: str) -> None:
         raise NotNow(f"{ref} version {kernel.version} is {word.lower()}", "adopt it when it has ended")
     taken = _Taken(driver, phase)
     continues = _continues(kernel.source)
-    if continues is not None and taken.fetch(kernel.version).get("status") not in ("complete", "partial"):
+    if continues is not None and taken.fetch(kernel.version).get("status") not in REACHED:
         # It reached nothing itself: what it was to go on from still counts.
         taken.take_checkpoint(continues, kernel.version)
     taken.take(kernel)
@@ -162,11 +163,8 @@ def _session(source: str) -> int:
     return 1 if continues is None else continues.session
 
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 # Where in the phase's runs an adopted adapter lies.
 ADOPTED = "adopted"
-TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
 # How peft saved weights before safetensors.
 _PICKLE = "adapter_model.bin"
 
@@ -248,7 +246,7 @@ class _Adoption:
         with self._arriving() as folder:
             self._download(client, ref, names, place, folder)
             adapter = self._verify(folder, sha256)
-        self._record(adapter, client.dataset_version(ref), "dataset", ref, place, "adapter")
+        self._record(adapter, client.dataset_version(ref), "dataset", ref, place, ADAPTER)
 
     @contextmanager
     def _arriving(self) -> Iterator[Path]:
@@ -263,11 +261,11 @@ class _Adoption:
             folder.rename(runs / ADOPTED)
 
     def _download(self, client: Client, ref: str, names: list[str], place: str, to: Path) -> None:
-        (to / "adapter").mkdir(parents=True)
+        (to / ADAPTER).mkdir(parents=True)
         # The tokenizer says which pad token the adapter was trained with.
         tokenizer = [file for file in TOKENIZER if join(place, file) in names]
         for file in (WEIGHTS, CONFIG, *tokenizer):
-            client.dataset_download(ref, join(place, file), to / "adapter" / file)
+            client.dataset_download(ref, join(place, file), to / ADAPTER / file)
         beside = [name for name in (join(place, RESULT), join(parent(place), RESULT)) if name in names]
         if beside:
             client.dataset_download(ref, beside[0], to / RESULT)
@@ -308,7 +306,7 @@ class _Adoption:
                     break
             client.dataset_create(Path(name), ref, ref.partition("/")[2])
 
-    def _verify(self, folder: Path, sha256: str | None, place: str = "adapter") -> Adapter:
+    def _verify(self, folder: Path, sha256: str | None, place: str = ADAPTER) -> Adapter:
         expected = Expected(
             lora=self._chain.phase(self._phase).lora,
             base_model=self._chain.model.source,

@@ -13,6 +13,7 @@ from kchain.orchestrator.journal.state import PhaseState, Result
 from kchain.orchestrator.judging.adapter import Expected, verify
 from kchain.orchestrator.status import FINISHED, state_word
 from kchain.phases import Chain
+from kchain.runtime.contract import TOKENIZER_CONFIG
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def base_folder(chain: Chain, target: Target, given: Path | None, links: Sequenc
         InputError: it is not here, is no model, or is another one than the sessions had.
     """
     folder = given if given is not None else _published(chain, target)
-    for name in ("config.json", "tokenizer_config.json"):
+    for name in ("config.json", TOKENIZER_CONFIG):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: is no model's folder: {name} is missing", _how_to_get(chain))
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))

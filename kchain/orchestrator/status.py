@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from kchain import __version__
 from kchain.orchestrator.journal.state import PhaseState, goes_on, is_stale
 from kchain.orchestrator.judging.gates import reasons
-from kchain.orchestrator.judging.judge import RESULT, gate_results
+from kchain.orchestrator.judging.judge import gate_results
 from kchain.pages import render, write
 from kchain.phases import Chain
+from kchain.runtime.contract import RESULT
 from kchain.runtime.files import hash_file
 from kchain.units import duration, size
 

@@ -12,6 +12,7 @@ from kchain.phases.chain import Chain, Phase
 from kchain.phases.data import Data, Source
 from kchain.phases.machines import Accelerator
 from kchain.phases.memory import HALF_BYTES, NF4_BYTES, Setting
+from kchain.runtime.contract import reserve
 
 # How many examples and steps a phase has, at most: counted from its files alone.
 
@@ -111,8 +112,8 @@ def token_flops(setting: Setting, row: float) -> float:
 
 
 def usable_seconds(session: int) -> float:
-    """What training gets of a session: the runtime stops in time to judge and save (kchain/runtime/limits.py)."""
-    return session - max(min(0.1 * session, 900.0), min(60.0, session / 3))
+    """What training gets of a session: the runtime stops in time to judge and save (kchain/runtime/contract.py)."""
+    return session - reserve(session)
 
 
 def sessions(hours: float, session: int) -> int:

@@ -15,9 +15,9 @@ from kchain.orchestrator.finished import Link, base_folder, finished
 from kchain.orchestrator.journal.journal import Key, read_states
 from kchain.phases import Chain
 from kchain.runtime.adapters import Adapter
+from kchain.runtime.contract import EXPORT_MANIFEST
 from kchain.runtime.files import hash_file
 from kchain.uses.companions import read_json
-from kchain.uses.merged import MANIFEST
 from kchain.uses.subject import Part, Subject
 
 # A finished phase of a project on this machine, as what can be exported, asked and evaluated.
@@ -132,11 +132,11 @@ def read_content(chain: Chain, links: Sequence[Link], form: str, kind: str, fold
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    if not (folder / MANIFEST).is_file():
+    if not (folder / EXPORT_MANIFEST).is_file():
         raise InputError(f"{folder} exists, and is no export of kchain", "move it away: `kchain publish` makes its own")
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_json(folder / EXPORT_MANIFEST)
     if not isinstance(manifest.get("files"), dict):
-        raise _stale(f"{folder / MANIFEST} lists no files")
+        raise _stale(f"{folder / EXPORT_MANIFEST} lists no files")
     return manifest
 
 

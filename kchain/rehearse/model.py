@@ -20,15 +20,10 @@ from kchain.demo.tokenizer import FILLER, QWEN, Specials, texts, write_tokenizer
 from kchain.errors import InputError
 from kchain.phases import Chain, Model
 from kchain.phases.models import model_shape
+from kchain.runtime.contract import TOKENIZER, VOCABULARIES
 
 # What is known here of a chain's base model: its family, some of its shape, and its tokenizer where one lies about.
 
-# A folder holds a tokenizer if it has one of these; the others of FILES belong to it.
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
-FILES = (
-    *TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
-    "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
 CONFIG = "config.json"
 # Name of a model on Kaggle -> `model_type` in its config.json; the first that is found in it counts. A size is none.
 FAMILIES = (
@@ -80,7 +75,7 @@ def find_base(chain: Chain, named: Path | None) -> Base:
     """
     if named is not None and not _has_tokenizer(named):
         raise InputError(
-            f"{named} holds no tokenizer", f"name the folder of the base model that holds {' or '.join(TOKENIZERS)}"
+            f"{named} holds no tokenizer", f"name the folder of the base model that holds {' or '.join(VOCABULARIES)}"
         )
     places = iter([(named, f"{named}")]) if named is not None else _places(chain)
     folder, whence = next(((folder, words) for folder, words in places if _has_tokenizer(folder)), (None, ""))
@@ -89,7 +84,7 @@ def find_base(chain: Chain, named: Path | None) -> Base:
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in TOKENIZERS)
+    return any((folder / name).is_file() for name in VOCABULARIES)
 
 
 def _places(chain: Chain) -> Iterator[tuple[Path, str]]:
@@ -295,7 +290,7 @@ def _directions(count: int, width: int) -> Any:
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:
-    return [folder / name for name in FILES if (folder / name).is_file()]
+    return [folder / name for name in TOKENIZER if (folder / name).is_file()]
 
 
 def _entries(folder: Path) -> tuple[list[int] | None, int]:

@@ -28,6 +28,7 @@ from kchain.phases import Chain
 from kchain.rehearse.model import Base, find_base, fingerprint, write_stand_in
 from kchain.rehearse.rows import publish, stand_ins
 from kchain.rehearse.settings import Difference, Stand, differences, rehearsed_chain
+from kchain.runtime.contract import LOG
 from kchain.server import launch
 from kchain.server.publish import publish_model
 from kchain.templates import parameters
@@ -214,7 +215,7 @@ def _skipped(adapter: Path) -> tuple[tuple[str, str], ...]:
 
 def _as_error(phase: str, failure: Failure, work: Path) -> KchainError:
     """The same sentence and advice as on Kaggle, with the way on from a rehearsal."""
-    log = work / "runs" / LOCAL / phase / f"v{failure.version}" / "session.log"
+    log = work / "runs" / LOCAL / phase / f"v{failure.version}" / LOG
     hint = f"{failure.hint}\n" if failure.hint else ""
     if log.is_file():
         hint += f"its log: {log}\n"

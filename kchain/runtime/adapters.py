@@ -8,17 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .contract import CONFIG, REACHED, RESULT, WEIGHTS, other_maths
 from .failure import Stop
 from .files import hash_file
 from .paths import Paths
-
-WEIGHTS = "adapter_model.safetensors"
-RESULT = "kchain-result.json"
-# Settings of PEFT under which `B @ A * alpha / r` would not be the whole change of a weight.
-OTHER_MATHS = (
-    "use_dora", "use_rslora", "fan_in_fan_out", "lora_bias", "rank_pattern", "alpha_pattern", "modules_to_save",
-    "layer_replication", "target_parameters",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,10 +60,10 @@ def _verify(paths: Paths, ancestor: dict[str, Any], parameters: dict[str, Any], 
     folder = mount / ancestor["folder"]
     cure = f"look at the output of {ref}, and run {phase} again or adopt another adapter for it"
     weights = folder / WEIGHTS
-    if not weights.is_file() or not (folder / "adapter_config.json").is_file():
-        raise Stop(f"{phase}: {folder} lacks {WEIGHTS} or adapter_config.json; pickled weights are not opened", cure)
+    if not weights.is_file() or not (folder / CONFIG).is_file():
+        raise Stop(f"{phase}: {folder} lacks {WEIGHTS} or {CONFIG}; pickled weights are not opened", cure)
     adapter = Adapter(phase, kind, ref, folder, hash_file(weights), weights.stat().st_size, ancestor["use"])
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     result_file = mount / RESULT
     result = json.loads(result_file.read_text(encoding="utf-8")) if result_file.is_file() else None
     if result is None and not ancestor["sha256"]:
@@ -100,7 +93,7 @@ def _differences(config: dict[str, Any], lora: dict[str, Any]) -> list[str]:
     problems = [f"lora {key} is {have[key]}, the chain has {want[key]}" for key in have if have[key] != want[key]]
     if config.get("peft_type") != "LORA":
         problems.append(f"it is {config.get('peft_type')}, not LORA")
-    return problems + [f"it uses {key}, which a merge would lose" for key in OTHER_MATHS if config.get(key)]
+    return problems + [f"it has {option}, which a merge would lose" for option in other_maths(config)]
 
 
 def _contradictions(
@@ -119,6 +112,6 @@ def _contradictions(
         ),
     )
     problems = [f"{name}: its session recorded {was}, here it is {now}" for name, was, now in pairs if was != now]
-    if result.get("status") not in ("complete", "partial"):
+    if result.get("status") not in REACHED:
         problems.append(f"its session ended as {result.get('status')}")
     return problems

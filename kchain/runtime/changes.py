@@ -17,15 +17,14 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import safe_open
 
-from .adapters import WEIGHTS, Adapter
+from .adapters import Adapter
+from .contract import LORA_A, LORA_B, TOKEN_ROWS, WEIGHTS
 from .failure import Stop
 
 FLOATS = ("F16", "BF16", "F32")
 INDEX = "model.safetensors.index.json"
 OTHER_BASE = "the adapter was trained on another base model: correct model.source, or run its phase again"
 PREFIX = "base_model.model."
-LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
-ROWS = ".token_adapter.trainable_tokens_delta"
 # Files and classes of one vision-language model disagree on these parts of a name: transformers renames while loading.
 WRAPPERS = frozenset({"model", "language_model"})
 HEAD = "lm_head.weight"
@@ -153,8 +152,8 @@ def _changes_of(adapter: Adapter, own: Shapes, lora: Mapping[str, Any]) -> list[
             if b not in own:
                 raise Stop(f"{adapter.phase}: {name} has no {LORA_B[1:]} beside it", _cure(adapter))
             found.append((name.removesuffix(LORA_A), LowRank(adapter, name, b, lora["alpha"] / lora["r"])))
-        elif name.endswith(ROWS):
-            module = name.removesuffix(ROWS)
+        elif name.endswith(TOKEN_ROWS):
+            module = name.removesuffix(TOKEN_ROWS)
             found.append((module, Rows(adapter, name, _token_ids(adapter, module))))
         elif not name.endswith(LORA_B):
             raise Stop(f"{adapter.phase}: {name} is neither a LoRA factor nor token rows", _cure(adapter))

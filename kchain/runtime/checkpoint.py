@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .contract import CHECKPOINT, MANIFEST, UNFIT_CHECKPOINT
 from .encode import Encoded
 from .failure import Stop, emit
 from .files import begin_folder, finish_folder, hash_file, write_json
 from .handover import CHECKPOINTS
 from .paths import Paths
 
-FOLDER, MANIFEST = "checkpoint", "manifest.json"
 STATE = "trainer_state.json"
 # What the Trainer writes and no run reads: the settings as a pickle, which is not opened, and PEFT's model card.
 NOT_NEEDED = ("training_args.bin", "README.md")
@@ -43,7 +43,7 @@ def publish(source: Path, working: Path, run: dict[str, Any]) -> dict[str, Any]:
         source: a whole checkpoint of the Trainer.
         run: what the next session compares: fingerprints, and how the run is shared out.
     """
-    partial, target = begin_folder(working / FOLDER), working / FOLDER
+    partial, target = begin_folder(working / CHECKPOINT), working / CHECKPOINT
     for file in sorted(source.iterdir()):
         if file.name not in NOT_NEEDED:
             shutil.copyfile(file, partial / file.name)
@@ -53,7 +53,7 @@ def publish(source: Path, working: Path, run: dict[str, Any]) -> dict[str, Any]:
     write_json(partial / MANIFEST, {**entry, **run, "files": files})
     finish_folder(partial, target)
     size = sum(file.stat().st_size for file in target.iterdir())
-    return {"folder": FOLDER, "sha256": hash_file(target / MANIFEST), "bytes": size, **entry}
+    return {"folder": CHECKPOINT, "sha256": hash_file(target / MANIFEST), "bytes": size, **entry}
 
 
 def find(paths: Paths, continuation: dict[str, Any], parameters: str) -> tuple[Path, dict[str, Any]]:
@@ -119,7 +119,7 @@ def data_print(examples: Sequence[Encoded]) -> str:
 def _same(what: str, manifest: dict[str, Any], found: str, where: str) -> None:
     if manifest.get(what) != found:
         raise Stop(
-            f"{where} belongs to a run with other {what}",
+            f"{where} {UNFIT_CHECKPOINT} {what}",
             "push the phase again: it then begins at the beginning; or undo what was changed since its last session",
         )
 

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-# What a session tells the outside while it runs: one `kchain: {json}` line per event.
+from .contract import EVENT_PREFIX
 
 
 def emit(event: str, **fields: Any) -> None:
-    """Prints one event on one line of stdout."""
-    print("kchain: " + json.dumps({"event": event, **fields}, allow_nan=False), flush=True)
+    """Tells the outside what happens: one event on one line of stdout."""
+    print(EVENT_PREFIX + json.dumps({"event": event, **fields}, allow_nan=False), flush=True)
 
 
 def peak_memory() -> int:

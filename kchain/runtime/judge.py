@@ -17,6 +17,7 @@ from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 
 from . import evaluate, model, samples, tokenizer
+from .contract import answer_ends
 from .failure import emit, explain
 from .samples import Case, Split
 from .splits import Missing, unusable
@@ -100,8 +101,8 @@ class Judge:
         self.decode = decode
         self.found = Judgement()
         self.pace = 0.0  # seconds a token, of the slowest pass so far
-        self.bare = subject.model.get_base_model()
-        self.ends = samples.ends_of(self.bare, pad_id)
+        self.bare: Any = subject.model.get_base_model()
+        self.ends = answer_ends(pad_id, self.bare.generation_config.eos_token_id)
         self.how = samples.Drawing(self.ends, case.tokens, max(case.batch, samples.TOGETHER), case.deadline)
 
     def judge(self) -> Judgement:

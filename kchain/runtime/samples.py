@@ -161,12 +161,6 @@ class Drawing:
     deadline: float
 
 
-def ends_of(model: Any, pad_id: int) -> Ids:
-    """The ids that end an answer: the chain's own, then those that the model's generation config names."""
-    told = model.generation_config.eos_token_id
-    return [pad_id, *(each for each in (told if isinstance(told, list) else [told]) if each not in (None, pad_id))]
-
-
 def questions(examples: Sequence[Encoded], ends: Collection[int], tokens: int) -> list[Question]:
     """A question of every example; first those whose answer ends within half of `tokens`.
 

@@ -10,18 +10,12 @@ from typing import Any
 
 from safetensors import safe_open
 
-from .adapters import WEIGHTS, merged
+from .adapters import merged
+from .contract import ADAPTER, CONFIG, METRICS, VALIDATION, WEIGHTS
 from .examples import Example
 from .files import begin_folder, finish_folder, hash_file, write_json, write_text
 
 # What a session tells at its end: `kchain-result.json` as it stands before anything is known.
-
-# Figures over the whole run. Losses are nats a token; shares lie between 0 and 1. `..._before` is the model that the
-# phase began from; `forgotten` the largest rise of the loss on an earlier phase's validation split.
-METRICS = (
-    "loss_first", "loss_last", "steps", "epochs", "eval_loss", "eval_loss_before", "token_accuracy",
-    "token_accuracy_before", "forgotten", "eos_rate", "eos_rate_before", "style_separation",
-)  # fmt: skip
 
 
 def unfinished(parameters: dict[str, Any], bundle: str) -> dict[str, Any]:
@@ -62,7 +56,6 @@ def unfinished(parameters: dict[str, Any], bundle: str) -> dict[str, Any]:
     }
 
 
-CONFIG = "adapter_config.json"
 CARD = """---
 base_model: {base}
 library_name: peft
@@ -103,7 +96,7 @@ def save_adapter(trained: Path, tokenizer: Any, result: dict[str, Any], title: s
     Args:
         trained: folder of the weights and their configuration.
     """
-    target = working / "adapter"
+    target = working / ADAPTER
     partial = begin_folder(target)
     shutil.copyfile(trained / WEIGHTS, partial / WEIGHTS)
     config = json.loads((trained / CONFIG).read_text(encoding="utf-8"))
@@ -145,4 +138,4 @@ def card(result: dict[str, Any], title: str) -> str:
 def save_validation(examples: Sequence[Example], working: Path) -> None:
     """Writes `validation.jsonl`, so that later phases can measure what was forgotten."""
     lines = (json.dumps(example, ensure_ascii=False) + "\n" for example in examples)
-    write_text(working / "validation.jsonl", "".join(lines))
+    write_text(working / VALIDATION, "".join(lines))

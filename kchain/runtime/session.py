@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from . import checkpoint, data, handover, launch, preflight, splits
 from . import preflight as preflight_module
 from .adapters import find
+from .contract import ADAPTER, judging, reserve
 from .failure import Stop, emit
-from .names import judging, reserve
 from .paths import Paths, session_paths
 from .save import unfinished
 from .stages import Stages
@@ -156,7 +156,7 @@ class Session(Stages):
         with self._stage("evaluate"):
             from . import evaluate, judge
 
-            saved = self.paths.working / "adapter"
+            saved = self.paths.working / ADAPTER
             seen = judge.Subject(self.base, self.parameters, saved, self._continued())
             judged = judge.Judge(seen, self._case(), self.parameters["pad"]["id"], self.tokenizer.decode).judge()
             self.result["evaluation"] = judged.evaluation

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .adapters import RESULT, Adapter
+from .adapters import Adapter
+from .contract import RESULT, VALIDATION
 from .examples import Example
 from .failure import Stop, emit, explain
 from .paths import Paths
 
-FILE = "validation.jsonl"
 HANDED_ON = "validation-"
 CURE = "the phase's own figures are not touched; to measure this too, run that phase again"
 
@@ -54,7 +54,7 @@ def find(paths: Paths, adapters: Sequence[Adapter]) -> tuple[list[Kept], list[Mi
         mount = paths.mount(adapter.kind, adapter.ref)
         for phase, file in _files(mount, adapter.phase):
             if not file.is_file():
-                reason = f"{adapter.ref} has no {FILE}: it was trained elsewhere, or kept nothing aside"
+                reason = f"{adapter.ref} has no {VALIDATION}: it was trained elsewhere, or kept nothing aside"
                 without.append(Missing(phase, reason, kept=False))
                 continue
             try:
@@ -99,7 +99,7 @@ def _files(mount: Path, phase: str) -> Iterator[tuple[str, Path]]:
     if (mount / RESULT).is_file():  # a data set of somebody else's may have files of any name
         for file in sorted(mount.glob(f"{HANDED_ON}*.jsonl")):
             yield file.stem.removeprefix(HANDED_ON), file
-    yield phase, mount / FILE
+    yield phase, mount / VALIDATION
 
 
 def _is_example(value: Any) -> bool:

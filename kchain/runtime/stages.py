@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .adapters import RESULT, Adapter
+from .adapters import Adapter
+from .contract import ENDED, RESULT
 from .failure import Stop, emit, explain, peak_memory
 from .files import write_json
 from .paths import Paths
@@ -91,7 +92,7 @@ class Stages:
         """Announces a stage; if it fails, says why and what to do, records it, and lets the notebook fail."""
         emit("stage", stage=name, seconds_since_start=self._seconds())
         # What stands in the file if the process is killed now: for memory, for time, or because a step hung.
-        self.result["reason"] = f"the session was ended during {name}: out of memory, out of time, or hung"
+        self.result["reason"] = f"{ENDED} {name}: out of memory, out of time, or hung"
         self._write_result()
         try:
             yield

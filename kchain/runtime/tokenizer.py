@@ -9,14 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .adapters import Adapter
+from .contract import CHAT_TEMPLATES, TOKENIZER, has_tokenizer
 from .failure import Stop, emit
-
-# What save_pretrained of a tokenizer leaves, in this and in earlier versions of transformers.
-FILES = (
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt",
-    "added_tokens.json", "special_tokens_map.json",
-)  # fmt: skip
-WHOLE = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -33,15 +27,13 @@ class TokenRow:
 
 def is_tokenizer_file(file: Path) -> bool:
     """Whether a file of a model folder belongs to its tokenizer alone; a chat template may be the base's."""
-    return file.name in FILES
+    return file.name in TOKENIZER and file.name not in CHAT_TEMPLATES
 
 
 def tokenizer_folder(base: Path, adapters: Sequence[Adapter]) -> Path:
     """The folder of the last adapter with a whole tokenizer: it knows all tokens so far. The base's where none has."""
-    whole = (
-        adapter.folder for adapter in reversed(adapters) if all((adapter.folder / name).is_file() for name in WHOLE)
-    )
-    return next(whole, base)
+    folders = (adapter.folder for adapter in reversed(adapters))
+    return next((each for each in folders if has_tokenizer(file.name for file in each.iterdir())), base)
 
 
 def load(base: Path, pad: dict[str, Any], adapters: Sequence[Adapter] = ()) -> Any:

@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kchain.errors import InputError
-
-TEMPLATE = "chat_template.jinja"
-# Every file a tokenizer may consist of, in the layouts of transformers 4 and 5.
-TOKENIZER = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "tokenizer.model", TEMPLATE, "chat_template.json",
-)  # fmt: skip
+from kchain.runtime.contract import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, answer_ends
 
 
 def copy_tokenizer(source: Path, base: Path, target: Path, pad: dict[str, Any]) -> None:
@@ -28,18 +22,18 @@ def copy_tokenizer(source: Path, base: Path, target: Path, pad: dict[str, Any]) 
         (target / name).unlink(missing_ok=True)
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+    for name in (TOKENIZER_CONFIG, "special_tokens_map.json"):
         path = target / name
-        if path.is_file() or name == "tokenizer_config.json":
+        if path.is_file() or name == TOKENIZER_CONFIG:
             config = read_json(path) if path.is_file() else {}
             write_json(path, {**config, "pad_token": pad["token"], "eos_token": pad["token"]})
     if not chat_template(target) and (template := chat_template(base)):
-        (target / TEMPLATE).write_text(template, encoding="utf-8")
+        (target / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
 
 
 def chat_template(folder: Path) -> str:
     """The chat template of a model's folder, in a file of its own or in the tokenizer's configuration; "" for none."""
-    file, config = folder / TEMPLATE, folder / "tokenizer_config.json"
+    file, config = folder / CHAT_TEMPLATE, folder / TOKENIZER_CONFIG
     if file.is_file():
         return file.read_text(encoding="utf-8")
     found = read_json(config).get("chat_template") if config.is_file() else None
@@ -49,14 +43,14 @@ def chat_template(folder: Path) -> str:
 def force_ids(target: Path, pad: dict[str, Any]) -> None:
     """The pad and EOS ids in the model's and the generation configuration; other ids that end an answer stay."""
     config = read_json(target / "config.json")
-    ends = _with_first(pad["id"], config.get("eos_token_id"))
+    ends = answer_ends(pad["id"], config.get("eos_token_id"))
     # One id where there is one: older readers of config.json take no list.
     write_json(
         target / "config.json", {**config, "pad_token_id": pad["id"], "eos_token_id": ends if ends[1:] else pad["id"]}
     )
     path = target / "generation_config.json"
     generation = read_json(path) if path.is_file() else {}
-    ends = _with_first(pad["id"], generation.get("eos_token_id"))
+    ends = answer_ends(pad["id"], generation.get("eos_token_id"))
     write_json(path, {**generation, "pad_token_id": pad["id"], "eos_token_id": ends})
 
 
@@ -93,8 +87,3 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """A JSON file that a person can read."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _with_first(first: int, others: Any) -> list[int]:
-    listed = others if isinstance(others, list) else [] if others is None else [others]
-    return [first, *(each for each in listed if each != first)]

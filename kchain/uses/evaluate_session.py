@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kchain.runtime.contract import VALIDATION
 from kchain.runtime.failure import Stop, emit
 from kchain.runtime.files import write_json
 from kchain.uses.questions import Questions, read_questions
@@ -66,7 +67,7 @@ class Evaluate(Use):
         if self.table["file"]:
             return Path(self.paths.scratch, "project", self.table["file"])
         folder = self.subject.last.folder
-        places = [place / "validation.jsonl" for place in (folder.parent, folder)]
+        places = [place / VALIDATION for place in (folder.parent, folder)]
         for place in places:
             if place.is_file():
                 return place

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kchain import __version__
+from kchain.runtime.contract import EXPORT_MANIFEST
 from kchain.runtime.files import hash_file
 from kchain.uses.companions import copy_licences, write_json
 from kchain.uses.gguf import TYPES, write_gguf
-from kchain.uses.merged import MANIFEST, merged_model, put_in_place, workshop, write_merged
+from kchain.uses.merged import merged_model, put_in_place, workshop, write_merged
 from kchain.uses.model_card import card
 from kchain.uses.stacked import write_stacked
 from kchain.uses.subject import Subject, need
@@ -66,7 +67,7 @@ def export(subject: Subject, form: str, kind: str, out: Path, force: bool, in_fo
         made = _folder(subject, form, kind, shop) if in_folder or form != "gguf" else _gguf(subject, kind, shop)
         manifest = _manifest(subject, form, kind, made, out)
         if made.is_dir():
-            write_json(made / MANIFEST, manifest)
+            write_json(made / EXPORT_MANIFEST, manifest)
         put_in_place(made, out)
     return Exported(out, manifest)
 

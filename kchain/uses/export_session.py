@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+from kchain.runtime.contract import EXPORT
 from kchain.runtime.failure import emit
 from kchain.units import size
 from kchain.uses.companions import read_json
 from kchain.uses.subject import Use, need
 
 # Folder of the output; `kchain watch` leaves what is in it on the target, but for the words.
-FOLDER = "export"
 
 
 def start(parameters: dict[str, Any], bundle: str) -> Exports:
@@ -25,7 +25,7 @@ class Exports(Use):
     def export(self) -> None:
         """Writes one format after the other."""
         with self._stage("export"):
-            shutil.rmtree(self.paths.working / FOLDER, ignore_errors=True)
+            shutil.rmtree(self.paths.working / EXPORT, ignore_errors=True)
             sizes = {form: self._write(form) for form in self.table["formats"]}
             self.result["metrics"] = {"bytes": sizes}
             self.result["found"] = ", ".join(f"{form} {size(count)}" for form, count in sizes.items())
@@ -34,7 +34,7 @@ class Exports(Use):
         from kchain.uses.export import export
 
         self._check_time(f"what comes before {form}")
-        place = self.paths.working / FOLDER / form
+        place = self.paths.working / EXPORT / form
         made = export(self.subject, form, self.table["type"], place, force=False, in_folder=True)
         emit("exported", format=form, place=place.relative_to(self.paths.working).as_posix(), bytes=made.bytes)
         return made.bytes

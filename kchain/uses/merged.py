@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kchain.errors import InputError
+from kchain.runtime.contract import EXPORT_MANIFEST
 from kchain.units import size
 from kchain.uses.companions import copy_licences, copy_tokenizer, force_ids
 from kchain.uses.subject import Subject, stops_told
@@ -19,7 +20,6 @@ from kchain.uses.subject import Subject, stops_told
 # Where an export goes: made beside its place on the same disk, flushed, then renamed; nothing else is overwritten.
 
 # Only what kchain wrote is ever replaced: a folder that has this file, or a file that begins like this.
-MANIFEST = "kchain-export.json"
 GGUF_MAGIC = b"GGUF"
 # Bytes that stay free on the disk.
 SPARE = 64 * 1024**2
@@ -90,7 +90,7 @@ def _check_free(out: Path, force: bool) -> None:
 
 def _is_export(out: Path) -> bool:
     if out.is_dir():
-        return (out / MANIFEST).is_file()
+        return (out / EXPORT_MANIFEST).is_file()
     with out.open("rb") as file:
         return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
 

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, GenerationConfig, TextStreamer
 
 from kchain.errors import InputError
 from kchain.runtime.chat import Chat, Refused
+from kchain.runtime.contract import answer_ends
 from kchain.runtime.model import load_base
 from kchain.uses.companions import read_json
 from kchain.uses.merged import merged_model
@@ -72,7 +73,8 @@ class Speaker:
             self.model = load_base(folder, number, "nf4" if precision == "nf4" else "none").eval()
         if len(self.tokenizer) > self.model.get_input_embeddings().num_embeddings:
             self.model.resize_token_embeddings(len(self.tokenizer))
-        self._ends = _ends(folder, pad["id"])
+        path = folder / "generation_config.json"
+        self._ends = answer_ends(pad["id"], read_json(path).get("eos_token_id") if path.is_file() else None)
         self._pad = pad["id"]
         # Nothing of the base model's own sampling may leak into what was asked for here.
         self.model.generation_config = _generation(eos_token_id=self._ends, pad_token_id=self._pad)
@@ -139,13 +141,6 @@ class _Streamer(TextStreamer):
 
 def _generation(**settings: Any) -> GenerationConfig:
     return GenerationConfig(**settings)  # type: ignore[no-untyped-call,unused-ignore]
-
-
-def _ends(folder: Path, first: int) -> list[int]:
-    """The ids that end an answer: the chain's, and those that the model itself names."""
-    path = folder / "generation_config.json"
-    told = read_json(path).get("eos_token_id") if path.is_file() else None
-    return [first, *(each for each in (told if isinstance(told, list) else [told]) if each not in (None, first))]
 
 
 # The models behind a subject: its base, and the chain merged as it is exported; and a proof that it is that chain.

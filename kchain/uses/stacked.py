@@ -12,15 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kchain.runtime.contract import CONFIG, LORA_A, LORA_B, TOKEN_ROWS, WEIGHTS
 from kchain.uses.companions import copy_licences, copy_tokenizer, read_json, write_json
 from kchain.uses.subject import Subject, stops_told
 
 if TYPE_CHECKING:
     import torch
 
-CONFIG = "adapter_config.json"
-LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
-ROWS = ".token_adapter.trainable_tokens_delta"
 Tensors = dict[str, "torch.Tensor"]
 
 
@@ -58,9 +56,9 @@ def stack_rows(adapters: Sequence[tuple[Mapping[str, torch.Tensor], Mapping[str,
     rows: dict[str, dict[int, torch.Tensor]] = {}
     for tensors, indices in adapters:
         for module, ids in indices.items():
-            name = next(name for name in tensors if name.endswith(f"{module}{ROWS}"))
+            name = next(name for name in tensors if name.endswith(f"{module}{TOKEN_ROWS}"))
             rows.setdefault(name, {}).update(zip(ids, tensors[name].float(), strict=True))
-    modules = {name: name.removesuffix(ROWS).rsplit(".", 1)[-1] for name in rows}
+    modules = {name: name.removesuffix(TOKEN_ROWS).rsplit(".", 1)[-1] for name in rows}
     stacked = {name: torch.stack(list(found.values())) for name, found in rows.items()}
     return stacked, {modules[name]: list(found) for name, found in rows.items()}
 
@@ -76,7 +74,6 @@ def write_stacked(subject: Subject, folder: Path) -> list[str]:
     """
     from safetensors.torch import load_file, save_file
 
-    from kchain.runtime.adapters import WEIGHTS
     from kchain.runtime.changes import find_changes
     from kchain.runtime.tokenizer import tokenizer_folder
 

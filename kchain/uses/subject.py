@@ -17,7 +17,8 @@ from typing import Any
 from kchain.errors import InputError, KchainError
 from kchain.runtime import preflight
 from kchain.runtime import preflight as preflight_module
-from kchain.runtime.adapters import RESULT, Adapter, find
+from kchain.runtime.adapters import Adapter, find
+from kchain.runtime.contract import RESULT
 from kchain.runtime.failure import Stop, emit
 from kchain.runtime.files import hash_file
 from kchain.runtime.paths import session_paths

@@ -90,6 +90,8 @@ def test_one_untouched_matrix_is_a_warning(tmp_path: Path) -> None:
         ({"use_rslora": True}, "use_rslora"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
+        ({"init_lora_weights": "pissa_niter_16"}, "pissa_niter_16"),
         ({"base_model_name_or_path": "someone/else"}, "someone/else"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from kchain.errors import (
 from kchain.orchestrator.adopt import Origin, adopt
 from kchain.orchestrator.driving.folders import adopted
 from kchain.orchestrator.journal.journal import JOURNAL
+from kchain.runtime.contract import CONFIG
 
 
 def test_a_lost_journal_is_rebuilt_from_the_kernels(finished: Project, tmp_path: Path) -> None:
@@ -116,6 +118,12 @@ def test_an_adapter_that_does_not_belong_to_the_chain_is_not_taken_over(make: Ma
     (project.root / "empty").mkdir()
     with pytest.raises(InputError, match="no adapter_model.safetensors"):
         adopt(project.chain, "one", project.target, Origin(folder=project.root / "empty"), project.listener)
+    stacked = project.root / "stacked"
+    shutil.copytree(finished.root / result.folder, stacked)
+    config = json.loads((stacked / CONFIG).read_text(encoding="utf-8"))
+    (stacked / CONFIG).write_text(json.dumps(config | {"layer_replication": [[0, 1], [0, 1]]}), encoding="utf-8")
+    with pytest.raises(AdapterRefused, match="it has layer_replication"):
+        adopt(project.chain, "one", project.target, Origin(folder=stacked), project.listener)
     text = (project.root / "kchain.toml").read_text(encoding="utf-8").replace("r = 2", "r = 8")
     (project.root / "kchain.toml").write_text(text, encoding="utf-8")
     with pytest.raises(AdapterRefused, match="another LoRA than the chain's"):

@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM
 from kchain.kernel_metadata import adapter_sources
 from kchain.phases import Chain, load_chain
 from kchain.runtime import session
-from kchain.runtime.adapters import WEIGHTS
+from kchain.runtime.contract import WEIGHTS
 from kchain.runtime.failure import Stop
 from kchain.templates.parameters import parameters as rendered
 

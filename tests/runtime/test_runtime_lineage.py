@@ -73,9 +73,10 @@ def test_the_adapter_of_a_failed_session_is_refused(output: Path) -> None:
         ({"lora_alpha": 32}, "lora alpha is 32, the chain has 8"),
         ({"target_modules": ["q_proj"]}, r"lora targets is \['q_proj'\]"),
         ({"bias": "all"}, "lora bias is all"),
-        ({"use_dora": True}, "it uses use_dora"),
-        ({"use_rslora": True}, "it uses use_rslora"),
-        ({"modules_to_save": ["lm_head"]}, "it uses modules_to_save"),
+        ({"use_dora": True}, "it has use_dora = True"),
+        ({"use_rslora": True}, "it has use_rslora = True"),
+        ({"modules_to_save": ["lm_head"]}, "it has modules_to_save"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "it has layer_replication"),
         ({"peft_type": "LOHA"}, "it is LOHA, not LORA"),
     ],
 )

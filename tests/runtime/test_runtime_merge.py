@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from kchain.runtime import session
-from kchain.runtime.adapters import WEIGHTS, Adapter
+from kchain.runtime.adapters import Adapter
+from kchain.runtime.contract import WEIGHTS
 from kchain.runtime.failure import Stop
 from kchain.runtime.merge import merge
 

@@ -11,7 +11,7 @@ from runtime_tiny import Events
 from runtime_workers import about, apart, losses, make_folder, make_job, random_examples, small_base
 
 from kchain.runtime import launch
-from kchain.runtime.adapters import WEIGHTS
+from kchain.runtime.contract import WEIGHTS
 from kchain.runtime.files import hash_file
 
 

@@ -14,7 +14,7 @@ from runtime_tiny import Events, make_root, mount, parameters, read_result, run_
 from runtime_workers import about, apart, losses, make_folder, make_job, random_examples, small_base
 
 from kchain.runtime import checkpoint, launch, session
-from kchain.runtime.adapters import WEIGHTS
+from kchain.runtime.contract import WEIGHTS
 from kchain.runtime.failure import Stop
 from kchain.runtime.files import hash_file
 from kchain.runtime.paths import Paths

@@ -54,7 +54,6 @@ def test_an_answer_ends_at_its_first_end_and_that_is_counted(model: Any) -> None
 def test_what_a_base_says_about_sampling_does_not_leak_into_greedy_answers(model: Any) -> None:
     plain = samples.answers(model, PROMPTS, HOW)
     model.generation_config.update(repetition_penalty=50.0, temperature=9.0, do_sample=True, eos_token_id=[7, EOS_ID])
-    assert samples.ends_of(model, EOS_ID) == [EOS_ID, 7]
     assert samples.answers(model, PROMPTS, HOW) == plain
 
 

@@ -10,7 +10,8 @@ import pytest
 from runtime_tiny import Events, write_jsonl
 
 from kchain.runtime import splits
-from kchain.runtime.adapters import RESULT, Adapter
+from kchain.runtime.adapters import Adapter
+from kchain.runtime.contract import RESULT
 from kchain.runtime.failure import Stop
 from kchain.runtime.paths import Paths
 

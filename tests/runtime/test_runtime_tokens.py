@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kchain.runtime import session, tokenizer
-from kchain.runtime.adapters import WEIGHTS, Adapter
+from kchain.runtime.adapters import Adapter
+from kchain.runtime.contract import WEIGHTS
 from kchain.runtime.failure import Stop
 from kchain.runtime.merge import merge
 from kchain.runtime.model import add_lora, load_base

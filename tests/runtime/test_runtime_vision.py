@@ -32,7 +32,8 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from kchain.runtime.adapters import WEIGHTS, Adapter
+from kchain.runtime.adapters import Adapter
+from kchain.runtime.contract import WEIGHTS
 from kchain.runtime.merge import merge
 from kchain.runtime.model import add_lora, load_base
 

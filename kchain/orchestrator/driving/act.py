@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kchain.client.target import Target
 from kchain.errors import AdapterRefused, KchainError, NotReviewed, PhaseFailed, Unreachable
-from kchain.kernel_metadata import CHECKPOINT_FOLDER
 from kchain.orchestrator.driving.actions import (
     Action,
     End,
@@ -44,6 +43,7 @@ from kchain.orchestrator.journal.state import (
 from kchain.orchestrator.judging.checkpoint import Missing, Paused, is_whole, seconds_of
 from kchain.orchestrator.judging.judge import Used, Verdict, result_event
 from kchain.phases import Chain
+from kchain.runtime.contract import ADAPTER, CHECKPOINT
 from kchain.units import size
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Outcomes:
             bytes=stopped.bytes,
             step=stopped.step,
             steps=stopped.steps,
-            folder=f"{version.folder}/{CHECKPOINT_FOLDER}",
+            folder=f"{version.folder}/{CHECKPOINT}",
             lineage=version.lineage,
             seconds=stopped.seconds + (before.seconds if before is not None else 0.0),
             pulled_bytes=pulled + (before.pulled_bytes if before is not None else 0),
@@ -178,7 +178,7 @@ class Outcomes:
 
     def _accept(self, phase: str, state: PhaseState, version: Version, verdict: Verdict, pulled: int) -> None:
         made = verdict.made
-        place = "" if isinstance(made, Used) else "adapter"
+        place = "" if isinstance(made, Used) else ADAPTER
         detail = result_event(
             made,
             version=version.number,

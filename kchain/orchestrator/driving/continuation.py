@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from slugify import slugify
 
 from kchain.errors import InputError, KchainError, NotNow, PhaseFailed
-from kchain.kernel_metadata import CHECKPOINT_FOLDER, Continuation
+from kchain.kernel_metadata import Continuation
 from kchain.orchestrator.driving.actions import Action, Look, Seen, Stop, Upload, Wait, Wish
 from kchain.orchestrator.journal.state import PhaseState, Version
+from kchain.runtime.contract import CHECKPOINT
 
 # Settling times that something new (a kernel, a data set) is given to show up.
 NEW_THING = 3
@@ -44,7 +45,7 @@ def next_session(states: Mapping[str, PhaseState], phase: str, kernel: str, data
     session = checkpoint.session + 1
     mounts = not any(each.unmounted for each in states.values())
     if mounts and checkpoint.version == version.number and version.word == "COMPLETE":
-        return Continuation(session, "kernel", kernel, CHECKPOINT_FOLDER, checkpoint.sha256)
+        return Continuation(session, "kernel", kernel, CHECKPOINT, checkpoint.sha256)
     owner, _, name = dataset.partition("/")
     return Continuation(session, "dataset", f"{owner}/{content_slug(name, checkpoint.sha256)}", "", checkpoint.sha256)
 

@@ -13,6 +13,15 @@ from typing import Any
 from kchain.errors import AdapterRefused
 from kchain.orchestrator.judging.weights import ALL_LINEAR, check_weights
 from kchain.phases import Lora
+from kchain.runtime.contract import (
+    ADAPTER,
+    CONFIG,
+    FORMAT,
+    RESULT,
+    TOKENIZER_CONFIG,
+    WEIGHTS,
+    other_maths,
+)
 from kchain.runtime.files import hash_file
 
 # JSON files that came with an adapter.
@@ -40,7 +49,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def saved_pad(path: Path) -> tuple[str | None, int | None]:
     """Pad token and its id in a saved tokenizer; None for what it does not say."""
-    file = path / "tokenizer_config.json"
+    file = path / TOKENIZER_CONFIG
     if not file.is_file():
         return None, None
     config = read_object(file)
@@ -53,7 +62,7 @@ def saved_pad(path: Path) -> tuple[str | None, int | None]:
 
 def added_id(path: Path, token: str) -> int | None:
     """The id of an added token: in tokenizer_config.json (transformers 4) or in tokenizer.json; None without one."""
-    file = path / "tokenizer_config.json"
+    file = path / TOKENIZER_CONFIG
     config = read_object(file) if file.is_file() else {}
     table = config.get("added_tokens_decoder")
     entries: list[tuple[Any, Any]] = list(table.items()) if isinstance(table, dict) else []
@@ -68,27 +77,10 @@ def added_id(path: Path, token: str) -> int | None:
     return None
 
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-RESULT = "kchain-result.json"
-_FORMAT = 1
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})
 # The warning about an adapter whose maker left neither a result file nor a tokenizer.
 UNKNOWN_PAD = "nothing says which pad token it was trained with"
 _AGAIN = "run the phase again: kchain push PHASE --again"
-# What a LoRA of this chain never has; each would change what merging means.
-_PLAIN = (
-    "use_dora",
-    "use_rslora",
-    "fan_in_fan_out",
-    "lora_bias",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "layers_to_transform",
-    "target_parameters",
-    "alora_invocation_tokens",
-)
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,7 @@ class Expected:
     bundle_hash: str | None = None
     sha256: str | None = None
     needs_result: bool = True
-    folder: str = "adapter"
+    folder: str = ADAPTER
     tokens: tuple[str, ...] = ()
     lineage: tuple[tuple[str, str], ...] | None = None
 
@@ -204,7 +196,7 @@ def _check_config(path: Path, config: dict[str, Any], expected: Expected, own: b
     if lora.targets == ALL_LINEAR and isinstance(targets, list) and targets:  # the names that the session found
         due["target_modules"] = found["target_modules"]
     wrong = [f"{key} is {found.get(key)!r}, due is {value!r}" for key, value in due.items() if found.get(key) != value]
-    wrong += [f"{key} is {config[key]!r}, due is none" for key in _PLAIN if config.get(key)]
+    wrong += [f"it has {option}, which a merge would lose" for option in other_maths(config)]
     if wrong:
         cure = "one chain has one LoRA configuration: put it right in [lora] of kchain.toml, or train this one again"
         raise AdapterRefused(f"{path}: another LoRA than the chain's: {'; '.join(wrong)}", cure)
@@ -249,7 +241,7 @@ def _check_result(path: Path, result: dict[str, Any], expected: Expected) -> Non
     if isinstance(said.get("targets"), list):
         said["targets"] = sorted(map(str, said["targets"]))
     pairs: list[tuple[str, Any, Any]] = [
-        ("format", result.get("format"), _FORMAT),
+        ("format", result.get("format"), FORMAT),
         ("pad_id", result.get("pad_id"), expected.pad_id),
         ("base_model", result.get("base_model"), expected.base_model),
         *((f"lora.{key}", said.get(key), value) for key, value in lora.items()),

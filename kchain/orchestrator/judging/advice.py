@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from kchain.client.log import lines_of
+from kchain.runtime.contract import EVENT_PREFIX
 
 # The traceback of the cell that failed, out of a session's log. Pure.
 
@@ -14,7 +15,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # IPython's first line of a traceback: the error's name, and far to the right the words.
 _START = re.compile(r"^(?P<error>[A-Za-z_][\w.]*) +Traceback \(most recent call last\)$")
 # What papermill, the HTML export and kchain's own events print right behind an error's message.
-_NOISE = re.compile(r"\[\w+App\]|kchain: |(Executing|Ending) Cell ")
+_NOISE = re.compile(rf"\[\w+App\]|{EVENT_PREFIX}|(Executing|Ending) Cell ")
 _PLAIN = "Traceback (most recent call last):"
 _MOST_LINES = 60
 _HEAD = 12
@@ -73,7 +74,7 @@ def _shortened(lines: list[str]) -> str:
 
 __all__ = ["Advice", "advise", "failing_cell"]
 
-_EVENT = re.compile(r"^kchain: (\{.*\"event\": ?\"failed\".*\})\s*$", re.MULTILINE)
+_EVENT = re.compile("^" + EVENT_PREFIX + r"(\{.*\"event\": ?\"failed\".*\})\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kchain.errors import AdapterRefused
-from kchain.kernel_metadata import CHECKPOINT_FOLDER
 from kchain.orchestrator.journal.state import Ancestor, Version
 from kchain.orchestrator.judging.adapter import read_object
+from kchain.runtime.contract import CHECKPOINT, MANIFEST, NO_CHECKPOINT, STOPS, UNFIT_CHECKPOINT
 from kchain.runtime.files import hash_file
 
-MANIFEST = "manifest.json"
-# How the reason of a failed result begins where the checkpoint was the matter, and what it says of one that is there
-# and does not fit (kchain/runtime/checkpoint.py).
-_MISSING = "preflight: continuation: "
-_UNFIT = "belongs to a run with other"
-# Ends that leave a checkpoint: out of time, or much slower than planned.
-_STOPS = ("time", "slow")
 _CURE = "it was damaged on the way, or in the session: from the beginning: kchain push PHASE --again"
 
 
@@ -53,9 +46,9 @@ class Missing:
 def missing(result: Mapping[str, Any], version: Version) -> Missing | None:
     """Whether a session failed for want of its checkpoint; its preflight says so before anything else is done."""
     reason = str(result.get("reason") or "")
-    if version.continues is None or not reason.startswith(_MISSING) or _UNFIT in reason:
+    if version.continues is None or not reason.startswith(NO_CHECKPOINT) or UNFIT_CHECKPOINT in reason:
         return None
-    return Missing(reason.removeprefix(_MISSING))
+    return Missing(reason.removeprefix(NO_CHECKPOINT))
 
 
 def paused(result: Mapping[str, Any], version: Version, folder: Path) -> Paused | None:
@@ -67,12 +60,12 @@ def paused(result: Mapping[str, Any], version: Version, folder: Path) -> Paused 
         AdapterRefused: the checkpoint is not whole, or is another session's.
     """
     said = result.get("checkpoint")
-    if result.get("status") == "complete" or result.get("stopped") not in _STOPS or not isinstance(said, dict):
+    if result.get("status") == "complete" or result.get("stopped") not in STOPS or not isinstance(said, dict):
         return None
     _compare("session", result.get("session"), version.session)
     _compare("lineage", lineage_of(result), list(version.lineage))
     place = folder / str(said.get("folder"))
-    _compare("folder", said.get("folder"), CHECKPOINT_FOLDER)
+    _compare("folder", said.get("folder"), CHECKPOINT)
     manifest = _manifest(place, said)
     size = sum(file.stat().st_size for file in place.iterdir())
     return Paused(result["stopped"], said["sha256"], size, manifest["step"], manifest["steps"], seconds_of(result))

@@ -16,12 +16,8 @@ from kchain.orchestrator.judging.advice import advise, failing_cell
 from kchain.orchestrator.judging.checkpoint import Missing, Paused, lineage_of, missing, paused
 from kchain.orchestrator.judging.gates import GateResult, at_least, pad_gate
 from kchain.phases import Chain, EvaluationGates, Gates, NoGates
+from kchain.runtime.contract import ENDED, LOG, RESULT
 from kchain.runtime.files import hash_file
-
-RESULT = "kchain-result.json"
-LOG = "session.log"
-# How a result says that its session came to no end of its own (kchain/runtime/session.py).
-_ENDED = "the session was ended during"
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def with_advice(message: str, text: str, folder: Path) -> KchainError:
     """A failed phase with what the log tells and what experience says about it."""
     log = _log(folder)
     # Whoever was ended from outside left no reason of his own: his log may tell of memory or disk, which counts first.
-    advice = advise(f"{log}\n{text}") if _ENDED in text else advise(text) or advise(log)
+    advice = advise(f"{log}\n{text}") if ENDED in text else advise(text) or advise(log)
     cell = failing_cell(log)
     hint = f"{advice.meaning}; {advice.change}" if advice is not None else ""
     return PhaseFailed(f"{message}\n{cell}" if cell else message, hint)

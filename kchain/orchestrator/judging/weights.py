@@ -15,6 +15,7 @@ import numpy as np
 
 from kchain.errors import AdapterRefused
 from kchain.phases import Lora
+from kchain.runtime.contract import LORA_A, LORA_B, TOKEN_ROWS
 
 # The safetensors format, read with numpy alone: a checked header, and tensors in pieces.
 
@@ -147,9 +148,8 @@ def _pieces(path: Path, tensor: Tensor) -> Iterator[np.ndarray[Any, Any]]:
 
 
 # PEFT's name of a matrix: base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight
-_NAME = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-# Rows of trained tokens: base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta
-_ROWS = ".token_adapter.trainable_tokens_delta"
+_SIDES = {LORA_A: "A", LORA_B: "B"}
+_NAME = re.compile(rf"(?P<module>.+)(?P<side>{'|'.join(map(re.escape, _SIDES))})")
 # In place of names: every linear module, which the session found by looking.
 ALL_LINEAR = ("all-linear",)
 # Modules that read the hidden state: their A is as wide as a row of the embedding.
@@ -173,7 +173,7 @@ def check_weights(path: Path, lora: Lora, tokens: int, warnings: list[str]) -> i
         AdapterRefused: a matrix is missing, too many, misshapen, not finite, or all B are zero.
     """
     tensors = read_header(path)
-    rows = {name: tensor for name, tensor in tensors.items() if name.endswith(_ROWS)}
+    rows = {name: tensor for name, tensor in tensors.items() if name.endswith(TOKEN_ROWS)}
     modules = _pairs(path, {name: tensor for name, tensor in tensors.items() if name not in rows}, lora)
     _check_shapes(path, modules, lora)
     _check_layers(path, modules, lora)
@@ -194,7 +194,7 @@ def _pairs(path: Path, tensors: dict[str, Tensor], lora: Lora) -> dict[str, Pair
         known = match is not None and (lora.targets == ALL_LINEAR or _last(match["module"]) in lora.targets)
         if match is None or not known:
             raise _refuse(path, f"{name} does not belong to a LoRA on {', '.join(lora.targets)}")
-        modules[match["module"]][match["side"]] = tensor
+        modules[match["module"]][_SIDES[match["side"]]] = tensor
     if not modules:
         raise _refuse(path, "it holds no tensor")
     for module, pair in modules.items():
