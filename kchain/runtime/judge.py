@@ -41,7 +41,7 @@ class Subject:
         bare = model.load_base(base, training["precision"], training["quantization"])
         tokenizer.force_on_model(bare, pad)
         self.collate = prepare(bare, pad["id"])
-        self.model = PeftModel.from_pretrained(bare, saved).eval()
+        self.model: Any = PeftModel.from_pretrained(bare, saved).eval()
         self._saved, self._continued = saved, continued
 
     @contextmanager
@@ -101,7 +101,7 @@ class Judge:
         self.decode = decode
         self.found = Judgement()
         self.pace = 0.0  # seconds a token, of the slowest pass so far
-        self.bare: Any = subject.model.get_base_model()
+        self.bare = subject.model.get_base_model()
         self.ends = answer_ends(pad_id, self.bare.generation_config.eos_token_id)
         self.how = samples.Drawing(self.ends, case.tokens, max(case.batch, samples.TOGETHER), case.deadline)
 
