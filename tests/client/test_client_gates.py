@@ -136,7 +136,7 @@ def test_a_figure_that_is_not_there_misses_with_the_reason_that_the_session_gave
     assert gate.got == "no figure: the examples have no style tokens"
     advice = advise(f"  {gate.name}: wanted {gate.wanted}, got {gate.got}")
     assert advice is not None
-    assert "a gate asks for a figure" in advice.meaning
+    assert "a gate's figure is missing" in advice.meaning
 
 
 def test_a_first_phase_is_not_asked_what_it_forgot_though_the_whole_chain_has_the_gate() -> None:
@@ -147,7 +147,7 @@ def test_a_first_phase_is_not_asked_what_it_forgot_though_the_whole_chain_has_th
 
 @pytest.mark.parametrize(
     ("key", "words"),
-    [("forgotten", "unlearned"), ("eos_rate", "does not stop"), ("style_separation", "alike in length")],
+    [("forgotten", "was forgotten"), ("eos_rate", "does not stop"), ("style_separation", "similar lengths")],
 )
 def test_a_missed_gate_comes_with_advice_of_its_own(key: str, words: str) -> None:
     (gate,) = missed(judged(**{key: 0.0 if key != "forgotten" else 9.0}), JUDGED)
