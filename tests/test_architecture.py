@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "kchain"
 # Left to right: a part imports only parts that stand before it. Parts of one row do not know each other. A folder of
 # `orchestrator/` is a part of its own here; "orchestrator" is the commands that stand beside them.
 ORDER: list[set[str]] = [
-    {"errors", "units"},
+    {"errors", "units", "files"},
     {"pages"},
     {"runtime"},
     {"phases", "uses"},
@@ -32,7 +32,7 @@ ORDER: list[set[str]] = [
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 # What travels into a notebook, and all that it may know of kchain. `uses` stands on `runtime`, never the other way.
-TRAVELS = {"runtime": {"runtime"}, "uses": {"uses", "runtime", "errors", "units", "pages"}}
+TRAVELS = {"runtime": {"runtime"}, "uses": {"uses", "runtime", "errors", "units", "pages", "files"}}
 HEAVY = ("kaggle", "kagglesdk", "requests", "torch", "transformers", "jupytext", "papermill", "starlette", "nbformat")
 
 

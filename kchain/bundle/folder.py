@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from slugify import slugify
 from kchain.bundle.bundle import Bundle, parse
 from kchain.bundle.hash import find_hash, text
 from kchain.errors import InputError
+from kchain.files import write as write_file
 from kchain.kernel_metadata import METADATA_FILE, NOTEBOOK_FILE
 
 BUILD = "build"
@@ -102,10 +102,7 @@ def _replace(folder: Path, files: Mapping[str, str]) -> None:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
         fresh.mkdir()
         for name, content in files.items():
-            with (fresh / name).open("wb") as handle:
-                handle.write(content.encode())
-                handle.flush()
-                os.fsync(handle.fileno())
+            write_file(fresh / name, content)
         if folder.is_dir():
             folder.rename(old)
         elif folder.exists() or folder.is_symlink():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import requests
 
@@ -15,29 +14,26 @@ from kchain.client.target import is_loopback
 from kchain.client.translate import Call, Declined, foreign_errors, read_error
 from kchain.client.transport import Patience
 from kchain.errors import InputError, Unreachable
+from kchain.files import UnsafeName, put_in_place, safe_join
 
 _PIECE = 1 << 20
 # Names that Windows keeps for devices, with any ending.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
-def safe_join(folder: Path, name: str) -> Path:
+def place_of(name: str, folder: Path) -> Path:
     """Where a file that the other side calls `name` goes inside `folder`.
 
     Raises:
         Unreachable: the name would leave the folder, or is none on some system; nothing is written for it.
     """
-    parts = PurePosixPath(name).parts
-    wrong = (
-        not parts
-        or PurePosixPath(name).is_absolute()
-        or any(part in ("..", ".") or _DEVICES.fullmatch(part) for part in name.split("/"))
-        or any(character in name for character in '\\\\:*?"<>|')
-        or any(ord(character) < 32 for character in name)
-        or name.endswith("/")
-    )
-    path = folder.joinpath(*parts)
-    if wrong or not path.resolve().is_relative_to(folder.resolve()):
+    strange = any(part == "." or _DEVICES.fullmatch(part) for part in name.split("/")) or name.endswith("/")
+    strange = strange or any(character in '\\:*?"<>|' or ord(character) < 32 for character in name)
+    try:
+        path = safe_join(folder, name)
+    except UnsafeName:
+        strange = True
+    if strange or not path.resolve().is_relative_to(folder.resolve()):
         raise Unreachable(f"the target sent a file name that is not accepted: {name!r}", "nothing was written for it")
     return path
 
@@ -101,21 +97,8 @@ class _Part:
 
     def finish(self) -> None:
         """Onto the disk, and under its name."""
-        with open(self.path, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(self.path, self.to)
+        put_in_place(self.path, self.to)
         self._note.unlink(missing_ok=True)
-        sync_folder(self.to.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last; Windows has no such call, and needs none."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _fetched(url: str, part: _Part, expected: int | None, patience: Patience, call: Call) -> bool:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
+from kchain import files
 from kchain.client.answers import Outputs
 from kchain.client.client import Client
-from kchain.client.fetch import download, safe_join, sync_folder
+from kchain.client.fetch import download, place_of
 from kchain.client.log import lines_of
-from kchain.client.translate import Declined
+from kchain.client.translate import Absent, Declined
 from kchain.errors import InputError
 from kchain.runtime.contract import EXPORT, EXPORT_MANIFEST, LOG
 from kchain.runtime.readers import READERS, kind
@@ -39,9 +39,6 @@ def copy_dataset(client: Client, ref: str, file: str | None, root: Path, tell: C
         InputError: the target has no such data set, or it has no such file.
         Unreachable: the target does not answer.
     """
-    from kchain.client.fetch import safe_join
-    from kchain.client.translate import Absent
-
     try:
         version, there = client.dataset_version(ref), client.dataset_files(ref)
     except Absent as error:
@@ -52,7 +49,7 @@ def copy_dataset(client: Client, ref: str, file: str | None, root: Path, tell: C
         raise InputError(f"data set {ref} has no file {file or 'that can be read'}", f"it has {names}")
     folder = root / COPIES / ref / str(version)
     for each in wanted:
-        place = safe_join(folder, each.name)
+        place = place_of(each.name, folder)
         if not place.is_file():
             tell(f"fetching {each.name} of {ref}, {size(each.bytes)}")
             client.dataset_download(ref, each.name, place)
@@ -91,8 +88,9 @@ def pull(client: Client, ref: str, version: int, to: Path, *, everything: bool =
         # Signed addresses end; a new list has new ones, and what is here already is not fetched again.
         outputs = _fetch_all(client, ref, version, part, everything)
     try:
-        _write_log(part / LOG, outputs.log)
-        _put_in_place(part, to)
+        files.write(part / LOG, "".join(f"{line.text}\n" for line in lines_of(outputs.log)))
+        files.put_in_place(part, to)
+        part.with_name(f"{part.name}.of").unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{to}: cannot be written: {error.strerror or error}", "free disk space, or mend the folder"
@@ -109,7 +107,7 @@ def _fetch_all(client: Client, ref: str, version: int, part: Path, everything: b
     outputs = client.outputs(ref, version)
     sizes = client.sizes(ref, version)
     wanted = [file for file in outputs.files if everything or not stays(file.name)]
-    places = {file: safe_join(part, _name_here(file.name)) for file in wanted}
+    places = {file: place_of(_name_here(file.name), part) for file in wanted}
     try:
         _begin(part, _fingerprint(outputs, sizes))
     except OSError as error:
@@ -148,19 +146,3 @@ def _check_room(part: Path, needed: int) -> None:
         raise InputError(
             f"{part.parent}: the outputs need {needed - present} bytes, {free} are free", "free disk space"
         )
-
-
-def _write_log(path: Path, log: str) -> None:
-    """The session's log as plain text, one line per line."""
-    text = "".join(f"{line.text}\n" for line in lines_of(log))
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _put_in_place(part: Path, to: Path) -> None:
-    sync_folder(part)
-    os.replace(part, to)
-    part.with_name(f"{part.name}.of").unlink(missing_ok=True)
-    sync_folder(to.parent)

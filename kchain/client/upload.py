@@ -7,9 +7,7 @@ word and makes the rest a version, and it keeps its notes in a folder that all u
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,7 +16,7 @@ from typing import IO, Any, Literal
 
 import requests
 
-from kchain.client.fetch import sync_folder
+from kchain import files
 from kchain.client.target import is_loopback
 from kchain.client.translate import Declined, foreign_errors
 from kchain.client.transport import Transport
@@ -70,14 +68,7 @@ class Begun:
             return {}  # nothing is lost with it but bytes that were sent already
 
     def _write(self, entries: dict[str, dict[str, Any]]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")  # mode 0600
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(entries, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
-        sync_folder(self._path.parent)
+        files.write(self._path, json.dumps(entries), 0o600)
 
 
 def upload(

@@ -74,10 +74,10 @@ def fetch_outputs(
 
 def _keep_models(old: Path, fresh: Path) -> None:
     """Move models that were fetched with `everything` to the new copy: they are gigabytes, and still the version's."""
-    from kchain.client.fetch import safe_join
+    from kchain.client.fetch import place_of
 
     for name, told in recorded(fresh).items():
-        kept, place = safe_join(old, name), safe_join(fresh, name)
+        kept, place = place_of(name, old), place_of(name, fresh)
         if not place.exists() and kept.is_file() and hash_file(kept) == told["sha256"]:
             place.parent.mkdir(parents=True, exist_ok=True)
             kept.rename(place)

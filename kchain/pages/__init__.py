@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from kchain import files
 from kchain.errors import InputError
 
 
@@ -29,13 +29,7 @@ def write(path: Path, page: str) -> None:
     Raises:
         InputError: it cannot be written there.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        files.write(path, page.encode(errors="replace"))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}", "choose another place") from None

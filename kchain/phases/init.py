@@ -10,6 +10,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
 from kchain.errors import InputError
+from kchain.files import write
 from kchain.phases.resolve import CHAIN_FILE
 
 # Name -> what it is for; the first is the default.
@@ -64,7 +65,7 @@ def make_project(folder: Path, example: str, owner: str) -> list[Path]:
         )
     try:
         for path, text in contents.items():
-            _write(folder / path, text)
+            write(folder / path, text)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
     return list(contents)
@@ -87,14 +88,3 @@ def _contents(example: str, owner: str) -> Iterator[tuple[Path, str]]:
     yield GITIGNORE, IGNORED
     for path, text in example_files(example):
         yield path, text.replace(PLACEHOLDER, f'"{owner}"'.ljust(len(PLACEHOLDER))) if path.name == CHAIN_FILE else text
-
-
-def _write(path: Path, text: str) -> None:
-    """Write under a temporary name and rename: the file is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

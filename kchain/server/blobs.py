@@ -18,10 +18,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from kchain.server import blobs, files
+from kchain.files import UnsafeName, safe_join
+from kchain.server import trees
 from kchain.server.context import Context
 from kchain.server.db import Row
-from kchain.server.files import UnsafeName, safe_join
 from kchain.server.wire import ApiError, Json, number, objects, text
 
 _KEPT_SECONDS = 7 * 24 * 3600
@@ -166,20 +166,20 @@ def laid_out(context: Context, user: str, body: Json, what: str) -> Iterator[Upl
         tokens, failed = _level(context, user, body, folder)
         if not tokens:
             raise ApiError(400, f"A {what} needs at least one file.")
-        yield Upload(folder, tokens, failed, files.fingerprint(folder))
+        yield Upload(folder, tokens, failed, trees.fingerprint(folder))
     finally:
-        files.remove_tree(folder)
+        trees.remove_tree(folder)
 
 
 def _level(context: Context, user: str, body: Json, folder: Path) -> tuple[list[str], bool]:
     tokens, failed = [], False
     for entry in objects(body, "files"):
         token = text(entry, "token")
-        file, path = blobs.take(context, user, token)
+        file, path = take(context, user, token)
         tokens.append(token)
         try:
             _place(path, file, folder)
-        except (files.UnsafeName, zipfile.BadZipFile, tarfile.TarError, EOFError, OSError):
+        except (UnsafeName, zipfile.BadZipFile, tarfile.TarError, EOFError, OSError):
             failed = True
     for entry in objects(body, "directories"):
         inner = _directory(folder, text(entry, "name"))
@@ -190,17 +190,17 @@ def _level(context: Context, user: str, body: Json, folder: Path) -> tuple[list[
 
 def _directory(folder: Path, given: str) -> Path:
     try:
-        path = files.safe_join(folder, given)
+        path = safe_join(folder, given)
         path.mkdir(parents=True, exist_ok=True)
-    except (files.UnsafeName, FileExistsError, NotADirectoryError) as error:
+    except (UnsafeName, FileExistsError, NotADirectoryError) as error:
         raise ApiError(400, f"{given!r} is no directory name.") from error
     return path
 
 
 def _place(blob: Path, file: str, folder: Path) -> None:
-    if files.is_archive(file):
-        files.unpack(blob, file, folder)
+    if trees.is_archive(file):
+        trees.unpack(blob, file, folder)
         return
-    path = files.safe_join(folder, file)
+    path = safe_join(folder, file)
     path.unlink(missing_ok=True)
     os.link(blob, path)  # gigabytes of a model are not copied; nobody writes to a complete blob again

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from kchain.server import blobs, datasets, files, publish
+from kchain.server import blobs, datasets, publish, trees
 from kchain.server.blobs import Upload, laid_out
 from kchain.server.context import Context
 from kchain.server.db import Row
@@ -140,7 +140,7 @@ def list_files(context: Context, user: str, body: Json) -> Json:
     dataset = find(context, user, body)
     version = _readable_version(context, dataset, body)
     folder = dataset_folder(context.root, dataset["owner"], dataset["slug"], version["number"])
-    shown, token, _ = page(list(files.walk(folder)), body)
+    shown, token, _ = page(list(trees.walk(folder)), body)
     listed = [
         {
             "ref": f"{dataset['owner']}/{dataset['slug']}/{name}",
@@ -160,7 +160,7 @@ def download(context: Context, user: str, body: Json) -> str:
     file, where = text(body, "fileName"), f"{dataset['owner']}/{dataset['slug']}/{number}"
     if not file:
         return context.signed(f"dataset-zip/{where}/{dataset['slug']}.zip")
-    if file not in dict(files.walk(dataset_folder(context.root, dataset["owner"], dataset["slug"], number))):
+    if file not in dict(trees.walk(dataset_folder(context.root, dataset["owner"], dataset["slug"], number))):
         raise ApiError(404, f"There is no file {file!r}.")
     return context.signed(f"dataset/{where}/{file}")
 
@@ -301,7 +301,7 @@ def _add_version(
     digest, size = upload.fingerprint
     last = db.execute("SELECT coalesce(max(number), 0) AS n FROM dataset_versions WHERE dataset = ?", (identity,))
     version, now = last.fetchone()["n"] + 1, time.time()
-    files.settle(upload.folder, dataset_folder(context.root, owner, slug, version))
+    trees.settle(upload.folder, dataset_folder(context.root, owner, slug, version))
     db.execute(
         "INSERT INTO dataset_versions (dataset, number, notes, fingerprint, bytes, failed, created, ready)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from kchain.phases.machines import ACCELERATORS, RETIRED, TPUS
-from kchain.server import files, sources
+from kchain.server import sources, trees
 from kchain.server.context import Context
 from kchain.server.db import Row
 from kchain.server.wire import (
@@ -422,7 +422,7 @@ def delete(context: Context, user: str, body: Json) -> Json:
         db.execute("DELETE FROM kernels WHERE id = ?", (kernel["id"],))
     for session in rows:
         if is_over(session):
-            files.remove_tree(context.sessions.folder(session["id"]))
+            trees.remove_tree(context.sessions.folder(session["id"]))
     return {}
 
 

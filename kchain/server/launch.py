@@ -21,8 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from kchain import files
 from kchain.errors import InputError, Unreachable
-from kchain.server import files
 
 ENDPOINT, LOCK, START_LOCK, KEY, LOG = "server.json", "server.lock", "start.lock", "key", "server.log"
 # What the server and its runner import, and the core install lacks.
@@ -72,8 +72,8 @@ def ensure_running(
         InputError: the server cannot run here, or the profile is none.
         Unreachable: it did not come up.
     """
-    root = _made(root)
-    with locked(root / START_LOCK):
+    root = made(root)
+    with files.locked(root / START_LOCK):
         endpoint = find(root)
         if endpoint is not None:
             return endpoint
@@ -98,9 +98,9 @@ def held(root: Path, profile: str, environment: dict[str, str]) -> Iterator[Endp
         InputError: the server cannot run here, or the profile is none.
         Unreachable: it did not come up, or the earlier one did not end.
     """
-    root = _made(root)
+    root = made(root)
     stop(root)
-    with locked(root / START_LOCK):
+    with files.locked(root / START_LOCK):
         _check_packages()
         # Its stdin is a pipe that only this process holds: it reads the end of it when this process is gone.
         process = _spawn(root, profile, "--until-eof", stdin=subprocess.PIPE, env=os.environ | environment)
@@ -113,7 +113,14 @@ def held(root: Path, profile: str, environment: dict[str, str]) -> Iterator[Endp
             pass
 
 
-def _made(root: Path) -> Path:
+def made(root: Path) -> Path:
+    """The real path of a server's folder; it is made, for its owner only, where it is missing.
+
+    Raises:
+        InputError: no server runs on this system.
+    """
+    if sys.platform == "win32":
+        raise InputError("the local server runs on Linux and macOS only", "use --target kaggle")
     root = root.resolve()
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     return root
@@ -150,7 +157,7 @@ def write_profile(root: Path, profile: str, switches: dict[str, Any]) -> None:
     from kchain.server.profile import FILE, named
 
     named(profile, **switches)
-    files.write_atomic(root / FILE, json.dumps({"name": profile, **switches}, indent=2).encode())
+    files.write(root / FILE, json.dumps({"name": profile, **switches}, indent=2))
 
 
 def find(root: Path) -> Endpoint | None:
@@ -168,7 +175,7 @@ def find(root: Path) -> Endpoint | None:
 
 def _is_owned(root: Path) -> bool:
     try:
-        with locked(root / LOCK, wait=False):
+        with files.locked(root / LOCK, wait=False):
             return False
     except BlockingIOError:
         return True
@@ -253,25 +260,7 @@ def owned(root: Path) -> Iterator[None]:
     deadline = time.monotonic() + _OWN_SECONDS
     while _is_owned(root) and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
-    with locked(root / LOCK, wait=False):
-        yield
-
-
-@contextlib.contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold an OS lock on a file; it goes when the process does, however it ends.
-
-    Raises:
-        BlockingIOError: somebody else holds it, and `wait` is false.
-        InputError: this system has no such locks (Windows): the server does not run there.
-    """
-    try:
-        import fcntl
-    except ImportError as error:
-        raise InputError("the local server runs on Linux and macOS only", "use --target kaggle") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    with files.locked(root / LOCK, wait=False):
         yield
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kchain.server import blobs, files, models, publish
+from kchain.server import blobs, models, publish, trees
 from kchain.server.blobs import Upload, laid_out
 from kchain.server.context import Context
 from kchain.server.datasets import word
@@ -217,7 +217,7 @@ def list_versions(context: Context, user: str, body: Json) -> Json:
 def list_files(context: Context, user: str, body: Json) -> Json:
     """ListModelInstanceVersionFiles."""
     model, row = version(context, user, body)
-    shown, token, _ = page(list(files.walk(folder(context, model, row))), body)
+    shown, token, _ = page(list(trees.walk(folder(context, model, row))), body)
     listed = [
         {"name": name, "size": path.stat().st_size, "creationDate": timestamp(row["created"])} for name, path in shown
     ]
@@ -459,7 +459,7 @@ def _add_version(
         key,
     )
     number, now = last.fetchone()["n"] + 1, time.time()
-    files.settle(upload.folder, model_folder(context.root, model["owner"], model["slug"], *key[1:], number))
+    trees.settle(upload.folder, model_folder(context.root, model["owner"], model["slug"], *key[1:], number))
     made = db.execute(
         "INSERT INTO model_versions (model, framework, variation, number, fingerprint, bytes, created, notes, failed,"
         " ready) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from kchain.server import files, runner
+from kchain.server import runner, trees
 from kchain.server.context import Context
 from kchain.server.db import Row
 from kchain.server.kernels import find, is_over, session_of
@@ -76,7 +76,7 @@ def working(context: Context, session: int) -> Path:
 def _listed(context: Context, session: Row) -> list[tuple[str, Path]]:
     if not is_over(session) or not session["keeps_outputs"]:
         return []
-    return list(files.walk(working(context, session["id"])))
+    return list(trees.walk(working(context, session["id"])))
 
 
 def list_outputs(context: Context, user: str, body: Json) -> Json:

@@ -17,7 +17,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from kchain.errors import InputError
-from kchain.server import files
+from kchain.server import trees
 from kchain.server.context import Context
 from kchain.server.db import Database
 from kchain.server.wire import ApiError
@@ -55,20 +55,20 @@ def publish_dataset(root: Path, ref: str, folder: Path) -> int:
     latest = _latest(database, owner, slug)
     if latest is not None and latest["fingerprint"] == digest and not latest["failed"]:
         return int(latest["number"])
-    copy = files.copy_tree(folder, root)
+    copy = trees.copy_tree(folder, root)
     try:
         with database.write() as db:
             dataset = _row(db, "datasets", {"owner": owner, "slug": slug}, {"license": "unknown"})
             last = db.execute("SELECT coalesce(max(number), 0) FROM dataset_versions WHERE dataset = ?", (dataset,))
             number = int(last.fetchone()[0]) + 1
-            files.settle(copy, dataset_folder(root, owner, slug, number))
+            trees.settle(copy, dataset_folder(root, owner, slug, number))
             db.execute(
                 "INSERT INTO dataset_versions (dataset, number, fingerprint, bytes, created, ready)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 (dataset, number, digest, size, now, now),
             )
     finally:
-        files.remove_tree(copy)
+        trees.remove_tree(copy)
     return number
 
 
@@ -97,18 +97,18 @@ def publish_model(root: Path, ref: str, folder: Path) -> None:
         return
     if present is not None:
         raise InputError(f"{ref} is published already, with other files", "give the new files the next version")
-    copy = files.copy_tree(folder, root)
+    copy = trees.copy_tree(folder, root)
     try:
         with database.write() as db:
             model = _row(db, "models", {"owner": owner, "slug": slug}, {})
-            files.settle(copy, model_folder(root, owner, slug, framework, variation, version))
+            trees.settle(copy, model_folder(root, owner, slug, framework, variation, version))
             db.execute(
                 "INSERT INTO model_versions (model, framework, variation, number, fingerprint, bytes, created)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (model, framework, variation, int(version), digest, size, time.time()),
             )
     finally:
-        files.remove_tree(copy)
+        trees.remove_tree(copy)
 
 
 def _latest(database: Database, owner: str, slug: str) -> sqlite3.Row | None:
@@ -138,7 +138,7 @@ def _split(ref: str, form: str) -> list[str]:
 def _fingerprint(folder: Path) -> tuple[str, int]:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    return files.fingerprint(folder)
+    return trees.fingerprint(folder)
 
 
 # What a signed address of a data set or model version leads to: one file, or all of them in one archive.
@@ -159,7 +159,7 @@ def file(context: Context, kind: str, path: str) -> Path:
     folder = (model_folder if is_model else dataset_folder)(context.root, *parts[:-1])
     if kind in _PACKERS:
         return _packed(context, folder, kind)
-    found = dict(files.walk(folder)).get(parts[-1])
+    found = dict(trees.walk(folder)).get(parts[-1])
     if found is None:
         raise ApiError(404, f"There is no file {parts[-1]!r}.")
     return found
@@ -169,7 +169,7 @@ def forget(context: Context, folder: Path) -> None:
     """Remove a version's files and its archive."""
     for kind in _PACKERS:
         _archive(context, folder, kind).unlink(missing_ok=True)
-    files.remove_tree(folder)
+    trees.remove_tree(folder)
 
 
 def _packed(context: Context, folder: Path, kind: str) -> Path:
@@ -193,14 +193,14 @@ def _archive(context: Context, folder: Path, kind: str) -> Path:
 
 def _zip(to: IO[bytes], folder: Path) -> None:
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
-        for name, real in files.walk(folder):
+        for name, real in trees.walk(folder):
             packed.write(real, name)
 
 
 def _tar(to: IO[bytes], folder: Path) -> None:
     # Weights do not compress; the client wants gzip nevertheless.
     with tarfile.open(fileobj=to, mode="w:gz", compresslevel=1) as packed:
-        for name, real in files.walk(folder):
+        for name, real in trees.walk(folder):
             packed.add(real, name)
 
 

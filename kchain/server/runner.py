@@ -21,7 +21,8 @@ from typing import Any
 
 import psutil
 
-from kchain.server import files
+from kchain import files
+from kchain.server import trees
 
 # The processes of a session: found by a mark in their environment, so that none survives its session.
 
@@ -127,7 +128,7 @@ class Session:
                 for line in _NOISE:
                     self.err.write(line)
             result = {"status": status, "failure": failure, "reason": reason, "ended": time.time()}
-            files.write_atomic(self.folder / RESULT, json.dumps(result).encode())
+            files.write(self.folder / RESULT, json.dumps(result))
         finally:
             os._exit(0)  # without a result file the server reports an ERROR
 
@@ -155,7 +156,7 @@ def mount(session: Session) -> None:
         paths = [inputs / entry[layout] for layout in ("new", "old") if session.job["layout"] in (layout, "both")]
         if paths[0].exists() or not Path(entry["source"]).is_dir():
             continue
-        files.link_tree(Path(entry["source"]), paths[0])
+        trees.link_tree(Path(entry["source"]), paths[0])
         for other in paths[1:]:
             other.parent.mkdir(parents=True, exist_ok=True)
             if not other.exists():

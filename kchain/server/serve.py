@@ -15,8 +15,9 @@ from pathlib import Path
 
 import uvicorn
 
+from kchain import files
 from kchain.errors import InputError, NotNow
-from kchain.server import blobs, files, launch, profile
+from kchain.server import blobs, launch, profile, trees
 from kchain.server.app import Activity, make
 from kchain.server.context import Context
 from kchain.server.db import Database
@@ -53,8 +54,7 @@ def serve(
     """
     # Either signal ends the server in good order; uvicorn hands both on once it has closed its connections.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    root = root.resolve()
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root = launch.made(root)
     try:
         with launch.owned(root):
             _serve_locked(root, port, key_file, profile_name, idle_seconds, announce, leave)
@@ -83,7 +83,7 @@ def _serve_locked(
     sessions.start()
     try:
         said = {"url": address, "pid": os.getpid(), "key_file": str(key_file.resolve()), "profile": chosen.name}
-        files.write_atomic(root / launch.ENDPOINT, json.dumps(said).encode())
+        files.write(root / launch.ENDPOINT, json.dumps(said))
         if announce is not None:
             announce(context)
         with contextlib.suppress(KeyboardInterrupt):
@@ -97,7 +97,7 @@ def _sweep(root: Path) -> None:
     """Remove what uploads and publishing left half done when their process died; younger folders may be in use."""
     for folder in (*root.glob(".new-*"), *root.glob(".upload-*")):
         if folder.stat().st_mtime < time.time() - _LEFTOVER_SECONDS:
-            files.remove_tree(folder)
+            trees.remove_tree(folder)
 
 
 def _bind(port: int) -> socket.socket:

@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kchain.server import files, runner
+from kchain import files
+from kchain.server import runner, trees
 from kchain.server.db import Database, Row
 from kchain.server.profile import Profile
 
@@ -187,9 +188,9 @@ class Sessions:
             result = json.loads((folder / runner.RESULT).read_text(encoding="utf-8"))
         root = runner.kaggle_root(folder)
         for scratch in (root / "input", root / "temp"):
-            files.remove_tree(scratch)
+            trees.remove_tree(scratch)
         if (root / "working").is_dir():
-            files.protect(root / "working")
+            trees.protect(root / "working")
         with self._db.write() as db:
             db.execute(
                 "UPDATE sessions SET status = ?, failure = ?, ended = ?,"
@@ -197,7 +198,7 @@ class Sessions:
                 (result["status"], result["failure"], result["ended"], result["reason"] == "limit", session),
             )
         if self._db.one("SELECT 1 FROM sessions WHERE id = ? AND version IS NULL", session) is not None:
-            files.remove_tree(folder)  # its kernel was deleted while it ran
+            trees.remove_tree(folder)  # its kernel was deleted while it ran
 
 
 def _gpu_names(count: int) -> list[str]:
@@ -208,14 +209,14 @@ def _gpu_names(count: int) -> list[str]:
 def _prepare(folder: Path, row: Row, version: Row, profile: Profile) -> None:
     """Write what the runner reads: the notebook and job.json (limit in seconds, mounts, layout)."""
     settings = json.loads(version["settings"])
-    files.write_atomic(folder / runner.SOURCE, _as_notebook(version["source"], settings["kernelType"]).encode())
+    files.write(folder / runner.SOURCE, _as_notebook(version["source"], settings["kernelType"]))
     job = {
         "limit": row["time_limit"],
         "mounts": settings["mounts"],
         "layout": profile.mounts,
         "noise": profile.export_noise,
     }
-    files.write_atomic(folder / runner.JOB, json.dumps(job).encode())
+    files.write(folder / runner.JOB, json.dumps(job))
 
 
 def _as_notebook(source: str, kernel_type: str) -> str:

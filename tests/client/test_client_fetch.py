@@ -17,7 +17,7 @@ from client_weather import FAST, Weather, cut_after, failing, html, reset, send,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kchain.client.fetch import download, safe_join
+from kchain.client.fetch import download, place_of
 from kchain.client.translate import Declined
 from kchain.client.transport import Patience
 from kchain.errors import InputError, KchainError, Unreachable
@@ -224,26 +224,26 @@ def test_a_kill_in_the_middle_loses_nothing(weather: Weather, tmp_path: Path) ->
 )
 def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(Unreachable, match="not accepted"):
-        safe_join(tmp_path, name)
+        place_of(name, tmp_path)
 
 
 def test_a_link_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.symlink(tmp_path, tmp_path / "folder" / "up")
     with pytest.raises(Unreachable):
-        safe_join(tmp_path / "folder", "up/x")
+        place_of("up/x", tmp_path / "folder")
 
 
 @pytest.mark.parametrize("name", ["a", "adapter/adapter_model.safetensors", "größe 日本.txt", "..a", "a..b", ".hidden"])
 def test_ordinary_names_are_taken(tmp_path: Path, name: str) -> None:
-    assert safe_join(tmp_path, name) == tmp_path / name
+    assert place_of(name, tmp_path) == tmp_path / name
 
 
 @given(st.text(max_size=30))
 def test_no_name_ever_leads_out(name: str) -> None:
     folder = Path("/some/folder")
     try:
-        path = safe_join(folder, name)
+        path = place_of(name, folder)
     except KchainError:
         return
     assert path != folder

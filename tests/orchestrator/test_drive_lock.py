@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kchain.errors import DriverLocked
-from kchain.orchestrator.journal.lock import LOCK, driver_lock
+from kchain.orchestrator.journal.lock import LOCK, driver_lock, note_of
 
 HOLD = (
     "import sys, time\nfrom pathlib import Path\nfrom kchain.orchestrator.journal.lock import driver_lock\n"
@@ -46,7 +46,7 @@ def test_a_killed_driver_leaves_no_lock_behind(tmp_path: Path) -> None:
     first.send_signal(signal.SIGKILL)
     first.wait()
     with driver_lock(tmp_path):
-        assert str(os.getpid()) in (tmp_path / LOCK).read_text(encoding="utf-8")
+        assert str(os.getpid()) in note_of(tmp_path / LOCK).read_text(encoding="utf-8")
 
 
 def test_a_driver_that_fails_gives_the_lock_back(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_driver_that_fails_gives_the_lock_back(tmp_path: Path) -> None:
 
 def test_an_unreadable_note_does_not_hide_that_it_is_locked(tmp_path: Path) -> None:
     with driver_lock(tmp_path):
-        (tmp_path / LOCK).write_text("?", encoding="utf-8")
+        note_of(tmp_path / LOCK).write_text("?", encoding="utf-8")
         with pytest.raises(DriverLocked, match="only just started"), driver_lock(tmp_path):
             pass
 

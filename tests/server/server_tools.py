@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import requests
 
+from kchain import files
 from kchain.server import launch
 from kchain.server.launch import Endpoint
 
@@ -80,7 +81,7 @@ class Running:
 
     def _lock_is_free(self) -> bool:
         try:
-            with launch.locked(self.root / launch.LOCK, wait=False):
+            with files.locked(self.root / launch.LOCK, wait=False):
                 return True
         except BlockingIOError:
             return False

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server_tools import DATASETS, KERNELS, Running, create_dataset, notebook, upload
 
+from kchain import files
 from kchain.errors import InputError
-from kchain.server import files, kernels, outputs, profile, wire
+from kchain.server import kernels, outputs, profile, trees, wire
 
 
 @given(st.integers(0, 120), st.integers(0, 300))
@@ -110,9 +111,9 @@ def test_a_profile_is_read_from_the_root(tmp_path: Path) -> None:
 def test_a_mounted_tree_shares_bytes_but_not_folders(tmp_path: Path) -> None:
     (tmp_path / "store" / "sub").mkdir(parents=True)
     (tmp_path / "store" / "sub" / "a").write_text("a", encoding="utf-8")
-    files.link_tree(tmp_path / "store", tmp_path / "mount")
+    trees.link_tree(tmp_path / "store", tmp_path / "mount")
     assert (tmp_path / "mount" / "sub" / "a").samefile(tmp_path / "store" / "sub" / "a")
-    files.remove_tree(tmp_path / "mount")
+    trees.remove_tree(tmp_path / "mount")
     assert not (tmp_path / "mount").exists() and (tmp_path / "store" / "sub" / "a").exists()
 
 
@@ -122,25 +123,25 @@ def test_a_removed_tree_takes_no_linked_folder_with_it(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "link").symlink_to(tmp_path / "other")
     (tmp_path / "direct").symlink_to(tmp_path / "other")
-    files.remove_tree(tmp_path / "tree")
-    files.remove_tree(tmp_path / "direct")
+    trees.remove_tree(tmp_path / "tree")
+    trees.remove_tree(tmp_path / "direct")
     assert (tmp_path / "other" / "precious").exists() and not (tmp_path / "direct").is_symlink()
 
 
 def test_a_fingerprint_knows_names_and_contents_but_not_times(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1", encoding="utf-8")
-    first = files.fingerprint(tmp_path)
+    first = trees.fingerprint(tmp_path)
     os.utime(tmp_path / "a", (1, 1))
-    assert files.fingerprint(tmp_path) == first and first[1] == 1
+    assert trees.fingerprint(tmp_path) == first and first[1] == 1
     (tmp_path / "a").rename(tmp_path / "b")
-    assert files.fingerprint(tmp_path) != first
+    assert trees.fingerprint(tmp_path) != first
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    files.write_atomic(path, b"old", 0o600)
+    files.write(path, b"old", 0o600)
     with pytest.raises(TypeError):
-        files.write_atomic(path, "text is not bytes")  # type: ignore[arg-type]
+        files.write(path, 5)  # type: ignore[arg-type]
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
     assert path.stat().st_mode & 0o777 == 0o600
 

@@ -1,7 +1,7 @@
-"""One process at a time: an operating-system lock on a file, `.kchain/driver.lock` for the driver of a chain.
+"""One process at a time: a lock on a file, `.kchain/driver.lock` for the driver of a chain.
 
-The system releases it when the process ends, however it ends, so no stale lock ever needs removing. The file says who
-holds it.
+The system releases it when the process ends, however it ends, so no stale lock ever needs removing. A file beside it,
+`driver.lock.json`, says who holds it.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
+from kchain import files
 from kchain.errors import DriverLocked
 
 LOCK = Path(".kchain") / "driver.lock"
-# Windows locks are mandatory: a byte far behind the text leaves the text readable for the one who is refused.
-_BYTE = 1 << 30
 
 
 @contextmanager
@@ -30,9 +27,7 @@ def driver_lock(root: Path) -> Iterator[None]:
     Raises:
         DriverLocked: another process drives it; says which, where and since when.
     """
-    path = root / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with only_one(path, "another kchain drives this chain"):
+    with only_one(root / LOCK, "another kchain drives this chain"):
         yield
 
 
@@ -43,54 +38,27 @@ def only_one(path: Path, taken: str) -> Iterator[None]:
     Raises:
         DriverLocked: another one does: `taken`, and which, where and since when.
     """
-    with path.open("a+", encoding="utf-8") as file:
+    with ExitStack() as held:
         try:
-            _acquire(file)
-        except OSError:
-            raise DriverLocked(
-                f"{taken}: {_holder(file)}",
-                "wait for it, or stop it with Ctrl-C; nothing is lost",
-            ) from None
-        try:
-            _sign(file)
-            yield
-        finally:
-            _release(file)
+            held.enter_context(files.locked(path, wait=False))
+        except BlockingIOError:
+            hint = "wait for it, or stop it with Ctrl-C; nothing is lost"
+            raise DriverLocked(f"{taken}: {_holder(path)}", hint) from None
+        note = note_of(path)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        note.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}), "utf-8")
+        held.callback(note.unlink, missing_ok=True)
+        yield
 
 
-def _sign(file: IO[str]) -> None:
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    file.seek(0)
-    file.truncate()
-    json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": since}, file)
-    file.flush()
+def note_of(path: Path) -> Path:
+    """Where it says who holds the lock `path`."""
+    return path.with_name(f"{path.name}.json")
 
 
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
+def _holder(path: Path) -> str:
     try:
-        holder = json.loads(file.read())
+        holder = json.loads(note_of(path).read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "it has only just started"
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _acquire(file: IO[str]) -> None:
-        file.seek(_BYTE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-    def _release(file: IO[str]) -> None:
-        file.seek(_BYTE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _acquire(file: IO[str]) -> None:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _release(file: IO[str]) -> None:
-        fcntl.flock(file.fileno(), fcntl.LOCK_UN)

@@ -1,4 +1,4 @@
-"""Files and folders: atomic writes, safe names, hard-linked mounts, output walks, archives that cannot escape."""
+"""Folders of files: hard-linked mounts, walks over outputs, fingerprints, archives that cannot escape."""
 
 from __future__ import annotations
 
@@ -10,44 +10,14 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
+
+from kchain.files import safe_join
 
 _READ_ONLY_FILE = 0o444
 _READ_ONLY_FOLDER = 0o555
 _CHUNK = 1 << 20
-
-
-class UnsafeName(ValueError):
-    """A name that would leave the folder it belongs to."""
-
-
-def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file so that a reader sees all of it or none, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def safe_join(folder: Path, name: str) -> Path:
-    """`folder / name`, for a name that came from outside.
-
-    Raises:
-        UnsafeName: the name is empty, absolute, or has a part such as "..", or characters no file system here allows.
-    """
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or name.startswith(("/", "\\")) or ".." in parts or "\x00" in name or ":" in parts[0]:
-        raise UnsafeName(f"{name!r} is not a name inside the folder.")
-    return folder.joinpath(*parts)
 
 
 def walk(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -147,7 +117,8 @@ def unpack(archive: Path, name: str, folder: Path) -> None:
     Archives in it are unpacked where they lie (those inside them stay). Links and special files are left out.
 
     Raises:
-        UnsafeName: an entry would leave the folder; zipfile.BadZipFile, tarfile.TarError, OSError: it is damaged.
+        UnsafeName: an entry would leave the folder.
+        zipfile.BadZipFile, tarfile.TarError, OSError: it is damaged.
     """
     target = _extract(archive, name, folder)
     for inner, path in list(walk(target)):
