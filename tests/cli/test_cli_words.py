@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import kchain
 
 from kchain.cli.review import _unseen
 from kchain.kernel_metadata import METADATA_FILE
@@ -27,16 +28,22 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def kchain(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    path = {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200", "HOME": str(folder)}
-    rest = {name: value for name, value in os.environ.items() if not name.startswith("KAGGLE_")}
+@pytest.fixture(autouse=True)
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No credentials."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
+        monkeypatch.delenv(name)
+
+
+def in_ascii(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A real process whose terminal knows only ASCII."""
     return subprocess.run(
         [sys.executable, "-m", "kchain", *words],
         cwd=folder,
-        env={**rest, **path, **environment},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "ascii"},
         capture_output=True,
-        text=True,
-        encoding=environment.get("PYTHONIOENCODING", "utf-8"),
+        encoding="ascii",
         timeout=120,
     )
 
@@ -65,14 +72,14 @@ def test_an_error_repeats_both_in_what_to_try(project: Path) -> None:
 def test_a_terminal_that_knows_only_ascii_gets_question_marks(project: Path, words: tuple[str, ...]) -> None:
     text = (project / "phases/phase1.toml").read_text(encoding="utf-8").replace("Short Python", "Kurze → Python")
     (project / "phases/phase1.toml").write_text(text, encoding="utf-8")
-    done = kchain(project, *words, PYTHONIOENCODING="ascii")
+    done = in_ascii(project, *words)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_json_stays_whole_where_only_ascii_can_be_printed(project: Path) -> None:
     text = (project / "phases/phase1.toml").read_text(encoding="utf-8").replace("Short Python", "Kürze")
     (project / "phases/phase1.toml").write_text(text, encoding="utf-8")
-    found = json.loads(kchain(project, "plan", "phase1", "--json", PYTHONIOENCODING="ascii").stdout)
+    found = json.loads(in_ascii(project, "plan", "phase1", "--json").stdout)
     assert found[0]["description"].startswith("Kürze")
 
 

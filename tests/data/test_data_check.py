@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import kchain as typed
 
 CHAIN = '[chain]\nname = "alpha"\nowner = "someone"\n[model]\nsource = "a/b/c/d/1"\n'
 PHASE = """title = "Alpha one"
@@ -34,11 +33,7 @@ ROWS = [{"ask": f"ask {n}", "answer": f"answer {n}."} for n in range(40)]
 
 
 def kchain(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kchain", "-C", str(folder), "data", *words]
-    environment = {**os.environ, "COLUMNS": "120", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    return typed(Path.cwd(), "-C", str(folder), "data", *words, COLUMNS="120")
 
 
 def checked(folder: Path, *words: str) -> list[dict[str, Any]]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from command import kchain
 
 from kchain.phases import Quality, load_chain
 from kchain.phases.data import Data
@@ -61,9 +59,7 @@ def write_parquet(path: Path, rows: list[dict[str, object]]) -> None:
 def test_a_command_of_the_page_works_as_printed(project: Path, command: str) -> None:
     program, *words = shlex.split(command)
     assert program == "kchain"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
-    run = [sys.executable, "-m", "kchain", *words]
-    done = subprocess.run(run, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
+    done = kchain(project, *words, COLUMNS="120")
     assert done.returncode == 0, done.stdout + done.stderr
     if "--with" in words:
         assert re.search(r"^commands +20 +20 ", done.stdout, re.M), "the conditions of the page hold"

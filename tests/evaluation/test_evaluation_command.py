@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from export_tools import base_of, kchain
+from command import kchain
+from export_tools import base_of
 
 from kchain.uses.report import page
 

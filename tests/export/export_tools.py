@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,6 @@ from kchain.runtime.files import hash_file
 from kchain.server.publish import model_folder
 
 PAD = {"token": "<|im_end|>", "id": 151645}
-
-
-def kchain(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """`kchain …` in a folder, as a user runs it."""
-    command = [sys.executable, "-m", "kchain", *arguments]
-    return subprocess.run(command, cwd=folder, input=stdin, capture_output=True, text=True, timeout=300)
 
 
 def base_of(project: Path) -> Path:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from export_tools import PAD, base_of, kchain
+from command import kchain
+from export_tools import PAD, base_of
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -12,15 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from export_tools import kchain
+from command import kchain
 
-from kchain.cli import main
 from kchain.server import launch
 
 SERVICE = "models.ModelApiService"
@@ -35,15 +32,10 @@ class Project:
         self.endpoint = launch.ensure_running(root / ".kchain" / "local", idle_seconds=600)
 
     def publish(self, *arguments: str, code: int = 0) -> str:
-        """`kchain publish …` in this process, which has everything imported already; what it said."""
-        said = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
-            patch.chdir(self.root)
-            patch.setattr(sys, "argv", ["kchain", "publish", *arguments])
-            with pytest.raises(SystemExit) as ended:
-                main()
-        assert (ended.value.code or 0) == code, said.getvalue()
-        return " ".join(said.getvalue().split())
+        """What `kchain publish …` says."""
+        done = kchain(self.root, "publish", *arguments)
+        assert done.returncode == code, done.stdout + done.stderr
+        return " ".join((done.stdout + done.stderr).split())
 
     def faults(self, *faults: dict[str, Any]) -> None:
         launch.control(self.endpoint, "faults", {"faults": list(faults)})

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from export_tools import base_of, kchain, make_result
+from command import kchain
+from export_tools import base_of, make_result
 from safetensors.torch import load_file, save_file
 
 from kchain.errors import InputError

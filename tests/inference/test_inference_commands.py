@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from export_tools import kchain
+from command import kchain
 
 from kchain.cli.chat import read_styles
 from kchain.errors import InputError

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import kchain
 
 CHAIN = '[chain]\nname = "demo"\nowner = "someone"\n[model]\nsource = "qwen-lm/qwen2.5/transformers/0.5b-instruct/1"\n'
 PHASE = (
@@ -24,12 +22,6 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "phases" / "one.toml").write_text(PHASE.format(name="one", after=""))
     (tmp_path / "phases" / "two.toml").write_text(PHASE.format(name="two", after='after = "one"\n'))
     return tmp_path
-
-
-def kchain(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "kchain", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_plan_shows_every_phase_with_its_reasons_and_the_sum(project: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import kchain
 
 QWEN_7B = {
     "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
@@ -24,9 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def plan(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "kchain", "plan", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return kchain(folder, "plan", *words)
 
 
 def test_the_answer_without_a_chain_is_one_object(folder: Path) -> None:

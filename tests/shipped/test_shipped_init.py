@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command import kchain
 
 from kchain.errors import InputError
 from kchain.phases import load_chain
@@ -22,10 +22,10 @@ SHORT = {".gitignore", "kchain.toml", "phases/phase1.toml"}
 def init(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `kchain init` in `folder`, which is also the home folder, with no credentials but those in `variables`."""
     hidden = ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    environment |= {"HOME": str(folder), "USERPROFILE": str(folder), "COLUMNS": "200", **variables}
-    command = [sys.executable, "-m", "kchain", "init", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in hidden:
+            patch.delenv(name, raising=False)
+        return kchain(folder, "init", *arguments, HOME=str(folder), USERPROFILE=str(folder), **variables)
 
 
 def files_in(folder: Path) -> set[str]:
