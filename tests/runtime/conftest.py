@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +15,7 @@ from runtime_tiny import (
     Events,
     build_model,
     build_tokenizer,
+    events_in,
     make_root,
     mount,
     parameters,
@@ -58,11 +59,12 @@ def kaggle(base: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def two_phases(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The outputs of two phases that really ran, the second on the first."""
+    """The outputs of two phases that really ran, the second on the first; session.log beside the first's folders."""
     before = os.environ.get("KCHAIN_KAGGLE_ROOT")
     first = make_root(tmp_path_factory.mktemp("first"), base)
     os.environ["KCHAIN_KAGGLE_ROOT"] = str(first)
-    run_session(parameters())
+    with (first / "session.log").open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        run_session(parameters())
     second = make_root(tmp_path_factory.mktemp("second"), base)
     mount(second, "notebooks/me/one", first / "working")
     os.environ["KCHAIN_KAGGLE_ROOT"] = str(second)
@@ -77,7 +79,6 @@ def events(capfd: pytest.CaptureFixture[str]) -> Events:
     """The events printed since the last call."""
 
     def read() -> list[dict[str, Any]]:
-        lines = capfd.readouterr().out.splitlines()
-        return [json.loads(line.removeprefix("kchain: ")) for line in lines if line.startswith("kchain: ")]
+        return events_in(capfd.readouterr().out)
 
     return read

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from runtime_warm import warm
+
 Events = Callable[[], list[dict[str, Any]]]  # the events printed since the last call
 SOURCE = "tiny/qwen/transformers/nano/1"
 EOS, EOS_ID = "<|im_end|>", 151645
@@ -168,15 +170,16 @@ def run_session(values: dict[str, Any]) -> Any:
     """All stages, as the notebook's cells call them."""
     from kchain.runtime import session
 
-    run = session.start(values, "b" * 64)
-    run.install()
-    run.preflight()
-    run.merge()
-    run.load_data()
-    run.check_data()
-    run.train()
-    run.evaluate()
-    run.save()
+    with warm():
+        run = session.start(values, "b" * 64)
+        run.install()
+        run.preflight()
+        run.merge()
+        run.load_data()
+        run.check_data()
+        run.train()
+        run.evaluate()
+        run.save()
     return run
 
 
@@ -184,6 +187,11 @@ def read_result(root: Path) -> dict[str, Any]:
     """The result file of the session under a root."""
     result: dict[str, Any] = json.loads((root / "working" / "kchain-result.json").read_text(encoding="utf-8"))
     return result
+
+
+def events_in(text: str) -> list[dict[str, Any]]:
+    """The events among printed lines."""
+    return [json.loads(line.removeprefix("kchain: ")) for line in text.splitlines() if line.startswith("kchain: ")]
 
 
 def encode_one(example: Any, chat: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from runtime_tiny import parameters
+from runtime_warm import warm
 
 from kchain.runtime import handover, launch
 from kchain.runtime.encode import IGNORED, Encoded
@@ -86,6 +87,12 @@ def about(index: int) -> str:
     return f"example {index}"
 
 
+def train(folder: Path, job: handover.Job) -> launch.Trained:
+    """The launcher, called from here."""
+    with warm():
+        return launch.train(folder, job, about)
+
+
 def losses(events: list[dict[str, Any]]) -> dict[int, float]:
     """The loss of each step that was told; a step that was trained again stands with its last one."""
     return {event["step"]: event["loss"] for event in events if event["event"] == "step"}
@@ -135,8 +142,3 @@ def said(out: str, word: str) -> Any:
     """What the driver said at its end."""
     line = next(line for line in out.splitlines() if line.startswith(f"{word}: "))
     return json.loads(line.removeprefix(f"{word}: "))
-
-
-def told(out: str) -> list[dict[str, Any]]:
-    """The events among printed lines."""
-    return [json.loads(line.removeprefix("kchain: ")) for line in out.splitlines() if line.startswith("kchain: ")]

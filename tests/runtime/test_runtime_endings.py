@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from runtime_workers import losses, make_folder, make_job, random_examples, said, small_base, start_driver, told
+from runtime_tiny import events_in
+from runtime_workers import losses, make_folder, make_job, random_examples, said, small_base, start_driver
 
 SECONDS = 300
 
@@ -65,18 +66,18 @@ def test_a_batch_that_does_not_fit_is_halved_before_the_first_step_and_the_steps
 ) -> None:
     examples = random_examples(8, 250, 256)
     plain = start_driver(make_folder(tmp_path / "plain", examples), make_job(wide))
-    expected = losses(told(end(plain)[0]))
+    expected = losses(events_in(end(plain)[0]))
     (tmp_path / "limited").mkdir()
     folder = make_folder(tmp_path / "limited" / "training", examples)
     limit = FROM_THE_START.replace("MORE", str(900 * 2**20))
     out, _ = end(start_driver(folder, make_job(wide, batch=4), train=limit))
     steps, batch, recovered = said(out, "trained")
     assert (steps, batch) == (2, 2)
-    (event,) = (event for event in told(out) if event["event"] == "oom")
+    (event,) = (event for event in events_in(out) if event["event"] == "oom")
     assert recovered == [event]
     assert (event["before"], event["batch"], event["accumulation"], event["step"]) == (4, 2, 2, 0)
     assert "can't allocate memory" in event["reason"]
-    found = losses(told(out))
+    found = losses(events_in(out))
     assert max(abs(found[step] - expected[step]) for step in (1, 2)) < 1e-5
 
 
@@ -97,14 +98,14 @@ def test_memory_that_runs_out_later_goes_on_from_the_last_checkpoint_with_the_sa
 ) -> None:
     examples = random_examples(8, 120, 128)
     job = make_job(wide, processes=processes, training__epochs=3)  # 2 steps an epoch
-    expected = losses(told(end(start_driver(make_folder(tmp_path / "plain", examples), job))[0]))
+    expected = losses(events_in(end(start_driver(make_folder(tmp_path / "plain", examples), job))[0]))
     (tmp_path / "limited").mkdir()
     folder = make_folder(tmp_path / "limited" / "training", examples)
     out, _ = end(start_driver(folder, job, train=AT_THE_FOURTH_STEP))
     steps, batch, recovered = said(out, "trained")
     assert (steps, batch) == (6, 1)
     assert (recovered[0]["step"], recovered[0]["again_from"], recovered[0]["accumulation"]) == (3, 2, 4)
-    found = losses(told(out))
+    found = losses(events_in(out))
     assert max(abs(found[step] - expected[step]) for step in expected) < 1e-5
 
 
@@ -122,7 +123,7 @@ SOON = "HANGING_SECONDS = 2.0\nHANGING = 0"
 @pytest.mark.slow
 def test_a_step_that_hangs_is_ended_and_the_log_shows_where(tmp_path: Path, small: Path) -> None:
     folder = make_folder(tmp_path / "training", random_examples(4))
-    out, err = end(start_driver(folder, make_job(small), collate=HANG, watch=SOON))
+    out, err = end(start_driver(folder, make_job(small), batches=HANG, watch=SOON))
     assert "hung" in said(out, "stopped")[0]
     assert "Timeout" in err
     assert "most recent call first" in err

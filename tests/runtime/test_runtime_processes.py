@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from runtime_tiny import Events
-from runtime_workers import about, apart, losses, make_folder, make_job, random_examples, small_base
+from runtime_workers import apart, losses, make_folder, make_job, random_examples, small_base, train
 
-from kchain.runtime import launch
 from kchain.runtime.contract import WEIGHTS
 from kchain.runtime.files import hash_file
 
@@ -31,7 +30,7 @@ def test_two_processes_have_the_losses_of_one_also_where_a_step_is_not_full(
     found = []
     for processes in (1, 2):
         folder = make_folder(tmp_path / str(processes), examples)
-        trained = launch.train(folder, make_job(small, processes=processes, **changes), about)
+        trained = train(folder, make_job(small, processes=processes, **changes))
         assert (trained.outcome.steps, trained.outcome.epochs, trained.recovered) == (10, 2.0, [])
         found.append(losses(events()))
     assert apart(*found) < 1e-5
@@ -45,7 +44,7 @@ def test_the_same_job_has_the_same_losses_and_the_same_adapter_again(
     found = []
     for name, seed in (("one", 42), ("again", 42), ("other", 43)):
         folder = make_folder(tmp_path / name, random_examples(12))
-        launch.train(folder, make_job(small, lora__dropout=0.3, seed=seed), about)
+        train(folder, make_job(small, lora__dropout=0.3, seed=seed))
         found.append((losses(events()), hash_file(folder / "adapter" / WEIGHTS)))
     assert found[0] == found[1]
     assert found[0] != found[2]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from runtime_tiny import Events, make_root, mount, parameters, read_result, run_session
-from runtime_workers import about, apart, losses, make_folder, make_job, random_examples, small_base
+from runtime_workers import apart, losses, make_folder, make_job, random_examples, small_base, train
 
-from kchain.runtime import checkpoint, launch, session
+from kchain.runtime import checkpoint, session
 from kchain.runtime.contract import WEIGHTS
 from kchain.runtime.failure import Stop
 from kchain.runtime.files import hash_file
@@ -55,17 +55,17 @@ def test_a_run_that_goes_on_elsewhere_has_the_losses_of_one_that_was_not_interru
         "logs": str(tmp_path / "logs"),
     }
     whole = make_folder(tmp_path / "whole", examples)
-    launch.train(whole, make_job(small, **changes), about)
+    train(whole, make_job(small, **changes))
     expected = losses(events())
     first = make_folder(tmp_path / "first", examples)
-    stopped = launch.train(first, make_job(small, step_seconds=1e-9, **changes), about).outcome
+    stopped = train(first, make_job(small, step_seconds=1e-9, **changes)).outcome
     assert (stopped.stopped, stopped.steps, stopped.most_steps) == ("slow", STOPS_AT, 15)
     left = checkpoint.latest(first, processes)
     assert left is not None
     moved = Path(shutil.move(left, tmp_path / "moved"))
     shutil.rmtree(first)
     second = make_folder(tmp_path / "second", examples)
-    outcome = launch.train(second, make_job(small, checkpoint=str(moved), **changes), about).outcome
+    outcome = train(second, make_job(small, checkpoint=str(moved), **changes)).outcome
     found = losses(events())
     assert sorted(found) == list(range(1, 16))
     assert apart(found, expected) < 1e-6
@@ -79,7 +79,7 @@ def test_optimizer_state_that_was_paged_when_it_was_saved_is_not_taken_for_paged
 ) -> None:
     changes: dict[str, Any] = {"training__optimizer": "paged_adamw_8bit", "training__max_steps": 4}
     folder = make_folder(tmp_path / "run", random_examples(8))  # two steps an epoch, and a checkpoint after each
-    launch.train(folder, make_job(small, training__epochs=2, **changes), about)
+    train(folder, make_job(small, training__epochs=2, **changes))
     expected = losses(events())
     saved = folder / "checkpoints" / "checkpoint-2"
     state = torch.load(saved / "optimizer.pt", weights_only=True)
@@ -88,7 +88,7 @@ def test_optimizer_state_that_was_paged_when_it_was_saved_is_not_taken_for_paged
     for value in marked:  # as a GPU leaves it, where a CPU pages nothing
         value.is_paged, value.page_deviceid = True, 0
     torch.save(state, saved / "optimizer.pt")
-    launch.train(folder, make_job(small, training__epochs=2, checkpoint=str(saved), **changes), about)
+    train(folder, make_job(small, training__epochs=2, checkpoint=str(saved), **changes))
     assert apart(losses(events()), {step: loss for step, loss in expected.items() if step > 2}) < 1e-6
 
 
