@@ -3,15 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 OLDEST := .venv/oldest
+NEWEST := .venv/newest
 OLD := $(shell sed -n 's/^transformers==//p' oldest.txt)
 
-.PHONY: help demo test test-long test-oldest lint docs clean
+.PHONY: help demo test test-long test-all test-oldest test-newest lint docs clean
 
 help:
 	@echo "make demo         run the shipped four-phase chain on this machine"
 	@echo "make test         run the tests"
-	@echo "make test-long    run the tests that take minutes each"
+	@echo "make test-long    run the others: minutes of training, kills and benchmarks that say little more"
+	@echo "make test-all     run both"
 	@echo "make test-oldest  run the runtime's tests again on the oldest versions it has to work with"
+	@echo "make test-newest  run the client's and the orchestrator's quick tests on the newest versions there are"
 	@echo "make lint         check style and types"
 	@echo "make docs         write the generated pages of docs/ again"
 	@echo "make clean        remove what make demo and make test left behind (the virtual environment stays)"
@@ -23,11 +26,17 @@ test: $(INSTALLED)
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-long: $(INSTALLED)
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m long
+
+test-all: test test-long
 
 test-oldest: $(OLDEST)/installed
 	PYTHONPATH=$(OLDEST) $(BIN)/python -c "from transformers import __version__ as v; assert v == '$(OLD)', v"
 	PYTHONPATH=$(OLDEST) $(BIN)/pytest -n 3 --dist loadfile -m "not slow and not long" tests/runtime
+
+# What a user installs who has no constraints: a release that breaks it shows here first. Nothing of it needs torch.
+test-newest: $(NEWEST)/installed
+	$(NEWEST)/bin/pytest -p no:cacheprovider -m "not slow and not long" tests/client tests/orchestrator
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -49,6 +58,12 @@ $(OLDEST)/installed: $(INSTALLED) oldest.txt
 	rm -rf $(OLDEST)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(OLDEST) -r oldest.txt
 	touch $@
+
+# From the beginning every time, since what is newest changes.
+.PHONY: $(NEWEST)/installed
+$(NEWEST)/installed: $(INSTALLED)
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check -e ".[server,test]"
 
 clean:
 	if [ -x $(BIN)/kchain ] && [ -d kchain-demo ]; then $(BIN)/kchain -C kchain-demo serve --stop; fi
