@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint, handover
-from .batches import Share, smaller
 from .failure import OUT_OF_MEMORY, Stop, emit
 from .handover import Failure, Job, Outcome
 
@@ -69,6 +68,8 @@ def train(folder: Path, job: Job, about: Callable[[int], str]) -> Trained:
 
 def _after_running_out(folder: Path, job: Job, failure: Failure) -> tuple[Job, dict[str, Any]]:
     """The job with a smaller batch, from where it can go on, and the event that tells it."""
+    from .batches import Share, smaller  # needs torch, which is not installed yet when this module is imported
+
     training = job.parameters["training"]
     had = Share(training["batch"] * training["accumulation"], job.batch, job.processes)
     share = smaller(had)
