@@ -19,7 +19,7 @@ from kchain.inbox.examples import Rejection, Run, check, derive, mapping, write_
 from kchain.inbox.train import has_begun, look_back, require_review, train
 from kchain.orchestrator.driving.actions import Reporter
 from kchain.orchestrator.driving.drive import Ports
-from kchain.orchestrator.driving.folders import BundleFolders, adopted_sources, tell_unrehearsed
+from kchain.orchestrator.driving.folders import bundle_folders, tell_unrehearsed
 from kchain.orchestrator.journal.journal import Key, read_states
 from kchain.orchestrator.journal.lock import only_one
 from kchain.orchestrator.journal.state import PhaseState, Result
@@ -204,6 +204,6 @@ class Inbox:
         chain.trained_phase(self.phase)
         target = Target(self.target or chain.target, chain.owner, chain.root)
         states = read_states(chain.root, Key(target.name, chain.owner, chain.name))
-        folders = BundleFolders(chain, target, adopted_sources(chain, states))
-        require_review(folders, states, self.phase)
-        tell_unrehearsed(chain, target, folders, self.reporter, [self.phase])
+        folder = bundle_folders(chain, target, states)[self.phase]
+        require_review(folder, states)
+        tell_unrehearsed(chain, target, [folder], self.reporter)

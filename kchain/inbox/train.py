@@ -16,7 +16,7 @@ from kchain.inbox.box import Job
 from kchain.inbox.examples import Rejection, Run
 from kchain.orchestrator.driving.actions import Reporter, Wish
 from kchain.orchestrator.driving.drive import Driver, Ports, driving, wait_until_ready
-from kchain.orchestrator.driving.folders import BundleFolders, adopted_sources
+from kchain.orchestrator.driving.folders import BundleFolder, bundle_folders
 from kchain.orchestrator.journal.journal import Journal, Key
 from kchain.orchestrator.journal.state import Failure, PhaseState, Result, is_stale
 from kchain.orchestrator.push import prepare
@@ -55,20 +55,20 @@ def look_back(run: Run, target: Target, job: Job) -> Job:
         states = journal.states()
         state = states.get(run.name, PhaseState())
         kept = journal.kept(state.version.hash) if state.version is not None else None
-    folders = BundleFolders(chain, target, adopted_sources(chain, states))
+    folder = bundle_folders(chain, target, states)[run.name]
     since = state.version.number if state.version is not None else 0
     if state.result is not None:
-        counts = not is_stale(chain, states, run.name) and folders.same_training(run.name, kept)
+        counts = not is_stale(chain, states, run.name) and folder.same_training(kept)
         return job.looked(0 if counts else since, again=not counts, already=counts)
-    if state.failure is not None and not _asks_other_gates(run, folders, state.failure):
+    if state.failure is not None and not _asks_other_gates(run, folder, state.failure):
         return job.looked(since, again=True, already=False)
     # There is none, or it is still under way, or to be judged by other gates: then it is this job's.
     return job.looked(0, again=False, already=False)
 
 
-def _asks_other_gates(run: Run, folders: BundleFolders, failure: Failure) -> bool:
+def _asks_other_gates(run: Run, folder: BundleFolder, failure: Failure) -> bool:
     """Whether a run that missed its gates is asked other ones by now; that needs no new run."""
-    same = failure.error == GateMissed.__name__ and failure.hash == folders.rendered(run.name).hash
+    same = failure.error == GateMissed.__name__ and failure.hash == folder.rendered.hash
     return same and failure.gates != run.chain.phase(run.name).gates.model_dump_json()
 
 
@@ -106,14 +106,14 @@ def train(
             return _rejection(run.chain, state)
         assert state.result is not None, "a phase that is done has a result"
         _have_files(driver, run, state.result)
-        shutil.rmtree(driver.folders.folder(run.name), ignore_errors=True)
+        shutil.rmtree(driver.folders[run.name].path, ignore_errors=True)
         return state.result
 
 
 def _is_over(driver: Driver, run: Run, job: Job) -> bool:
     """Whether the job's run has come to its end, whatever its phase file says by now."""
     state = driver.states().get(run.name, PhaseState())
-    failed = state.failure is not None and not _asks_other_gates(run, driver.folders, state.failure)
+    failed = state.failure is not None and not _asks_other_gates(run, driver.folders[run.name], state.failure)
     return has_begun(job, state) and (failed or state.result is not None)
 
 
@@ -133,8 +133,8 @@ def _get_ready(driver: Driver, run: Run, job: Job, lines: Path, reporter: Report
     states = driver.states()
     if has_begun(job, states.get(run.name, PhaseState())):
         return Wish.FINISH
-    require_review(driver.folders, states, job.phase)
-    prepare(driver, run.name, approve=True)
+    require_review(driver.folders[job.phase], states)
+    prepare(driver, driver.folders[run.name], approve=True)
     _have_data_set(driver, run, lines, reporter, job.name)
     return Wish.AGAIN if job.again else Wish.FINISH
 
@@ -157,13 +157,14 @@ def _rejection(chain: Chain, state: PhaseState) -> Rejection:
     return Rejection(failure.reason, "\n".join([*advice, _PUT_BACK]), ran=True)
 
 
-def require_review(folders: BundleFolders, states: Mapping[str, PhaseState], phase: str) -> None:
+def require_review(folder: BundleFolder, states: Mapping[str, PhaseState]) -> None:
     """See that a person was shown the phase as it renders now; its runs on other files differ by data alone.
 
     Raises:
         NotReviewed: nobody was.
     """
-    if folders.rendered(phase).hash not in states.get(phase, PhaseState()).reviewed:
+    phase = folder.phase
+    if folder.rendered.hash not in states.get(phase, PhaseState()).reviewed:
         raise NotReviewed(
             f"nobody has reviewed {phase} as it is now, and what the inbox trains is {phase} on other data",
             f"read it: kchain review {phase}",

@@ -131,11 +131,10 @@ class _Taken:
         The metadata that was pushed is not what the target gives back, the notebook is: only a bundle that renders as
         it did then can be gone on from.
         """
-        folders, chain = self._driver.folders, self._driver.chain
-        if (recognised := folders.recognised(self._phase, kernel.source)) is not None:
+        folder, phase = self._driver.folders[self._phase], self._driver.chain.phase(self._phase)
+        if (recognised := folder.recognised(kernel.source)) is not None:
             kept, continues = recognised
-            sessions = chain.phase(self._phase).training.max_sessions
-            return kept, run_event(continues, folders.rendered(self._phase).hash, sessions)
+            return kept, run_event(continues, folder.rendered.hash, phase.training.max_sessions)
         found = str(_hash(kernel))
         return KeptBundle(found, "{}", kernel.source), run_event(
             _continues(kernel.source), found, _session(kernel.source)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from kchain.client.target import Target
 from kchain.kernel_metadata import Continuation
-from kchain.orchestrator.driving.actions import Action, Done, Found, Push, Reporter, Stop, Upload, Wait, Wish
+from kchain.orchestrator.driving.actions import Action, Done, Found, GiveUp, Push, Reporter, Upload, Wait, Wish
 from kchain.orchestrator.driving.decide import decide
 from kchain.orchestrator.driving.drive import Driver, Ports, driving
 from kchain.orchestrator.driving.folders import (
-    BundleFolders,
-    adopted_sources,
+    BundleFolder,
+    bundle_folders,
     keep,
     session_of,
     tell_unrehearsed,
@@ -89,9 +89,10 @@ def push(
     """
     chain.phase(phase)
     with driving(chain, target, reporter, ports) as driver:
-        prepare(driver, phase, approve=yes)
-        if again or _is_news(driver.folders, phase, driver.states().get(phase, PhaseState())):
-            tell_unrehearsed(chain, target, driver.folders, reporter, [phase])
+        folder = driver.folders[phase]
+        prepare(driver, folder, approve=yes)
+        if again or _is_news(folder.rendered, driver.states().get(phase, PhaseState())):
+            tell_unrehearsed(chain, target, [folder], reporter)
         action = driver.drive(phase, Wish.AGAIN if again else Wish.PUSH, until_pushed=True, wait=wait)
         if isinstance(action, Wait):
             raise action.error
@@ -99,25 +100,23 @@ def push(
         return PushReport(isinstance(action, Push), version.number if version else None, version.url if version else "")
 
 
-def _is_news(folders: BundleFolders, phase: str, state: PhaseState) -> bool:
+def _is_news(bundle: Bundle, state: PhaseState) -> bool:
     """Whether what renders now has no result yet."""
-    changed = state.version is not None and state.version.hash != folders.rendered(phase).hash
-    return changed or state.result is None
+    return state.result is None or (state.version is not None and state.version.hash != bundle.hash)
 
 
-def prepare(driver: Driver, phase: str, *, approve: bool) -> None:
+def prepare(driver: Driver, folder: BundleFolder, *, approve: bool) -> None:
     """Have the bundle folder there; with `approve`, render it anew and count it as reviewed, unless linting refuses it.
 
     What is approved stays so when the target refuses it: nothing about the bundle is in doubt then.
     """
     if approve:
-        driver.folders.write(phase)
-        bundle_hash = driver.folders.rendered(phase).hash
-        known = driver.states().get(phase, PhaseState()).reviewed
-        if bundle_hash not in known and not driver.folders.lint(phase):
-            driver.journal.append(phase, "reviewed", hash=bundle_hash)
-    elif not driver.folders.folder(phase).is_dir():
-        driver.folders.write(phase)
+        bundle = folder.write()
+        known = driver.states().get(folder.phase, PhaseState()).reviewed
+        if bundle.hash not in known and not folder.lint():
+            driver.journal.append(folder.phase, "reviewed", hash=bundle.hash)
+    elif not folder.path.is_dir():
+        folder.write()
 
 
 def preview(
@@ -132,42 +131,40 @@ def preview(
         Unreachable, CredentialsError: the target cannot be asked.
     """
     ports = ports or Ports()
+    wish = Wish.AGAIN if again else Wish.PUSH
     with tempfile.TemporaryDirectory() as empty:
-        key = Key(target.name, chain.owner, chain.name)
         place = chain.root if (chain.root / JOURNAL).exists() else Path(empty)
-        with Journal(place, key) as journal:
-            states, wish = journal.states(), Wish.AGAIN if again else Wish.PUSH
-            folders = BundleFolders(chain, target, adopted_sources(chain, states))
-            observer = Observer(chain, journal, folders, target.settle_seconds)
-            seen = observer.at_hand(phase, states, wish, ports.clock.now())
-            seen = observer.look(lambda: ports.connect(target), phase, states, wish, seen)
+        with Journal(place, Key(target.name, chain.owner, chain.name)) as journal:
+            states = journal.states()
             state = states.get(phase, PhaseState())
+            folder = bundle_folders(chain, target, states)[phase]
+            rendered = folder.rendered
+            observer = Observer(chain, journal, target.settle_seconds)
+            seen = observer.at_hand(folder, states, wish, ports.clock.now())
+            seen = observer.look(lambda: ports.connect(target), folder, states, wish, seen)
             if yes:
-                state = replace(state, reviewed=state.reviewed | {folders.rendered(phase).hash})
-            if yes or not folders.folder(phase).is_dir():
+                state = replace(state, reviewed=state.reviewed | {rendered.hash})
+            if yes or not folder.path.is_dir():
                 # `push` would write the folder first.
-                seen = replace(seen, disk=folders.rendered(phase).hash, lint=folders.lint_rendered(phase))
+                seen = replace(seen, disk=rendered.hash, lint=folder.lint_rendered())
             action = decide(phase, state, seen, wish)
-            bundle = _to_send(journal, folders, phase, state, action)
-    folder = folders.folder(phase)
-    shown = folder.relative_to(chain.root).as_posix()
-    first = bundle is folders.rendered(phase)
-    command = f"kaggle kernels push -p {shown} -t {bundle.timeout}" if first else ""
-    news = unrehearsed(chain, target, folders, [phase]) if again or _is_news(folders, phase, state) else {}
+            bundle = rendered
+            if isinstance(action, Push) and action.continuation is not None:
+                kept = journal.kept(state.version.hash) if action.base and state.version is not None else keep(rendered)
+                assert kept is not None, "every bundle that is pushed or found is kept"
+                bundle = session_of(kept, action.continuation)
+    shown = folder.path.relative_to(chain.root).as_posix()
+    news = unrehearsed(chain, target, [folder]) if again or _is_news(rendered, state) else {}
     return Preview(
-        *(chain.kernel(phase), folder, bundle.hash, bundle.metadata, bundle.timeout),
-        *(_verdict(action, state), command, news.get(phase, "")),
+        kernel=chain.kernel(phase),
+        folder=folder.path,
+        hash=bundle.hash,
+        metadata=bundle.metadata,
+        session_timeout=bundle.timeout,
+        verdict=_verdict(action, state),
+        command=f"kaggle kernels push -p {shown} -t {bundle.timeout}" if bundle is rendered else "",
+        warning=news.get(phase, ""),
     )
-
-
-def _to_send(journal: Journal, folders: BundleFolders, phase: str, state: PhaseState, action: Action) -> Bundle:
-    """The bundle that a push would send: what renders now, or a later session of a run."""
-    rendered = folders.rendered(phase)
-    if not isinstance(action, Push) or action.continuation is None:
-        return rendered
-    kept = journal.kept(state.version.hash) if action.base and state.version is not None else keep(rendered)
-    assert kept is not None, "every bundle that is pushed or found is kept"
-    return session_of(kept, action.continuation)
 
 
 def _verdict(action: Action, state: PhaseState) -> str:
@@ -184,6 +181,6 @@ def _verdict(action: Action, state: PhaseState) -> str:
             return "would push nothing: this bundle has a verified result (--again pushes it nevertheless)"
         case Wait(reason):
             return f"would wait: {reason}"
-        case Stop(error):
+        case GiveUp(error):
             return f"would refuse: {error.message}"
-    return "would first settle what the last push came to"
+    return "would first find out whether the last push arrived"

@@ -5,19 +5,21 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kchain.client.target import Target
 from kchain.kernel_metadata import METADATA_FILE
-from kchain.orchestrator.driving.folders import BundleFolders, adopted_sources, keep, rehearsals, session_of
+from kchain.orchestrator.driving.folders import BundleFolder, bundle_folders, keep, rehearsals, session_of
 from kchain.orchestrator.journal.journal import Journal, KeptBundle, Key
 from kchain.orchestrator.journal.state import PhaseState
 from kchain.phases import Chain
 from kchain.phases.plan import Plan, UsePlan, plan_of
 
 if TYPE_CHECKING:
+    from kchain.bundle import Bundle
     from kchain.bundle.lint import Finding
 
 
@@ -56,9 +58,8 @@ def review(chain: Chain, target: Target, phases: list[str]) -> list[Review]:
     """
     with Journal(chain.root, Key(target.name, chain.owner, chain.name)) as journal:
         states = journal.states()
-        folders = BundleFolders(chain, target, adopted_sources(chain, states))
-        times = rehearsals(chain)
-        return [_review(chain, folders, journal, states.get(phase, PhaseState()), phase, times) for phase in phases]
+        folders, times = bundle_folders(chain, target, states), rehearsals(chain)
+        return [_review(chain, folders[each], journal, states.get(each, PhaseState()), times) for each in phases]
 
 
 def record(chain: Chain, target: Target, reviews: list[Review]) -> None:
@@ -71,64 +72,48 @@ def record(chain: Chain, target: Target, reviews: list[Review]) -> None:
 
 def _review(
     chain: Chain,
-    folders: BundleFolders,
+    folder: BundleFolder,
     journal: Journal,
     state: PhaseState,
-    phase: str,
     rehearsed: Mapping[tuple[str, str], float],
 ) -> Review:
     from kchain.bundle.lint import lint
 
-    folder = folders.write(phase)
-    bundle = folders.rendered(phase)
-    last = journal.kept(state.version.hash) if state.version is not None else None
-    goes_on = _goes_on(chain, folders, state, phase, last)
+    phase, bundle, version = folder.phase, folder.write(), state.version
+    last = journal.kept(version.hash) if version is not None else None
+    goes_on = ""
+    if version is not None and state.checkpoint is not None:
+        same = bundle.hash == version.approved
+        most = version.max_sessions if same else chain.phase(phase).training.max_sessions
+        if state.checkpoint.session < most and (same or folder.same_training(last)):
+            goes_on = f"session {state.checkpoint.session + 1} of {most}, from {state.checkpoint.words}"
     waits = state.failure is not None and state.failure.hash == bundle.hash and not state.failure.again
     return Review(
         phase=phase,
         kernel=chain.kernel(phase),
-        folder=folder,
+        folder=folder.path,
         hash=bundle.hash,
         plan=plan_of(chain, phase),
         metadata=bundle.metadata,
-        pushed=state.version.number if state.version is not None else None,
-        changes=tuple(_changes(folders, phase, last)),
-        findings=tuple(lint(folder)),
+        pushed=version.number if version is not None else None,
+        changes=tuple(_changes(bundle, last)),
+        findings=tuple(lint(folder.path)),
         known=bundle.hash in state.reviewed and not (waits and goes_on),
         goes_on=goes_on,
         rehearsed=rehearsed.get((phase, bundle.code_hash)),
     )
 
 
-def _goes_on(chain: Chain, folders: BundleFolders, state: PhaseState, phase: str, last: KeptBundle | None) -> str:
-    version, checkpoint = state.version, state.checkpoint
-    if version is None or checkpoint is None:
-        return ""
-    same = folders.rendered(phase).hash == version.approved
-    most = version.max_sessions if same else chain.phase(phase).training.max_sessions
-    if checkpoint.session >= most or not (same or folders.same_training(phase, last)):
-        return ""
-    return f"session {checkpoint.session + 1} of {most}, from {checkpoint.words}"
-
-
-def _first_session(kept: KeptBundle) -> KeptBundle:
-    """The bundle that a person would have been shown: a later session's is made from it."""
-    try:
-        return keep(session_of(kept, None))
-    except (ValueError, KeyError, TypeError):
-        # Taken over from the target without its metadata, or of a kchain that knew no sessions.
-        return kept
-
-
-def _changes(folders: BundleFolders, phase: str, last: KeptBundle | None) -> list[str]:
+def _changes(bundle: Bundle, last: KeptBundle | None) -> list[str]:
+    """The diff of metadata and notebook, against the bundle that a person was shown of the last version."""
     from kchain.bundle import diff
 
-    bundle = folders.rendered(phase)
-    last = None if last is None else _first_session(last)
-    old = None if last is None else json.loads(last.notebook)
-    before = [] if last is None else json.dumps(json.loads(last.metadata), indent=1, sort_keys=True).splitlines()
+    if last is None:
+        return list(diff(None, bundle.notebook))
+    # Taken over from the target without its metadata, or of a kchain that knew no sessions: it is compared as it is.
+    with suppress(ValueError, KeyError, TypeError):
+        last = keep(session_of(last, None))
+    before = json.dumps(json.loads(last.metadata), indent=1, sort_keys=True).splitlines()
     after = json.dumps(bundle.metadata, indent=1, sort_keys=True).splitlines()
-    metadata = (
-        list(difflib.unified_diff(before, after, METADATA_FILE, METADATA_FILE, lineterm="")) if last is not None else []
-    )
-    return [*metadata, *diff(old, bundle.notebook)]
+    metadata = difflib.unified_diff(before, after, METADATA_FILE, METADATA_FILE, lineterm="")
+    return [*metadata, *diff(json.loads(last.notebook), bundle.notebook)]

@@ -19,7 +19,7 @@ from kchain.demo.run import check_packages
 from kchain.errors import KchainError, PhaseFailed
 from kchain.orchestrator.driving.actions import Reporter, Wish
 from kchain.orchestrator.driving.drive import Driver, driving
-from kchain.orchestrator.driving.folders import record, rehearsals
+from kchain.orchestrator.driving.folders import record_rehearsal, rehearsals
 from kchain.orchestrator.journal.lock import driver_lock
 from kchain.orchestrator.journal.state import Failure, PhaseState, Result
 from kchain.orchestrator.judging.judge import read_result
@@ -183,7 +183,7 @@ def _drive(driver: Driver, chain: Chain, outcomes: Sequence[Outcome], again: set
         if done[-1].failure is not None:
             break
         if done[-1].fresh or (outcome.phase, outcome.code_hash) not in rehearsals(chain):
-            record(chain, outcome.phase, outcome.code_hash)
+            record_rehearsal(chain, outcome.phase, outcome.code_hash)
     return tuple(done)
 
 
@@ -192,7 +192,7 @@ def _phase(driver: Driver, outcome: Outcome, *, once_more: bool) -> Outcome:
     before = driver.states().get(phase, PhaseState())
     # A run that failed, or that an earlier rehearsal did not see the end of, is repeated.
     wish = Wish.PUSH if before.result is not None and before.intent is None and not once_more else Wish.AGAIN
-    prepare(driver, phase, approve=True)
+    prepare(driver, driver.folders[phase], approve=True)
     failure = None
     try:
         driver.drive(phase, wish)

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drive_model import ModelFolders, Points, make_world, model_parts
+from drive_model import Points, make_world, model_parts
 from slugify import slugify
 
 from kchain.inbox import box as moving
 from kchain.inbox import box as taking
 from kchain.inbox import run as running
-from kchain.inbox import train as training
 from kchain.inbox.box import Box
 from kchain.inbox.examples import title_of
 from kchain.inbox.run import Inbox, Settled
@@ -96,6 +95,4 @@ def with_points(points: Points) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, model_parts(points):
         for owner, name in STEPS:
             patch.setattr(owner, name, around(name, getattr(owner, name)))
-        for module in (running, training):
-            patch.setattr(module, "BundleFolders", ModelFolders)
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from drive_model import ModelFolders
+from drive_model import ModelFolder
 from inbox_place import Place, rows
 
 from kchain.errors import DriverLocked, NotNow, NotReviewed, PhaseFailed, PushRefused, QuotaUsedUp, Unreachable
@@ -77,10 +77,10 @@ def test_the_same_content_is_trained_again_when_the_phase_has_changed(place: Pla
     place.drop("x.jsonl", rows("cat"))
     place.run()
     name = next(iter(place.world.states().keys() - {"one"}))
-    ModelFolders.code[name] = "a newer kchain"
+    ModelFolder.code[name] = "a newer kchain"
     place.drop("x.jsonl", rows("cat"))
     place.run()
-    ModelFolders.salt[name] = "another learning rate"
+    ModelFolder.salt[name] = "another learning rate"
     place.drop("x.jsonl", rows("cat"))
     place.run()
     assert place.outcomes() == ["trained", "already trained", "trained"]

@@ -18,10 +18,9 @@ from drive_service import OWNER, Died, ModelClock, ModelService, Points, model_j
 from kchain.bundle import Bundle, continued, parse
 from kchain.client.target import Target
 from kchain.kernel_metadata import NOTEBOOK_FILE
-from kchain.orchestrator import push as pushing
-from kchain.orchestrator.driving import drive
+from kchain.orchestrator.driving import folders
 from kchain.orchestrator.driving.drive import Ports
-from kchain.orchestrator.driving.folders import BundleFolders
+from kchain.orchestrator.driving.folders import BundleFolder, bundle_folders
 from kchain.orchestrator.journal.journal import Journal, Key
 from kchain.orchestrator.journal.state import PhaseState
 from kchain.phases import Chain, load_chain
@@ -49,8 +48,8 @@ def make_chain(root: Path, phases: int = 3, **training: object) -> Chain:
     return load_chain(root)
 
 
-class ModelFolders(BundleFolders):
-    """Real bundles that render in no time: two cells, the text of the second is the phase's description and `salt`.
+class ModelFolder(BundleFolder):
+    """A real bundle that renders in no time: two cells, the text of the second is the phase's description and `salt`.
 
     `limits` is another max_sessions, `code` other code: neither changes what is trained.
     """
@@ -60,7 +59,9 @@ class ModelFolders(BundleFolders):
     code: dict[str, str] = {}
     lint_errors: dict[str, tuple[str, ...]] = {}
 
-    def rendered(self, phase: str) -> Bundle:
+    @property
+    def rendered(self) -> Bundle:  # type: ignore[override]
+        phase = self.phase
         configured = self._chain.phase(phase)
         text = f"{configured.description} {self.salt.get(phase, '')}"
         training = {"max_sessions": self.limits.get(phase, configured.training.max_sessions)}
@@ -93,8 +94,8 @@ class ModelFolders(BundleFolders):
         # What changes only the limits is rendered, too, so the text is written as `continued` writes it.
         return continued(parse(json.dumps(notebook), json.dumps(metadata)), None)
 
-    def lint(self, phase: str) -> tuple[str, ...]:
-        return self.lint_errors.get(phase, ())
+    def lint(self) -> tuple[str, ...]:
+        return self.lint_errors.get(self.phase, ())
 
 
 class Listener:
@@ -145,15 +146,14 @@ class World:
 
     def edit(self, phase: str, salt: str) -> None:
         """Change a phase file: its bundle renders to something else from now on."""
-        ModelFolders.salt[phase] = salt
+        ModelFolder.salt[phase] = salt
 
     def review(self, *phases: str) -> None:
         """What `kchain review` leaves: the folder written, the hash recorded."""
-        folders = ModelFolders(self.chain, self.target, {})
+        found = bundle_folders(self.chain, self.target, {})
         with Journal(self.chain.root, Key(self.target.name, self.chain.owner, self.chain.name)) as journal:
             for phase in phases or [each.name for each in self.chain.phases]:
-                folders.write(phase)
-                journal.append(phase, "reviewed", hash=folders.rendered(phase).hash)
+                journal.append(phase, "reviewed", hash=found[phase].write().hash)
 
     def reload(self) -> None:
         """Read the project's files again, as the next command does."""
@@ -174,7 +174,6 @@ def make_world(root: Path, phases: int = 3, **training: object) -> World:
 def model_parts(points: Points | None = None) -> Iterator[None]:
     """Put the model bundles in, and death points around every journal event."""
     real_append = Journal.append
-    originals = drive.BundleFolders
 
     def append(self: Journal, phase: str, kind: str, /, *, kept: Any = None, **detail: Any) -> None:
         if points is not None:
@@ -183,14 +182,14 @@ def model_parts(points: Points | None = None) -> Iterator[None]:
         if points is not None:
             points.reach(f"{kind}:after")
 
-    ModelFolders.salt, ModelFolders.lint_errors, ModelFolders.limits, ModelFolders.code = {}, {}, {}, {}
-    drive.BundleFolders = pushing.BundleFolders = ModelFolders  # type: ignore[misc]
+    ModelFolder.salt, ModelFolder.lint_errors, ModelFolder.limits, ModelFolder.code = {}, {}, {}, {}
+    folders.BundleFolder = ModelFolder  # type: ignore[misc]
     Journal.append = append  # type: ignore[method-assign]
     try:
         yield
     finally:
-        drive.BundleFolders = pushing.BundleFolders = originals  # type: ignore[misc]
+        folders.BundleFolder = BundleFolder  # type: ignore[misc]
         Journal.append = real_append  # type: ignore[method-assign]
 
 
-__all__ = ["Died", "Listener", "ModelFolders", "Points", "World", "make_chain", "make_world", "model_parts"]
+__all__ = ["Died", "Listener", "ModelFolder", "Points", "World", "make_chain", "make_world", "model_parts"]

@@ -28,6 +28,7 @@ from kchain.orchestrator.driving.actions import (
     End,
     Fail,
     Found,
+    GiveUp,
     Judge,
     Look,
     Parent,
@@ -35,7 +36,6 @@ from kchain.orchestrator.driving.actions import (
     Push,
     Release,
     Seen,
-    Stop,
     Wait,
     Wish,
 )
@@ -155,7 +155,7 @@ ROWS: list[Row] = [
 def test_row(state: PhaseState, look: Seen, wish: Wish, due: Any) -> None:
     action = decide("phase2", state, look, wish)
     if isinstance(due, type) and issubclass(due, KchainError):
-        assert isinstance(action, Stop | Wait), action
+        assert isinstance(action, GiveUp | Wait), action
         assert type(action.error) is due, action
     elif isinstance(due, type):
         assert isinstance(action, due), action
@@ -174,21 +174,21 @@ def test_waiting_and_stopping_are_not_mixed_up() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 def test_every_stop_says_what_to_do(row: Row) -> None:
     action = decide("phase2", *row[1:4])
-    if isinstance(action, Stop | Fail):
+    if isinstance(action, GiveUp | Fail):
         assert action.error.hint, action.error.message
         assert "phase" in action.error.message or "rank" in action.error.message
 
 
 def test_a_recorded_failure_keeps_its_class_and_tells_both_ways_on() -> None:
     action = decide("phase2", BROKEN, seen(), FINISH)
-    assert isinstance(action, Stop)
+    assert isinstance(action, GiveUp)
     assert (action.error.message, action.error.exit_code) == ("the rank is wrong", 1)
     assert "kchain review phase2" in action.error.hint
     assert "kchain push phase2 --again" in action.error.hint
 
 
 @pytest.mark.parametrize(
-    ("gates", "expected"), [('{"max_loss": 0.9}', Judge), ("{}", Stop)], ids=["changed gate", "same gates"]
+    ("gates", "expected"), [('{"max_loss": 0.9}', Judge), ("{}", GiveUp)], ids=["changed gate", "same gates"]
 )
 def test_a_changed_gate_is_asked_again_of_the_run_that_missed_it(gates: str, expected: type) -> None:
     missed = replace(BROKEN, failure=replace(FAILED, error="GateMissed"))
@@ -198,7 +198,7 @@ def test_a_changed_gate_is_asked_again_of_the_run_that_missed_it(gates: str, exp
 def test_a_failure_of_an_unknown_class_still_fails_the_phase() -> None:
     strange = replace(BROKEN, failure=replace(FAILED, error="OfALaterKchain"))
     action = decide("phase2", strange, seen(), FINISH)
-    assert isinstance(action, Stop)
+    assert isinstance(action, GiveUp)
     assert type(action.error) is PhaseFailed
 
 
@@ -209,9 +209,9 @@ def test_a_failure_of_an_unknown_class_still_fails_the_phase() -> None:
         (RateLimited("429"), Wait),
         (StillRunning("409"), Wait),
         (NotNow("data set not ready"), Wait),
-        (QuotaUsedUp("30 h used", "refresh on Saturday"), Stop),
+        (QuotaUsedUp("30 h used", "refresh on Saturday"), GiveUp),
         (PushRefused("foreign slug"), Fail),
-        (InputError("bad metadata"), Stop),
+        (InputError("bad metadata"), GiveUp),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, KchainError) else value.__name__,
 )

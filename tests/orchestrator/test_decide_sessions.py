@@ -25,7 +25,7 @@ from test_decide_rows import (
 
 from kchain.errors import EditedOutside, GateMissed, InputError, KchainError, NotNow, NotReviewed, PhaseFailed
 from kchain.kernel_metadata import Continuation
-from kchain.orchestrator.driving.actions import Judge, Look, Lost, Push, Seen, Stop, Upload, Wait, Wish
+from kchain.orchestrator.driving.actions import GiveUp, Judge, Look, Lost, Push, Seen, Upload, Wait, Wish
 from kchain.orchestrator.driving.continuation import content_slug, next_session
 from kchain.orchestrator.driving.decide import Need, decide, need
 from kchain.orchestrator.journal.state import Checkpoint, Failure, PhaseState
@@ -139,7 +139,7 @@ def test_session_row(state: PhaseState, look: Seen, wish: Wish, due: Any) -> Non
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 def test_every_session_stop_says_what_to_do(row: Row) -> None:
     action = decide("phase2", *row[1:4])
-    if isinstance(action, Stop):
+    if isinstance(action, GiveUp):
         assert action.error.hint, action.error.message
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drive_model import ModelFolders, World, make_world, model_parts
+from drive_model import ModelFolder, World, make_world, model_parts
 from drive_service import OWNER
 
 from kchain.client.target import Target
 from kchain.errors import InputError, PushRefused
-from kchain.orchestrator.driving.folders import record
+from kchain.orchestrator.driving.folders import bundle_folders, record_rehearsal
 from kchain.orchestrator.push import preview, push
 
 
@@ -32,7 +32,7 @@ def test_what_the_target_refused_stays_approved(world: World) -> None:
 
 
 def test_what_does_not_lint_is_not_approved_by_yes(world: World) -> None:
-    ModelFolders.lint_errors["one"] = ("KC101 somewhere: something",)
+    ModelFolder.lint_errors["one"] = ("KC101 somewhere: something",)
     with pytest.raises(InputError, match="does not lint"):
         push(world.chain, "one", world.target, world.listener, yes=True, ports=world.ports)
     assert world.state("one").reviewed == frozenset()
@@ -43,5 +43,5 @@ def test_a_dry_run_warns_of_code_that_was_never_rehearsed_where_it_would_cost_qu
     shown = preview(world.chain, "one", kaggle, yes=True, ports=world.ports)
     assert "kchain rehearse one" in shown.warning and "would push" in shown.verdict
     assert preview(world.chain, "one", world.target, yes=True, ports=world.ports).warning == ""
-    record(world.chain, "one", ModelFolders(world.chain, kaggle, {}).rendered("one").code_hash)
+    record_rehearsal(world.chain, "one", bundle_folders(world.chain, kaggle, {})["one"].rendered.code_hash)
     assert preview(world.chain, "one", kaggle, again=True, ports=world.ports).warning == ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drive_model import ModelFolders, World, make_world, model_parts
+from drive_model import ModelFolder, World, make_world, model_parts
 from drive_sessions import Maker, drive, pushed, stop_after_session, told
 
 from kchain.bundle import find_hash
@@ -117,7 +117,7 @@ def test_a_phase_that_used_up_its_sessions_misses_its_gate_and_goes_on_once_it_m
             drive(world)
     assert "with a higher training.max_sessions, kchain review one goes on from step 20 of 40" in caught.value.hint
     assert told(world) == [(1, ""), (2, "kernel")]
-    ModelFolders.limits["one"] = 4
+    ModelFolder.limits["one"] = 4
     raise_sessions(world, 4)
     with pytest.raises(NotReviewed):
         drive(world)
@@ -136,7 +136,7 @@ def test_a_reviewed_change_that_allows_no_further_session_says_so_and_starts_not
     world = make(4, max_sessions=2)
     with pytest.raises(GateMissed):
         drive(world)
-    ModelFolders.code["one"] = "newer"
+    ModelFolder.code["one"] = "newer"
     world.review()
     with pytest.raises(InputError, match="has used its 2 sessions and stands at step 20 of 40"):
         drive(world)
@@ -151,7 +151,7 @@ def test_a_run_that_crawls_is_left_to_the_person_who_may_let_it_go_on(make: Make
             drive(world)
     assert "it goes on from step 10 of 40, as session 2 of 3" in caught.value.hint
     assert told(world) == [(1, "")]
-    ModelFolders.code["one"] = "more step_seconds"
+    ModelFolder.code["one"] = "more step_seconds"
     world.review()
     drive(world)
     assert told(world) == [(1, ""), (2, "kernel")]
@@ -194,7 +194,7 @@ def test_a_reviewed_change_of_the_training_begins_anew(make: Maker) -> None:
 def test_reviewed_code_of_a_newer_kchain_goes_on_from_the_checkpoint(make: Maker) -> None:
     world = make(2)
     stop_after_session(world)
-    ModelFolders.code["one"] = "newer"
+    ModelFolder.code["one"] = "newer"
     world.review()
     drive(world)
     assert told(world) == [(1, ""), (2, "kernel")]

@@ -11,7 +11,7 @@ import pytest
 import kchain.demo.run
 from kchain.client.target import Target
 from kchain.errors import DriverLocked, InputError
-from kchain.orchestrator.driving.folders import BundleFolders, record, rehearsals, tell_unrehearsed
+from kchain.orchestrator.driving.folders import bundle_folders, record_rehearsal, rehearsals, tell_unrehearsed
 from kchain.orchestrator.journal.lock import driver_lock
 from kchain.phases import Chain, load_chain
 from kchain.phases.init import make_project
@@ -60,21 +60,22 @@ def test_a_second_rehearsal_waits_for_nobody(chain: Chain) -> None:
 
 def warned(chain: Chain, target: str, *phases: str) -> list[str]:
     place, listener = Target(target, chain.owner, chain.root), Listener()
-    tell_unrehearsed(chain, place, BundleFolders(chain, place, {}), listener, phases)
+    folders = bundle_folders(chain, place, {})
+    tell_unrehearsed(chain, place, [folders[phase] for phase in phases], listener)
     return [phase for phase, _ in listener.notes]
 
 
 def test_only_what_was_never_rehearsed_is_warned_of_and_only_where_it_costs_quota(chain: Chain) -> None:
     assert warned(chain, "kaggle", "phase1", "phase2") == ["phase1", "phase2"]
     assert warned(chain, "local", "phase1") == []
-    code = BundleFolders(chain, Target("kaggle", chain.owner, chain.root), {}).rendered("phase1").code_hash
-    record(chain, "phase1", code)
+    code = bundle_folders(chain, Target("kaggle", chain.owner, chain.root), {})["phase1"].rendered.code_hash
+    record_rehearsal(chain, "phase1", code)
     assert warned(chain, "kaggle", "phase1", "phase2") == ["phase2"]
     assert set(rehearsals(chain)) == {("phase1", code)}
 
 
 def test_other_code_is_not_what_was_rehearsed(chain: Chain) -> None:
-    record(chain, "phase1", "0" * 64)
+    record_rehearsal(chain, "phase1", "0" * 64)
     assert warned(chain, "kaggle", "phase1") == ["phase1"]
 
 

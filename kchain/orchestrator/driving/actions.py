@@ -188,7 +188,7 @@ class Fail:
 
 
 @dataclass(frozen=True)
-class Stop:
+class GiveUp:
     """Only a person can go on from here."""
 
     error: KchainError
@@ -199,7 +199,7 @@ class Done:
     """Nothing is left to do."""
 
 
-Action = Wait | Look | Release | Found | Push | Upload | Lost | End | Pull | Judge | Fail | Stop | Done
+Action = Wait | Look | Release | Found | Push | Upload | Lost | End | Pull | Judge | Fail | GiveUp | Done
 
 
 class Reporter(Protocol):

@@ -13,7 +13,7 @@ from slugify import slugify
 
 from kchain.errors import InputError, KchainError, NotNow, PhaseFailed
 from kchain.kernel_metadata import Continuation
-from kchain.orchestrator.driving.actions import Action, Look, Seen, Stop, Upload, Wait, Wish
+from kchain.orchestrator.driving.actions import Action, GiveUp, Look, Seen, Upload, Wait, Wish
 from kchain.orchestrator.journal.state import PhaseState, Version
 from kchain.runtime.contract import CHECKPOINT
 
@@ -58,7 +58,7 @@ class Plan:
     continuation: Continuation | None = None
 
 
-def what_to_push(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Plan | Stop:
+def what_to_push(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Plan | GiveUp:
     """Whether the next push goes on or begins anew, and under which review.
 
     What renders now and was reviewed goes before what the run began with; what nobody reviewed changes nothing.
@@ -72,7 +72,7 @@ def what_to_push(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Plan 
         return Plan()
     most = version.max_sessions if same or unread else seen.max_sessions
     if checkpoint.session >= most:
-        return Stop(
+        return GiveUp(
             InputError(
                 f"{phase} has used its {most} sessions and stands at {checkpoint.words}",
                 f"raise training.max_sessions and kchain review {phase}: it goes on from there; "
@@ -93,7 +93,7 @@ def data_set(phase: str, state: PhaseState, continuation: Continuation, seen: Se
     if seen.dataset == _READY:
         return None
     if seen.dataset in _BROKEN:
-        return Stop(
+        return GiveUp(
             PhaseFailed(
                 f"data set {ref}, the checkpoint of {phase}, is {seen.dataset}",
                 f"delete it on the target, then: kchain watch; from the beginning: kchain push {phase} --again",

@@ -30,6 +30,7 @@ from kchain.orchestrator.driving.actions import (
     End,
     Fail,
     Found,
+    GiveUp,
     Judge,
     Look,
     Lost,
@@ -37,7 +38,6 @@ from kchain.orchestrator.driving.actions import (
     Push,
     Release,
     Seen,
-    Stop,
     Wait,
     Wish,
 )
@@ -112,7 +112,7 @@ def _open_intent(phase: str, intent: Intent, seen: Seen, wish: Wish) -> Action:
     if seen.kernel is not None and seen.kernel > (intent.before or 0):
         if wish is Wish.AGAIN:
             return Release(f"version {seen.kernel} was made by someone else; pushing again as asked")
-        return Stop(_edited(phase, seen.kernel, intent.before))
+        return GiveUp(_edited(phase, seen.kernel, intent.before))
     if intent.looked is None:
         return Look(seen.kernel)
     # After its first push a kernel may stay invisible for longer than an edit of one that is there.
@@ -131,7 +131,9 @@ def _in_flight(phase: str, version: Version, seen: Seen) -> Action:
     if seen.kernel is None:
         if seen.time < version.time + seen.settle:
             return Wait(f"{name} does not show up yet", NotNow(f"{name} does not show up yet", "try again in a minute"))
-        return Stop(EditedOutside(f"the kernel of {phase} is gone, or no longer yours", f"kchain push {phase} --again"))
+        return GiveUp(
+            EditedOutside(f"the kernel of {phase} is gone, or no longer yours", f"kchain push {phase} --again")
+        )
     if seen.word in OVER:
         # Right after a push the target may still speak of the version before it.
         if version.word or seen.time >= version.time + seen.settle:
@@ -182,7 +184,7 @@ def _standing(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Action |
             return None
         hint = failure.hint or f"read its log: kchain logs {phase}"
         ways = way_on(phase, state) or f"to run the same again: kchain push {phase} --again"
-        return Stop(
+        return GiveUp(
             failure_error(failure.error, failure.reason, f"{hint}\nafter a change: kchain review {phase}; {ways}")
         )
     if state.result is None or seen.stale:
@@ -199,7 +201,7 @@ def _to_push(phase: str, state: PhaseState, seen: Seen, wish: Wish, *, resend: b
         # Pushed by hand, by another checkout, or before the journal was lost: the very same bundle is there already.
         return Found(seen.kernel, seen.bundle)
     plan = what_to_push(phase, state, seen, wish)
-    if isinstance(plan, Stop):
+    if isinstance(plan, GiveUp):
         return plan
     if (blocked := _blocked(phase, state, seen, plan)) is not None:
         return blocked
@@ -207,7 +209,7 @@ def _to_push(phase: str, state: PhaseState, seen: Seen, wish: Wish, *, resend: b
         return _other_running(phase, seen)
     ours = state.version.number if state.version is not None else None
     if ours is not None and seen.kernel is not None and seen.kernel > ours and wish is not Wish.AGAIN:
-        return Stop(_edited(phase, seen.kernel, ours))
+        return GiveUp(_edited(phase, seen.kernel, ours))
     return _send(phase, state, seen, plan, resend)
 
 
@@ -225,23 +227,23 @@ def _other_running(phase: str, seen: Seen) -> Wait:
     return Wait(reason, StillRunning(reason, "leave out --no-wait, or try again later"))
 
 
-def _blocked(phase: str, state: PhaseState, seen: Seen, plan: Plan) -> Stop | None:
+def _blocked(phase: str, state: PhaseState, seen: Seen, plan: Plan) -> GiveUp | None:
     """Why the bundle may not be sent. A run that goes on sends what its review allowed, whatever renders by now."""
     if plan.base and plan.base in state.reviewed:
         return None
     if seen.lint:
-        return Stop(
+        return GiveUp(
             InputError(f"the bundle of {phase} does not lint:\n" + "\n".join(seen.lint), f"kchain review {phase}")
         )
     if seen.disk != seen.bundle:
-        return Stop(
+        return GiveUp(
             NotReviewed(
                 f"what lies in the bundle folder of {phase} is not what its phase file renders to",
                 f"render and read it again: kchain review {phase}",
             )
         )
     if seen.bundle not in state.reviewed:
-        return Stop(
+        return GiveUp(
             NotReviewed(f"nobody has reviewed {phase} as it is now", f"read it: kchain review {phase}  (or add --yes)")
         )
     return None
@@ -250,7 +252,7 @@ def _blocked(phase: str, state: PhaseState, seen: Seen, plan: Plan) -> Stop | No
 def _blocked_by_parents(phase: str, seen: Seen) -> Action | None:
     for parent in seen.parents:
         if not parent.ready:
-            return Stop(
+            return GiveUp(
                 NotNow(
                     f"{phase} builds on {parent.phase}, which has no verified result yet",
                     f"run the chain: kchain watch; or take over an adapter: kchain adopt {parent.phase} --help",
@@ -258,7 +260,7 @@ def _blocked_by_parents(phase: str, seen: Seen) -> Action | None:
             )
         if parent.current != parent.verified:
             now = "is gone" if parent.current is None else f"is at version {parent.current} now"
-            return Stop(
+            return GiveUp(
                 EditedOutside(
                     f"{parent.source}, the result of {parent.phase}, {now}; version {parent.verified} was verified",
                     f"run {parent.phase} again (kchain push {parent.phase} --again) or take what is there: "
@@ -282,7 +284,7 @@ def failure_error(name: str, reason: str, hint: str) -> KchainError:
     return error
 
 
-def after_refusal(error: KchainError, attempt: int, poll_seconds: float) -> Wait | Stop | Fail:
+def after_refusal(error: KchainError, attempt: int, poll_seconds: float) -> Wait | GiveUp | Fail:
     """What follows when the target refused a push; `attempt` counts the refusals in a row from 1.
 
     Caps, rate limits, a running version and an unready data set pass by themselves: they are waited for, twice as long
@@ -291,4 +293,4 @@ def after_refusal(error: KchainError, attempt: int, poll_seconds: float) -> Wait
     if isinstance(error, NotNow) and not isinstance(error, QuotaUsedUp):
         pause = float(min(poll_seconds * 2 ** min(attempt, 10), LONGEST_PAUSE))
         return Wait(f"{error.message}; trying again in {pause:.0f} s", error, pause=pause)
-    return Fail(error) if isinstance(error, PushRefused) else Stop(error)
+    return Fail(error) if isinstance(error, PushRefused) else GiveUp(error)

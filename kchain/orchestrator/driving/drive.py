@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from kchain.client.stream import Follower
 from kchain.client.target import Target
 from kchain.errors import KchainError, NotNow, PhaseFailed, RateLimited, Unreachable
-from kchain.orchestrator.driving.act import Actor, Judging, Outcomes, Puller, pull_outputs
-from kchain.orchestrator.driving.actions import Action, Done, Found, Push, Reporter, Seen, Stop, Wait, Wish
+from kchain.orchestrator.driving.act import Actor, Judging, Puller, pull_outputs
+from kchain.orchestrator.driving.actions import Action, Done, Found, GiveUp, Push, Reporter, Wait, Wish
 from kchain.orchestrator.driving.decide import decide, failure_error
-from kchain.orchestrator.driving.folders import BundleFolders, adopted_sources
+from kchain.orchestrator.driving.folders import bundle_folders
 from kchain.orchestrator.driving.observe import Observer
 from kchain.orchestrator.journal.journal import Journal, Key
 from kchain.orchestrator.journal.lock import driver_lock
@@ -78,12 +78,11 @@ class Driver:
         self.target = target
         self.journal = journal
         self.reporter = reporter
-        self.folders = BundleFolders(chain, target, adopted_sources(chain, journal.states()))
+        self.folders = bundle_folders(chain, target, journal.states())
         self._ports = ports
         self._clock = ports.clock
-        self._observer = Observer(chain, journal, self.folders, target.settle_seconds)
-        self._outcomes = Outcomes(chain, target, journal, reporter, ports.pull, ports.judge)
-        self._actor = Actor(chain, target, journal, self.folders, reporter, self._outcomes)
+        self._observer = Observer(chain, journal, target.settle_seconds)
+        self._actor = Actor(chain, target, journal, reporter, ports.pull, ports.judge)
         self._client: Client | None = None
         self._reached = False
         self._failed_reads = 0
@@ -117,7 +116,7 @@ class Driver:
             match action:
                 case Done():
                     return action
-                case Stop(error):
+                case GiveUp(error):
                     self._stop_following()
                     raise error
                 case Push() | Found():
@@ -140,11 +139,11 @@ class Driver:
             PhaseFailed: they do not count; the journal says why.
         """
         state = self.states()[phase]
-        self._outcomes.judge(phase, state)
+        self._actor.judge(phase, state)
         state = self.states()[phase]
         if state.checkpoint is not None and state.failure is None and not goes_on(state):
             # The last session that there may be: what it reached is the result.
-            self._outcomes.judge(phase, state)
+            self._actor.judge(phase, state)
         failure = self.states()[phase].failure
         if failure is not None:
             raise failure_error(failure.error, failure.reason, failure.hint)
@@ -155,26 +154,22 @@ class Driver:
 
     def step(self, phase: str, wish: Wish) -> Action:
         """Observe once, decide, act once."""
-        states = self.states()
-        seen = self._observer.at_hand(phase, states, wish, self._clock.now())
+        states, folder = self.states(), self.folders[phase]
+        at_hand = self._observer.at_hand(folder, states, wish, self._clock.now())
         try:
-            seen = self._look(phase, states, wish, seen)
+            seen = self._observer.look(self.client, folder, states, wish, at_hand)
+            self._reached = self._reached or seen is not at_hand
             action = decide(phase, states.get(phase, PhaseState()), seen, wish)
-            action = self._actor.act(self.client, phase, states, seen, action)
+            action = self._actor.act(self.client, folder, states, seen, action)
         except (Unreachable, RateLimited) as error:
-            self._unreachable(error)
+            self._sit_out(error)
             return Wait(f"{error.message}; asking again", error)
         self._failed_reads = 0
         if not (isinstance(action, Wait) and action.live):
             self._stop_following()
         return action
 
-    def _look(self, phase: str, states: Mapping[str, PhaseState], wish: Wish, seen: Seen) -> Seen:
-        found = self._observer.look(self.client, phase, states, wish, seen)
-        self._reached = self._reached or found is not seen
-        return found
-
-    def _unreachable(self, error: KchainError) -> None:
+    def _sit_out(self, error: KchainError) -> None:
         """Sit out an outage in the middle of the work; a target that was never there is said at once."""
         self._failed_reads += 1
         # A local server that died is started again by connecting again.

@@ -1,6 +1,6 @@
-"""The bundle folders of a chain on one target: rendered, written, read again, and copied for a push.
+"""The bundle folder of each phase: rendered, written, read again, copied for a push; and what was rehearsed of it.
 
-What is pushed is what lies on the disk; what lies on the disk must be what renders now and what a person reviewed.
+What is pushed is what lies on the disk; that must be what the phase file renders to now, and what a person reviewed.
 Rendering imports nbformat and jinja2, so it happens only when a bundle is asked for.
 """
 
@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,45 +27,8 @@ from kchain.phases import CHAIN_FILE, Chain
 if TYPE_CHECKING:
     from kchain.bundle import AdapterSource, Bundle
 
-
-# Adapters trained elsewhere, as rendering needs them. Reads the journal only.
-
-
-def adopted_sources(chain: Chain, states: Mapping[str, PhaseState]) -> dict[str, AdapterSource]:
-    """The adopted phases of a chain, each with where its adapter is mounted from and what it must be."""
-    return _sources(states, {phase.name for phase in chain.phases})
-
-
-def adopted(root: Path, target: str) -> dict[str, AdapterSource]:
-    """The adopted phases of the project in `root` on a target; empty without a journal.
-
-    Raises:
-        InputError: the journal is damaged.
-    """
-    table = tomllib.loads((root / CHAIN_FILE).read_text(encoding="utf-8"))["chain"]
-    return _sources(read_states(root, Key(target, table["owner"], table["name"])), None)
-
-
-def _sources(states: Mapping[str, PhaseState], phases: set[str] | None) -> dict[str, AdapterSource]:
-    taken = {
-        phase: state.result
-        for phase, state in states.items()
-        if state.result is not None and state.result.adopted and (phases is None or phase in phases)
-    }
-    if not taken:
-        return {}
-    from kchain.bundle import AdapterSource
-
-    return {
-        phase: AdapterSource(
-            phase=phase,
-            kind="dataset" if result.kind == "dataset" else "kernel",
-            ref=result.ref,
-            folder=result.source_folder,
-            sha256=result.sha256,
-        )
-        for phase, result in taken.items()
-    }
+# Takes the place of a target's name in the journal; no target can be called that.
+REHEARSAL = "rehearsal"
 
 
 @dataclass(frozen=True)
@@ -82,55 +46,56 @@ class Snapshot:
     max_sessions: int
 
 
-class BundleFolders:
-    """`build/<target>/<phase>/` of every phase.
+class BundleFolder:
+    """`build/<target>/<phase>/`: the bundle of a phase as it renders now, and as it lies on the disk.
 
     Args:
         adopted: phases whose adapter was trained elsewhere, with where it is mounted from.
     """
 
-    def __init__(self, chain: Chain, target: Target, adopted: Mapping[str, AdapterSource]) -> None:
+    def __init__(self, chain: Chain, target: Target, phase: str, adopted: Mapping[str, AdapterSource]) -> None:
+        self.phase = phase
         self._chain = chain
         self._target = target
         self._adopted = adopted
-        self._rendered: dict[str, Bundle] = {}
 
-    def folder(self, phase: str) -> Path:
+    @property
+    def path(self) -> Path:
         from kchain.bundle import bundle_folder
 
-        return bundle_folder(self._chain.root, self._target.name, phase)
+        return bundle_folder(self._chain.root, self._target.name, self.phase)
 
-    def rendered(self, phase: str) -> Bundle:
+    @cached_property
+    def rendered(self) -> Bundle:
         """The bundle as it renders now."""
         from kchain.bundle import build
 
-        if phase not in self._rendered:
-            self._rendered[phase] = build(self._chain, phase, self._target.name, self._adopted)
-        return self._rendered[phase]
+        return build(self._chain, self.phase, self._target.name, self._adopted)
 
-    def write(self, phase: str) -> Path:
+    def write(self) -> Bundle:
         """Render and write the folder."""
         from kchain.bundle import write
 
-        return write(self.rendered(phase), self._chain.root)
+        write(self.rendered, self._chain.root)
+        return self.rendered
 
-    def disk_hash(self, phase: str) -> str:
+    def disk_hash(self) -> str:
         """The canonical hash of what lies in the folder; empty where that is no bundle, or one edited by hand."""
-        return self._hash(phase, self.folder(phase))
+        return self._hash(self.path)
 
-    def lint(self, phase: str) -> tuple[str, ...]:
+    def lint(self) -> tuple[str, ...]:
         """The errors (not the warnings) that linting the folder finds, one line each."""
-        return _errors(self.folder(phase)) if self.folder(phase).is_dir() else ()
+        return _errors(self.path) if self.path.is_dir() else ()
 
-    def lint_rendered(self, phase: str) -> tuple[str, ...]:
+    def lint_rendered(self) -> tuple[str, ...]:
         """As `lint`, of the bundle as it renders now; the folder is left alone."""
         from kchain.bundle import write
 
         with tempfile.TemporaryDirectory(prefix="kchain-lint-") as name:
-            return _errors(write(self.rendered(phase), Path(name)))
+            return _errors(write(self.rendered, Path(name)))
 
     @contextmanager
-    def snapshot(self, phase: str) -> Iterator[Snapshot]:
+    def snapshot(self) -> Iterator[Snapshot]:
         """A copy of the folder that nobody else can change, hashed from the copy.
 
         Raises:
@@ -141,43 +106,26 @@ class BundleFolders:
             texts = {}
             for file in (NOTEBOOK_FILE, METADATA_FILE):
                 try:
-                    content = (self.folder(phase) / file).read_bytes()
+                    content = (self.path / file).read_bytes()
                     texts[file] = content.decode("utf-8")
                 except (OSError, UnicodeDecodeError) as error:
-                    raise InputError(f"{self.folder(phase) / file}: {error}", f"kchain review {phase}") from None
+                    raise InputError(f"{self.path / file}: {error}", f"kchain review {self.phase}") from None
                 (copy / file).write_bytes(content)
-            kept = KeptBundle(self._hash(phase, copy), texts[METADATA_FILE], texts[NOTEBOOK_FILE])
-            configured = self._chain.phase(phase)
+            kept = KeptBundle(self._hash(copy), texts[METADATA_FILE], texts[NOTEBOOK_FILE])
+            configured = self._chain.phase(self.phase)
             yield Snapshot(copy, kept, configured.session_timeout, configured.training.max_sessions)
 
-    @contextmanager
-    def continued(self, kept: KeptBundle, continuation: Continuation) -> Iterator[Snapshot]:
-        """As `snapshot`, of another session of a bundle that was pushed or reviewed.
-
-        Raises:
-            InputError: it does not lint.
-        """
-        from kchain.bundle import parameters_of, write
-
-        bundle = session_of(kept, continuation)
-        with tempfile.TemporaryDirectory(prefix="kchain-push-") as name:
-            folder = write(bundle, Path(name))
-            if errors := _errors(folder):
-                raise InputError(f"session {continuation.session} does not lint:\n" + "\n".join(errors))
-            max_sessions = int(parameters_of(bundle.notebook)["training"]["max_sessions"])
-            yield Snapshot(folder, keep(bundle), bundle.timeout, max_sessions)
-
-    def same_training(self, phase: str, kept: KeptBundle | None) -> bool:
+    def same_training(self, kept: KeptBundle | None) -> bool:
         """Whether the bundle of now can go on from a checkpoint of that one."""
         from kchain.bundle import same_training
 
         try:
-            return kept is not None and same_training(self.rendered(phase).notebook, json.loads(kept.notebook))
+            return kept is not None and same_training(self.rendered.notebook, json.loads(kept.notebook))
         except (ValueError, KeyError, TypeError):
-            # Taken over from the target as it was there: no notebook of this kchain's.
+            # Taken over from the target as it was there: not a notebook of this kchain's.
             return False
 
-    def recognised(self, phase: str, source: str) -> tuple[KeptBundle, Continuation | None] | None:
+    def recognised(self, source: str) -> tuple[KeptBundle, Continuation | None] | None:
         """The bundle of now, or a later session of it, where a kernel's source is that; else None.
 
         Outputs, ids and notebook metadata do not count: the client and the target rewrite them.
@@ -187,27 +135,45 @@ class BundleFolders:
         try:
             found = json.loads(source)
             continuation = continuation_of(found)
-            bundle = continued(self.rendered(phase), continuation)
+            bundle = continued(self.rendered, continuation)
             same = same_cells(found, bundle.notebook)
         except (ValueError, KeyError, TypeError):
             return None
         return (keep(bundle), continuation) if same else None
 
-    def _hash(self, phase: str, folder: Path) -> str:
+    def _hash(self, folder: Path) -> str:
         from kchain.bundle import read
 
         try:
             bundle = read(folder)
         except InputError:
             return ""
-        return bundle.hash if bundle.phase == phase else ""
+        return bundle.hash if bundle.phase == self.phase else ""
 
 
-def keep(bundle: Bundle) -> KeptBundle:
-    """A bundle as the journal keeps it."""
-    from kchain.bundle import metadata_text, notebook_text
+def bundle_folders(chain: Chain, target: Target, states: Mapping[str, PhaseState]) -> dict[str, BundleFolder]:
+    """The folder of every phase, by name; `states` says which phases were adopted."""
+    names = [phase.name for phase in chain.phases]
+    adopted = _adapter_sources({name: states[name] for name in names if name in states})
+    return {name: BundleFolder(chain, target, name, adopted) for name in names}
 
-    return KeptBundle(bundle.hash, metadata_text(bundle.metadata), notebook_text(bundle))
+
+@contextmanager
+def later_session(kept: KeptBundle, continuation: Continuation) -> Iterator[Snapshot]:
+    """As `BundleFolder.snapshot`, of another session of a bundle that was pushed or reviewed.
+
+    Raises:
+        InputError: it does not lint.
+    """
+    from kchain.bundle import parameters_of, write
+
+    bundle = session_of(kept, continuation)
+    with tempfile.TemporaryDirectory(prefix="kchain-push-") as name:
+        folder = write(bundle, Path(name))
+        if errors := _errors(folder):
+            raise InputError(f"session {continuation.session} does not lint:\n" + "\n".join(errors))
+        max_sessions = int(parameters_of(bundle.notebook)["training"]["max_sessions"])
+        yield Snapshot(folder, keep(bundle), bundle.timeout, max_sessions)
 
 
 def session_of(kept: KeptBundle, continuation: Continuation | None) -> Bundle:
@@ -215,6 +181,13 @@ def session_of(kept: KeptBundle, continuation: Continuation | None) -> Bundle:
     from kchain.bundle import continued, parse
 
     return continued(parse(kept.notebook, kept.metadata), continuation)
+
+
+def keep(bundle: Bundle) -> KeptBundle:
+    """A bundle as the journal keeps it."""
+    from kchain.bundle import metadata_text, notebook_text
+
+    return KeptBundle(bundle.hash, metadata_text(bundle.metadata), notebook_text(bundle))
 
 
 def _errors(folder: Path) -> tuple[str, ...]:
@@ -227,46 +200,62 @@ def _errors(folder: Path) -> tuple[str, ...]:
     )
 
 
-# Which code was rehearsed, and when: events of a target of their own in the project's journal.
+def adopted(root: Path, target: str) -> dict[str, AdapterSource]:
+    """The adopted phases of the project in `root` on a target; empty without a journal.
 
-# Takes the place of a target's name; no target can be called that.
-REHEARSAL = "rehearsal"
-_KIND = "rehearsed"
+    Raises:
+        InputError: the journal is damaged.
+    """
+    table = tomllib.loads((root / CHAIN_FILE).read_text(encoding="utf-8"))["chain"]
+    return _adapter_sources(read_states(root, Key(target, table["owner"], table["name"])))
 
 
-def record(chain: Chain, phase: str, code_hash: str) -> None:
-    """Remember that a phase's code came to its end here."""
-    with Journal(chain.root, _key(chain)) as journal:
-        journal.append(phase, _KIND, code=code_hash)
+def _adapter_sources(states: Mapping[str, PhaseState]) -> dict[str, AdapterSource]:
+    """Adapters trained elsewhere, as rendering needs them: where each is mounted from and what it must be."""
+    taken = {phase: state.result for phase, state in states.items() if state.result and state.result.adopted}
+    if not taken:
+        return {}
+    from kchain.bundle import AdapterSource
+
+    return {
+        phase: AdapterSource(
+            phase=phase,
+            kind="dataset" if result.kind == "dataset" else "kernel",
+            ref=result.ref,
+            folder=result.source_folder,
+            sha256=result.sha256,
+        )
+        for phase, result in taken.items()
+    }
+
+
+def record_rehearsal(chain: Chain, phase: str, code_hash: str) -> None:
+    """Remember that a phase's code ran to its end here."""
+    with Journal(chain.root, Key(REHEARSAL, chain.owner, chain.name)) as journal:
+        journal.append(phase, "rehearsed", code=code_hash)
 
 
 def rehearsals(chain: Chain) -> Mapping[tuple[str, str], float]:
     """(phase, code hash) of all that was rehearsed, with the last time of each in seconds since the epoch."""
     if not (chain.root / JOURNAL).exists():
         return {}
-    with Journal(chain.root, _key(chain)) as journal:
+    with Journal(chain.root, Key(REHEARSAL, chain.owner, chain.name)) as journal:
         return {(entry.phase, str(entry.detail.get("code"))): entry.time for entry in journal.entries()}
 
 
-def unrehearsed(chain: Chain, target: Target, folders: BundleFolders, phases: Iterable[str]) -> Mapping[str, str]:
+def unrehearsed(chain: Chain, target: Target, folders: Iterable[BundleFolder]) -> Mapping[str, str]:
     """A warning for each phase that is about to cost quota and whose code never ran here."""
     if not target.is_kaggle:
         return {}
     known = rehearsals(chain)
     return {
-        phase: f"never rehearsed as it is now; in minutes and without quota: kchain rehearse {phase}"
-        for phase in phases
-        if (phase, folders.rendered(phase).code_hash) not in known
+        folder.phase: f"never rehearsed as it is now; in minutes and without quota: kchain rehearse {folder.phase}"
+        for folder in folders
+        if (folder.phase, folder.rendered.code_hash) not in known
     }
 
 
-def tell_unrehearsed(
-    chain: Chain, target: Target, folders: BundleFolders, reporter: Reporter, phases: Iterable[str]
-) -> None:
+def tell_unrehearsed(chain: Chain, target: Target, folders: Iterable[BundleFolder], reporter: Reporter) -> None:
     """Tell these warnings."""
-    for phase, warning in unrehearsed(chain, target, folders, phases).items():
+    for phase, warning in unrehearsed(chain, target, folders).items():
         reporter.note(phase, warning)
-
-
-def _key(chain: Chain) -> Key:
-    return Key(REHEARSAL, chain.owner, chain.name)

@@ -11,7 +11,7 @@ from kchain.errors import Unreachable
 from kchain.orchestrator.driving.actions import Parent, Seen, Wish
 from kchain.orchestrator.driving.continuation import next_session
 from kchain.orchestrator.driving.decide import Need, need
-from kchain.orchestrator.driving.folders import BundleFolders
+from kchain.orchestrator.driving.folders import BundleFolder
 from kchain.orchestrator.journal.journal import Journal
 from kchain.orchestrator.journal.state import Intent, PhaseState, is_stale
 from kchain.phases import Chain
@@ -27,44 +27,48 @@ class Observer:
         settle: the target's settling time, seconds.
     """
 
-    def __init__(self, chain: Chain, journal: Journal, folders: BundleFolders, settle: float) -> None:
+    def __init__(self, chain: Chain, journal: Journal, settle: float) -> None:
         self._chain = chain
         self._journal = journal
-        self._folders = folders
         self._settle = settle
 
-    def at_hand(self, phase: str, states: Mapping[str, PhaseState], wish: Wish, now: float) -> Seen:
-        """What is known without asking the target."""
-        state = states.get(phase, PhaseState())
-        renders = wish is not Wish.FINISH or state.result is None or is_stale(self._chain, states, phase)
+    def at_hand(self, folder: BundleFolder, states: Mapping[str, PhaseState], wish: Wish, now: float) -> Seen:
+        """What is known of a phase without asking the target."""
+        phase = self._chain.phase(folder.phase)
+        state = states.get(phase.name, PhaseState())
+        stale = is_stale(self._chain, states, phase.name)
         seen = Seen(
             time=now,
             settle=self._settle,
-            bundle=self._folders.rendered(phase).hash if renders else "",
-            gates=self._chain.phase(phase).gates.model_dump_json(),
-            stale=is_stale(self._chain, states, phase),
-            max_sessions=self._chain.phase(phase).training.max_sessions,
+            bundle=folder.rendered.hash if wish is not Wish.FINISH or state.result is None or stale else "",
+            gates=phase.gates.model_dump_json(),
+            stale=stale,
+            max_sessions=phase.training.max_sessions,
         )
         if state.checkpoint is None or state.version is None:
             return seen
-        kernel = self._chain.kernel(phase)
-        dataset = f"{self._chain.owner}/{self._chain.name}-{phase}-checkpoint"
+        dataset = f"{self._chain.owner}/{self._chain.name}-{phase.name}-checkpoint"
         return replace(
             seen,
-            continuation=next_session(states, phase, kernel, dataset),
-            same_training=self._folders.same_training(phase, self._journal.kept(state.version.hash)),
+            continuation=next_session(states, phase.name, self._chain.kernel(phase.name), dataset),
+            same_training=folder.same_training(self._journal.kept(state.version.hash)),
         )
 
     def look(
-        self, connect: Callable[[], Client], phase: str, states: Mapping[str, PhaseState], wish: Wish, seen: Seen
+        self,
+        connect: Callable[[], Client],
+        folder: BundleFolder,
+        states: Mapping[str, PhaseState],
+        wish: Wish,
+        seen: Seen,
     ) -> Seen:
         """`seen` with everything the next decision depends on.
 
         Raises:
             Unreachable: a read failed; nothing may be concluded from that.
         """
-        state = states.get(phase, PhaseState())
-        ref = self._chain.kernel(phase)
+        state = states.get(folder.phase, PhaseState())
+        ref = self._chain.kernel(folder.phase)
         match need(state, seen, wish):
             case Need.NOTHING:
                 return seen
@@ -75,7 +79,7 @@ class Observer:
                 assert state.version is not None
                 return _status(connect(), ref, state.version.number, seen)
             case Need.KERNEL:
-                return self._before_push(connect(), phase, states, seen)
+                return self._before_push(connect(), folder, states, seen)
 
     def _outcome(self, client: Client, ref: str, intent: Intent, seen: Seen) -> Seen:
         """Is one of the versions since the intent ours? It may lie under someone's later edit: look at each."""
@@ -92,21 +96,21 @@ class Observer:
                 ours = number
         return replace(seen, kernel=current.version, ours=ours)
 
-    def _before_push(self, client: Client, phase: str, states: Mapping[str, PhaseState], seen: Seen) -> Seen:
-        ref = self._chain.kernel(phase)
+    def _before_push(self, client: Client, folder: BundleFolder, states: Mapping[str, PhaseState], seen: Seen) -> Seen:
+        ref = self._chain.kernel(folder.phase)
         current = client.kernel(ref)
         seen = replace(
             seen,
-            disk=self._folders.disk_hash(phase),
-            lint=self._folders.lint(phase),
-            parents=tuple(self._parent(client, parent.name, states) for parent in self._chain.lineage(phase)),
+            disk=folder.disk_hash(),
+            lint=folder.lint(),
+            parents=tuple(self._parent(client, parent.name, states) for parent in self._chain.lineage(folder.phase)),
         )
         if seen.continuation is not None and seen.continuation.kind == "dataset":
             seen = replace(seen, dataset=client.dataset_status(seen.continuation.ref))
         if current is None:
             return seen
         status = client.status(ref)
-        same = self._folders.recognised(phase, current.source) is not None
+        same = folder.recognised(current.source) is not None
         return replace(
             seen,
             kernel=current.version,
