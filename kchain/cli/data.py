@@ -123,13 +123,17 @@ def _fetched(chain: Chain, phase: str, name: str | None, here: set[str]) -> dict
     from kchain.client.target import LOCAL, Target
 
     target = Target(name or chain.target, chain.owner, chain.root)
-    sources = [source for source in chain.phase(phase).data.sources if source.dataset and source.name not in here]
+    sources = [
+        source
+        for source in chain.phase(phase).data.sources
+        if source.kind.name == "dataset" and source.name not in here
+    ]
     if target.name == LOCAL or not sources:
         return {}
     client, found = connect(target), dict[str, Path]()
     for source in sources:
         try:
-            found[source.name] = copy_dataset(client, str(source.dataset), source.file, chain.root, _say)
+            found[source.name] = copy_dataset(client, source.place, source.file, chain.root, _say)
         except InputError as error:
             if not source.optional:
                 raise

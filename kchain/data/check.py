@@ -149,8 +149,7 @@ def check_phase(
     if chain.phase(phase).use is not None:
         raise InputError(f"{phase} trains nothing: it has no sources", f"look at those of {chain.phase(phase).after}")
     table = data_table(chain.phase(phase))
-    files = {source.name: source.file for source in chain.phase(phase).data.sources if source.kind == "project"}
-    own = {name: chain.root / file for name, file in files.items() if file}
+    own = {source.name: chain.root / source.place for source in chain.phase(phase).data.sources if source.kind.travels}
     found = {source["name"]: _here(chain.root, source, {**own, **places}, download) for source in table["sources"]}
     if unknown := sorted(set(places) - set(found)):
         raise InputError(f"{phase} has no source {', '.join(unknown)}", f"its sources: {', '.join(found)}")
@@ -197,7 +196,7 @@ def _here(root: Path, source: Mapping[str, Any], places: Mapping[str, Path], dow
     """The source as it can be read on this machine; None where it cannot."""
     if source["name"] in places:
         return {**source, "kind": "path", "place": str(places[source["name"]])}
-    if source["kind"] == "huggingface":
+    if not source["dataset"]:
         return dict(source) if download else None
     versions = dataset_folder(root / SERVER, *source["dataset"].split("/"))
     numbers = [int(entry.name) for entry in versions.glob("*") if entry.name.isdigit()]

@@ -100,7 +100,7 @@ def mapping(phase: Phase, written: Written) -> dict[str, Column]:
         InputError: neither fits.
     """
     ways, seen = RECIPES[phase.data.recipe][0], written.seen
-    for source in sorted(phase.data.sources, key=lambda source: source.kind != "project"):
+    for source in sorted(phase.data.sources, key=lambda source: not source.kind.travels):
         fields = {
             field: column
             for field, column in source.fields.items()
@@ -221,7 +221,7 @@ def derive(chain: Chain, phase: str, sha256: str, lines: Path, fields: dict[str,
         files = {**chain.files, f"inbox/{lines.name}": lines.read_text(encoding="utf-8")}
         return _run(chain, phase, sha256, source, files, "")
     ref = f"{chain.owner}/{content_slug(f'{chain.name}-inbox', sha256)}"
-    source = Source(name=SOURCE, dataset=ref, file=lines.name, fields=fields)
+    source = Source.model_validate({"name": SOURCE, "dataset": ref, "file": lines.name, "fields": fields})
     return _run(chain, phase, sha256, source, dict(chain.files), ref)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from kchain.phases import Chain, Phase
+from kchain.phases import Chain
 from kchain.runtime.contract import ADAPTER
 
 # What a later session of a phase is told: which session it is, and where the checkpoint before it is mounted from.
@@ -109,7 +109,20 @@ def kernel_metadata(chain: Chain, phase_name: str, sources: Iterable[AdapterSour
         InputError: the chain has no phase of that name.
     """
     phase = chain.phase(phase_name)
-    adapters = tuple(sources)
+    attached: dict[str, list[str]] = {
+        "dataset_sources": [],
+        "kernel_sources": [],
+        "model_sources": [chain.model.source],
+        "competition_sources": [],
+    }
+    for source in phase.data.sources:
+        if source.kind.attached is not None:
+            attached[source.kind.attached].append(source.place)
+    for adapter in sources:
+        attached[SOURCE_KEYS[adapter.kind]].append(adapter.ref)
+    machine: dict[str, Any] = {"enable_gpu": phase.accelerator.is_gpu, "enable_tpu": False}
+    if phase.accelerator.is_gpu:  # Kaggle has no word for a CPU
+        machine["machine_shape"] = phase.accelerator.name
     return {
         "id": chain.kernel(phase_name),
         "title": phase.title,
@@ -117,30 +130,8 @@ def kernel_metadata(chain: Chain, phase_name: str, sources: Iterable[AdapterSour
         "language": "python",
         "kernel_type": "notebook",
         "is_private": True,
-        **_machine(phase),
+        **machine,
         "enable_internet": phase.internet,
-        "dataset_sources": _once([*_data_sets(phase), *_refs(adapters, "dataset")]),
-        "kernel_sources": _once(_refs(adapters, "kernel")),
-        "model_sources": [chain.model.source],
-        "competition_sources": [],
+        **{key: list(dict.fromkeys(refs)) for key, refs in attached.items()},
         "keywords": [],
     }
-
-
-def _machine(phase: Phase) -> dict[str, Any]:
-    """The accelerator; without one the key is left out, as Kaggle has no word for a CPU."""
-    words: dict[str, Any] = {"enable_gpu": phase.accelerator.is_gpu, "enable_tpu": False}
-    return {**words, "machine_shape": phase.accelerator.name} if phase.accelerator.is_gpu else words
-
-
-def _data_sets(phase: Phase) -> list[str]:
-    return [source.dataset for source in phase.data.sources if source.dataset is not None]
-
-
-def _refs(adapters: Iterable[AdapterSource], kind: str) -> list[str]:
-    return [adapter.ref for adapter in adapters if adapter.kind == kind]
-
-
-def _once(refs: Iterable[str]) -> list[str]:
-    """Each reference once, in the order of its first mention."""
-    return list(dict.fromkeys(refs))

@@ -67,7 +67,7 @@ class Phase:
         if self.use is not None:
             return self.use.files
         named = enumerate(self.data.sources)
-        return {f"data.sources.{n}.file": each.file for n, each in named if each.kind == "project" and each.file}
+        return {f"data.sources.{n}.{each.kind.key}": each.place for n, each in named if each.kind.travels}
 
     @property
     def slug(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
-from kchain.phases.values import Column, Fraction, Name, Ref, Strict, Text, Token
+from kchain.phases.sources import PLACES, SOURCE_KINDS, SourceKind
+from kchain.phases.values import Column, Fraction, Name, Strict, Text, Token
 
 
 class Condition(Strict):
@@ -41,12 +42,23 @@ class Condition(Strict):
         return self
 
 
-class Source(Strict):
+class _Named(Strict):
+    name: Name = Field(description="name of the source in reports")
+
+
+if TYPE_CHECKING:
+
+    class _Placed(_Named):
+        pass
+
+else:  # A key for each kind of source. Type checkers need not know them: code asks for `kind` and `place`.
+    _keys = {kind.key: (kind.form | None, Field(None, description=kind.help)) for kind in SOURCE_KINDS if kind.help}
+    _Placed = create_model("_Placed", __base__=_Named, **_keys)
+
+
+class Source(_Placed):
     """`[[data.sources]]`: where examples come from, which of them, and how their columns map."""
 
-    name: Name = Field(description="name of the source in reports")
-    dataset: Ref | None = Field(None, description="Kaggle data set owner/slug, mounted into the session")
-    huggingface: Ref | None = Field(None, description="Hugging Face data set owner/name; needs internet")
     file: Text | None = Field(
         None,
         description="file in the data set, or a pattern with * for several; not needed with split, or if only one "
@@ -74,19 +86,30 @@ class Source(Strict):
     )
 
     @property
-    def kind(self) -> Literal["dataset", "huggingface", "project"]:
-        return "dataset" if self.dataset else "huggingface" if self.huggingface else "project"
+    def kind(self) -> SourceKind:
+        """The first kind whose key it has."""
+        return next((kind for kind in SOURCE_KINDS if getattr(self, kind.key)), SOURCE_KINDS[-1])
+
+    @property
+    def place(self) -> str:
+        """Where the examples are: what stands under the key of its kind."""
+        return str(getattr(self, self.kind.key))
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Name and place, key by key, for a model card."""
+        return self.model_dump(include={"name", *PLACES})
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
-        if self.dataset and self.huggingface:
-            raise ValueError("give dataset or huggingface, not both")
-        if not (self.dataset or self.huggingface or self.file):
-            raise ValueError("give one of dataset, huggingface or file")
-        if self.huggingface and self.file:
-            raise ValueError("a huggingface source has subset and split, not file")
-        if self.kind == "project" and self.split:
-            raise ValueError("a file of this project has no split")
+        given = [key for key in PLACES[:-1] if getattr(self, key)]
+        if len(given) > 1:
+            raise ValueError(f"give {' or '.join(given)}, not {'both' if len(given) == 2 else 'several'}")
+        if not given and not self.file:
+            raise ValueError(f"give one of {', '.join(PLACES[:-1])} or {PLACES[-1]}")
+        for key, why in self.kind.refused:
+            if getattr(self, key):
+                raise ValueError(why)
         if self.style is not None and "style" in self.fields:
             raise ValueError("give style (one token for all) or fields.style (a column), not both")
         return self

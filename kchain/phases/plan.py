@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kchain.phases.chain import Chain, Phase
-from kchain.phases.data import Source
 from kchain.phases.fit import PHASE_FILE, advice, refusal
 from kchain.phases.memory import HALF_BYTES, Memory, Setting, weight_bytes
 from kchain.phases.models import FP32_BYTES, Shape, model_shape
@@ -163,7 +162,7 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
         kernel=chain.kernel(phase_name),
         model=chain.model.source,
         built_on=tuple(ancestor.name for ancestor in ancestors),
-        sources=tuple(describe_source(source) for source in phase.data.sources),
+        sources=tuple(source.kind.words(source) for source in phase.data.sources),
         recipe=phase.data.recipe,
         lora=_lora_words(phase.lora),
         learning_rate=training.learning_rate,
@@ -202,18 +201,6 @@ def plan(chain: Chain, phase_name: str, shape: Shape | None = None) -> Plan:
 
 def _lora_words(lora: Lora) -> str:
     return f"rank {lora.r}, alpha {lora.alpha}, dropout {lora.dropout:g}, on {', '.join(lora.targets)}"
-
-
-def describe_source(source: Source) -> str:
-    """Where a source comes from, in a few words."""
-    if source.kind == "huggingface":
-        subset = f", {source.subset}" if source.subset else ""
-        return f"{source.huggingface} on Hugging Face ({source.split or 'train'}{subset})"
-    if source.dataset and source.split and not source.file:
-        return f"the {source.split} files of {source.dataset}"
-    if source.dataset:
-        return f"{source.file or 'the only file'} of {source.dataset}"
-    return f"{source.file} of this project"
 
 
 def _seconds(chain: Chain, phase: Phase, setting: Setting | None) -> tuple[float, str]:

@@ -226,7 +226,7 @@ def _train_phase(
             f"{label}: data.sources.{index}: {source.name!r} needs internet, which is off; "
             "set internet = true or attach the data as a Kaggle data set"
             for index, source in enumerate(table.data.sources)
-            if source.kind == "huggingface"
+            if source.kind.needs_internet
         ]
     return Phase(
         name=name,

@@ -247,9 +247,9 @@ def make_setting(shape: Shape, precision: str, lora: Lora, training: Settled, ro
 
 def known_lengths(data: Data, files: Mapping[str, str]) -> list[int]:
     """About how many tokens each example has, where all of them stand in files of the project; else nothing."""
-    if any(source.kind != "project" for source in data.sources):
+    if not all(source.kind.travels for source in data.sources):
         return []
-    rows = [row for source in data.sources for row in files.get(source.file or "", "").split("\n")]
+    rows = [row for source in data.sources for row in files.get(source.place, "").split("\n")]
     return [math.ceil(_characters(json.loads(row)) / CHARACTERS) for row in rows if row.strip()]
 
 

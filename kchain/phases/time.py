@@ -38,7 +38,7 @@ def most_examples(chain: Chain, phase: Phase) -> tuple[int, str, int]:
 
 def _most(chain: Chain, source: Source) -> int | None:
     """The most examples of one source; only a project file can be counted beforehand."""
-    rows = chain.files[source.file].count("\n") if source.kind == "project" and source.file else None
+    rows = chain.files[source.place].count("\n") if source.kind.travels else None
     if rows is None or source.limit is None:
         return source.limit if rows is None else rows
     return min(rows, source.limit)

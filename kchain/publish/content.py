@@ -60,7 +60,7 @@ def read_subject(chain: Chain, phase: str, target: Target, base: Path | None) ->
 def _part(chain: Chain, link: Link) -> Part:
     phase, recorded = chain.phase(link.phase), link.recorded
     adapter = Adapter(link.phase, recorded.kind, recorded.ref, link.folder, link.sha256, link.bytes)
-    sources = [source.model_dump(include={"name", "dataset", "huggingface", "file"}) for source in phase.data.sources]
+    sources = [source.origin for source in phase.data.sources]
     return Part(adapter, recorded.version, recorded.adopted, link.result, phase.tokens.all, sources)
 
 

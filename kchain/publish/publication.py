@@ -178,7 +178,7 @@ def licence_of(content: Content) -> str:
 
 def _data(chain: Chain, links: Sequence[Link]) -> set[str]:
     sources = (source for link in links if not link.recorded.adopted for source in _sources(chain, link))
-    return {word for source in sources if (word := source.dataset or source.huggingface)}
+    return {source.place for source in sources if not source.kind.travels}
 
 
 def _sources(chain: Chain, link: Link) -> Sequence[Source]:

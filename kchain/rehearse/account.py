@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kchain.demo.tokenizer import QWEN
-from kchain.phases import Chain, Gates, Phase, Source
+from kchain.phases import Chain, Gates, Phase
 from kchain.phases.plan import plan
 from kchain.rehearse.model import Base, specials
 from kchain.rehearse.run import Outcome, Rehearsal
@@ -104,11 +104,7 @@ def _other_data(chain: Chain, phases: Sequence[Phase], stands: Sequence[Stand]) 
     by_place = {(phase.name, source.name): source for phase in chain.phases for source in phase.data.sources}
     away = [by_place[stand.phase, stand.source] for stand in stands if stand.ref and stand.phase in names]
     if away:
-        yield f"reading the data where it lies: {', '.join(dict.fromkeys(map(_place, away)))}"
-
-
-def _place(source: Source) -> str:
-    return str(source.huggingface or source.dataset or source.file)
+        yield f"reading the data where it lies: {', '.join(dict.fromkeys(source.place for source in away))}"
 
 
 def _gates(phases: Sequence[Phase]) -> Iterator[str]:

@@ -212,8 +212,8 @@ def _stand_in(chain: Chain, phase: Phase, source: Source) -> StandIn:
         path = _named(chain, phase, source, source.rehearsal)
         file = f"{_short_hash(path.read_bytes())}{kind(path)}"  # gzip or not: readers look inside
         return StandIn(Stand(phase.name, source.name, "yours", ref, file, source.rehearsal), file=path)
-    if source.kind == "project":
-        return StandIn(Stand(phase.name, source.name, "project", words=str(source.file)))
+    if source.kind.travels:
+        return StandIn(Stand(phase.name, source.name, "project", words=source.place))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _invented(phase, source))
     columns = ", ".join(columns_of(source))
     file = f"{_short_hash(text.encode())}.jsonl"

@@ -23,6 +23,7 @@ from kchain.phases import (
     Settled,
     Source,
 )
+from kchain.phases.sources import PLACES
 from kchain.phases.uses import UseTable
 
 # Two passes over two batches: the halves of the run are the same examples, so their losses can be compared.
@@ -47,8 +48,7 @@ class Stand:
     """Where a source's rows come from in a rehearsal.
 
     Attributes:
-        kind: "project" (the file in the notebook, as it is), "yours" (a file the source names for this), "fetched" or
-            "invented".
+        kind: "project" (the file in the notebook, as it is), "yours" (a file the source names for this) or "invented".
         ref, file: the data set and the file in it that hold them; empty for "project".
         words: what it is, for people.
     """
@@ -181,5 +181,5 @@ def _source(source: Source, stand: Stand, share: int) -> Source:
     limit = min(source.limit or share, share)
     if stand.kind == "project":
         return source.model_copy(update={"limit": limit})
-    place = {"dataset": stand.ref, "huggingface": None, "file": stand.file, "split": None}
+    place = {**dict.fromkeys(PLACES), "dataset": stand.ref, "file": stand.file, "split": None}
     return source.model_copy(update={"limit": limit, **place})

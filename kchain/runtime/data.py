@@ -18,7 +18,7 @@ from .failure import Stop, emit, explain
 from .files import write_text
 from .lots import LOTS, Draw, Entry, Lottery, alternatives, condition, fingerprint, pick, said
 from .paths import Paths
-from .readers import READERS, Broken, huggingface, kind, rows
+from .readers import READERS, SOURCES, Broken, kind, rows
 
 # The files of a source: by name, by pattern, by split, or the only readable one there is.
 
@@ -26,7 +26,7 @@ LISTED = 20  # files of a data set that a message names
 
 
 def source_files(paths: Paths, source: dict[str, Any]) -> list[Path]:
-    """The files of a source that is no data set of Hugging Face, in the order of their names.
+    """The files of a source that has no reader of its own, in the order of their names.
 
     Raises:
         Stop: the data set is not mounted, or there is no such file.
@@ -290,10 +290,9 @@ def _examples(paths: Paths, source: dict[str, Any], data: dict[str, Any], report
 
 def _rows(paths: Paths, source: dict[str, Any]) -> Iterator[tuple[str, int, Row | Broken]]:
     """File, line and row."""
-    if source["kind"] == "huggingface":
-        name = source["huggingface"]
-        for number, row in huggingface(name, source.get("subset"), source.get("split") or "train"):
-            yield name, number, row
+    if read := SOURCES.get(source["kind"]):
+        for number, row in read(source):
+            yield source[source["kind"]], number, row
         return
     for path in source_files(paths, source):
         for number, row in rows(path):

@@ -240,3 +240,9 @@ READERS: dict[str, Callable[[Path], Rows]] = {
     ".tsv": _csv,
     ".parquet": _parquet,
 }
+# Kinds of source whose rows are not in files of the session -> what reads them, from their table in PARAMETERS["data"].
+SOURCES: dict[str, Callable[[dict[str, Any]], Rows]] = {
+    "huggingface": lambda source: huggingface(
+        source["huggingface"], source.get("subset"), source.get("split") or "train"
+    ),
+}

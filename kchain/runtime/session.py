@@ -13,6 +13,7 @@ from .adapters import find
 from .contract import ADAPTER, judging, reserve
 from .failure import Stop, emit
 from .paths import Paths, session_paths
+from .readers import SOURCES
 from .save import unfinished
 from .stages import Stages
 
@@ -54,7 +55,7 @@ class Session(Stages):
             self.source = self.base = self.paths.mount("model", self.parameters["model"]["source"])
             preflight.check_model(self.base)
             for source in self.parameters["data"]["sources"]:
-                if source["kind"] != "huggingface" and not source.get("optional"):
+                if source["kind"] not in SOURCES and not source.get("optional"):
                     data.source_files(self.paths, source)
             self.adapters = find(self.paths, self.parameters)
             if self.adapters:

@@ -10,7 +10,7 @@ from typing import Any
 from kchain.kernel_metadata.build import AdapterSource
 from kchain.phases import Chain, Phase, Source
 from kchain.phases.memory import memory_words
-from kchain.phases.plan import Plan, UsePlan, describe_source, plan, plan_of, session_words, time_words
+from kchain.phases.plan import Plan, UsePlan, plan, plan_of, session_words, time_words
 from kchain.units import gib, size
 
 # Text that people wrote, made safe to stand in Markdown: what they typed is what a reader sees.
@@ -102,7 +102,7 @@ def _machine(planned: Plan) -> str:
 def _source(source: Source) -> dict[str, str]:
     return {
         "name": source.name,
-        "place": prose(describe_source(source)),
+        "place": prose(source.kind.words(source)),
         "limit": f"{source.limit:,}" if source.limit else "all",
         "failure": "skip it" if source.optional else "stop",
     }

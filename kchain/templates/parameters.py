@@ -157,12 +157,11 @@ def use_parameters(chain: Chain, phase: Phase, target: str, sources: Iterable[Ad
 
 def _trained(phase: Phase) -> dict[str, Any]:
     """What a model card and a prompt need to know of a phase of the lineage."""
-    places = [source.model_dump(include={"name", "dataset", "huggingface", "file"}) for source in phase.data.sources]
     return {
         "title": phase.title,
         "description": phase.description,
         "tokens": list(phase.tokens.all),
-        "sources": places,
+        "sources": [source.origin for source in phase.data.sources],
     }
 
 
@@ -214,6 +213,6 @@ def data_table(phase: Phase) -> dict[str, Any]:
 def _source(source: Source) -> dict[str, Any]:
     # A rehearsal's sample is no part of what is pushed: another one makes nothing of it another bundle.
     table = source.model_dump(mode="json", exclude={"rehearsal"})
-    if source.kind == "project" and source.file:
-        table["file"] = travels_as(source.file)
-    return {"name": table.pop("name"), "kind": source.kind, **table}
+    if source.kind.travels:
+        table[source.kind.key] = travels_as(source.place)
+    return {"name": table.pop("name"), "kind": source.kind.name, **table}

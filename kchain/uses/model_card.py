@@ -85,10 +85,10 @@ def _data_rows(subject: Subject) -> Iterator[tuple[str, ...]]:
 
 
 def _place(source: Mapping[str, Any]) -> str:
-    if source["dataset"]:
-        return f"Kaggle data set `{source['dataset']}`"
-    if source["huggingface"]:
-        return f"Hugging Face data set `{source['huggingface']}`"
+    words = {"dataset": "Kaggle data set", "huggingface": "Hugging Face data set"}
+    for key, place in source.items():
+        if place and key not in ("name", "file"):
+            return f"{words.get(key, key)} `{place}`"
     return f"`{source['file']}` of the project"
 
 

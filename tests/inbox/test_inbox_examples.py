@@ -126,7 +126,7 @@ def test_a_file_too_large_for_a_notebook_travels_as_a_data_set(tmp_path: Path, l
     run = derive(chain, "one", SHA256, lines, {"prompt": "q", "completion": "a"})
     assert run.dataset == "someone/alpha-inbox-01234567"
     source = run.chain.phase(run.name).data.sources[0]
-    assert (source.kind, source.dataset, source.file) == ("dataset", run.dataset, lines.name)
+    assert (source.kind.name, source.place, source.file) == ("dataset", run.dataset, lines.name)
 
 
 def test_a_file_is_measured_by_the_thresholds_of_the_phase(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_source_that_cannot_work_is_refused_with_the_reason(project: Path, sou
 def test_a_kaggle_data_set_needs_no_file_name(project: Path) -> None:
     write(project, "one", source='{ name = "s", dataset = "a/b", fields = { prompt = "p", completion = "c" } }')
     (source,) = load_chain(project).phase("one").data.sources
-    assert (source.kind, source.file) == ("dataset", None)
+    assert (source.kind.name, source.file) == ("dataset", None)
 
 
 def test_an_unknown_parent_is_named_with_the_phases_there_are(project: Path) -> None:
