@@ -173,7 +173,7 @@ def test_bf16_on_a_t4_is_refused_and_fp16_on_a_cpu_too(project: Path) -> None:
 
 def test_a_hugging_face_source_needs_internet(project: Path) -> None:
     write(project, "one", source='{ name = "h", huggingface = "a/b", fields = { prompt = "p", completion = "c" } }')
-    assert load_chain(project).phase("one").data.sources[0].kind == "huggingface"
+    assert load_chain(project).phase("one").data.sources[0].kind.name == "huggingface"
     (project / "kchain.toml").write_text(CHAIN.replace("[model]", "internet = false\n[model]"), encoding="utf-8")
     assert "'h' needs internet, which is off" in complaint(project)
 

@@ -64,7 +64,7 @@ def test_project_files_stand_in_the_notebook_as_they_are(tmp_path: Path) -> None
     here = rehearsed_chain(chain, tmp_path / "work", place, ["phase1"])
     assert build(here, "phase1", "local", {}).code_hash == build(chain, "phase1", "kaggle", {}).code_hash
     source = here.phase("phase1").data.sources[0]
-    assert (source.kind, source.file, source.limit) == ("project", "own.jsonl", 33)
+    assert (source.kind.name, source.file, source.limit) == ("project", "own.jsonl", 33)
 
 
 def test_every_parameter_that_differs_is_told_with_both_values(chain: Chain) -> None:
