@@ -8,62 +8,45 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kchain.client.answers import NEVER_RUN, DatasetFile, Kernel, LogLine, OutputFile, Outputs, Pushed, Quota, Status
+from kchain.client.answers import (
+    NEVER_RUN,
+    Answer,
+    DatasetFile,
+    DatasetFilePage,
+    DatasetStatus,
+    Kernel,
+    KernelAnswer,
+    LogLine,
+    NewestVersion,
+    OutputFile,
+    OutputPage,
+    Outputs,
+    Page,
+    Pushed,
+    Quota,
+    QuotaAnswer,
+    SizePage,
+    Status,
+    StatusAnswer,
+)
+from kchain.client.refusals import Absent, Declined, refusal
 from kchain.client.target import Target
 from kchain.errors import InputError, Unreachable
 
 if TYPE_CHECKING:
     from kchain.client.transport import Patience, Transport
 
-
-# Lists that come in pages.
-
-# 20 GB of output in files of some kilobytes; an endless list of new tokens ends here.
-_MOST_PAGES = 10_000
-
-
-def all_pages(doing: str, page_at: Callable[[str], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Every page of a list.
-
-    Args:
-        doing: what is listed, for errors.
-        page_at: the page of a token; "" is the first.
-
-    Raises:
-        Unreachable: a token comes twice, or the pages do not end.
-    """
-    token, seen = "", {""}
-    for _ in range(_MOST_PAGES):
-        page = page_at(token)
-        yield page
-        following = page.get("nextPageToken") or ""
-        if not following:
-            return
-        token = str(following)
-        if token in seen:
-            break
-        seen.add(token)
-    raise Unreachable(f"the target lists {doing} without end", "repeat the command")
-
-
-__all__ = [
-    "Client",
-    "DatasetFile",
-    "Kernel",
-    "LogLine",
-    "OutputFile",
-    "Outputs",
-    "Pushed",
-    "Quota",
-    "Status",
-    "connect",
-]
+Shape = TypeVar("Shape", bound=Answer)
+AnyPage = TypeVar("AnyPage", bound=Page)
 
 # Kaggle refuses more than 200 (kaggle-cli 2.2.5); listing very large outputs has met 429.
-_PAGE = 100
-_STATUS_PREFIX = "KERNEL_WORKER_STATUS_"
+PAGE_SIZE = 100
+# 20 GB of output in files of some kilobytes; an endless list of new tokens ends here.
+_MOST_PAGES = 10_000
+# Letters of a data set's slug and of its title.
+_SHORTEST, _LONGEST = 6, 50
 
 
 def connect(target: Target, patience: Patience | None = None) -> Client:
@@ -91,6 +74,8 @@ class Client:
         self.owner = target.owner
         self.transport = transport
 
+    # Kernels.
+
     def push(self, folder: Path, timeout: int) -> Pushed:
         """Push the bundle in `folder`, with a session limit of `timeout` seconds; raises what `save_kernel` does."""
         from kchain.client.save import save_kernel
@@ -106,18 +91,12 @@ class Client:
         Raises:
             Unreachable: no clear answer; nothing is known about the kernel then.
         """
-        from kchain.client.translate import Absent
-
         try:
-            fields = self._kernels(f"the source of {ref}", "GetKernel", ref, version)
+            fields = self._fields(f"the source of {ref}", "GetKernel", ref, version)
         except Absent:
             return None
-        metadata, blob = fields.get("metadata"), fields.get("blob")
-        number = metadata.get("currentVersionNumber") if isinstance(metadata, dict) else None
-        source = blob.get("source") if isinstance(blob, dict) else None
-        if type(number) is not int or number < 1 or not isinstance(source, str) or not isinstance(metadata, dict):
-            raise self._nonsense(f"the source of {ref}", "no version or no source in it")
-        return Kernel(number, source, metadata)
+        found = self.transport.shaped(KernelAnswer, fields, f"the source of {ref}")
+        return Kernel(found.metadata.current_version_number, found.blob.source, fields["metadata"])
 
     def status(self, ref: str, version: int | None = None) -> Status:
         """How a session stands. A word kchain does not know comes back as it is.
@@ -128,18 +107,13 @@ class Client:
             Absent: the target knows no such kernel (just after a push: not yet).
             Unreachable: no clear answer.
         """
-        from kchain.client.translate import Absent
-
         try:
-            fields = self._kernels(f"the status of {ref}", "GetKernelSessionStatus", ref, version)
+            found = self._kernels(StatusAnswer, f"the status of {ref}", "GetKernelSessionStatus", ref, version)
         except Absent as error:
             if error.status == 404 and "no runs" in error.words.lower():
                 return Status(NEVER_RUN)
             raise
-        word, failure = fields.get("status", "QUEUED"), fields.get("failureMessage")
-        if not isinstance(word, str) or not word.strip():
-            raise self._nonsense(f"the status of {ref}", f"status {word!r}")
-        return Status(_status_word(word), str(failure) if failure else None)
+        return Status(found.status, found.failure_message or None)
 
     def outputs(self, ref: str, version: int | None = None) -> Outputs:
         """All output files of a finished session, and its log.
@@ -147,28 +121,17 @@ class Client:
         Raises:
             Unreachable: no clear answer, also a list whose pages never end.
         """
-        doing = f"the outputs of {ref}"
-        files: list[OutputFile] = []
-        log = ""
-        for page in self._pages(doing, "ListKernelSessionOutput", ref, version):
-            log = log or str(page.get("log") or "")
-            for item in items_of(page, "files"):
-                name, url = item.get("fileName"), item.get("url")
-                if not isinstance(name, str) or not isinstance(url, str) or not name or not url:
-                    raise self._nonsense(doing, "a file without a name or an address")
-                files.append(OutputFile(name, url))
-        return Outputs(tuple(files), log)
+        pages = list(self._pages(OutputPage, f"the outputs of {ref}", "ListKernelSessionOutput", ref, version))
+        files = tuple(OutputFile(file.file_name, file.url) for page in pages for file in page.files)
+        return Outputs(files, next((page.log for page in pages if page.log), ""))
 
     def sizes(self, ref: str, version: int | None = None) -> dict[str, int]:
         """Bytes of each output file by name, as far as the target tells them."""
-        from kchain.client.translate import Declined
-
         try:
-            pages = list(self._pages(f"the output sizes of {ref}", "ListKernelFiles", ref, version))
+            pages = list(self._pages(SizePage, f"the output sizes of {ref}", "ListKernelFiles", ref, version))
         except Declined:
             return {}
-        found = ((item.get("name"), item.get("size")) for page in pages for item in items_of(page, "files"))
-        return {name: size for name, size in found if isinstance(name, str) and type(size) is int and size > 0}
+        return {file.name: file.size for page in pages for file in page.files if file.name and file.size}
 
     def follow(self, ref: str, version: int | None = None) -> Iterator[LogLine]:
         """The log of a session, line by line: live while it runs, else the finished one.
@@ -186,211 +149,136 @@ class Client:
 
     def quota(self) -> Quota | None:
         """What is left of the week's GPU hours; None where the target meters nothing or does not tell."""
-        fields = self.transport.read("the quota", "kernels", "GetAcceleratorQuotaStatistics")
-        gpu = fields.get("gpuQuota")
-        if not isinstance(gpu, dict):
+        found = self.transport.read(QuotaAnswer, "the quota", "kernels", "GetAcceleratorQuotaStatistics")
+        gpu = found.gpu_quota
+        if gpu is None:
             return None
-        used, reserved, total = (_duration(gpu.get(name)) for name in ("timeUsed", "timeReserved", "totalTimeAllowed"))
-        return Quota(used, reserved, total, str(fields.get("quotaRefreshTime") or ""))
+        return Quota(gpu.time_used, gpu.time_reserved, gpu.total_time_allowed, found.quota_refresh_time)
+
+    # Data sets.
 
     def dataset_status(self, ref: str) -> str | None:
         """The state of a data set ("READY", ...); None where there is none, or none for these credentials."""
-        # FOLDED
-
-        return dataset_status(self.transport, ref)
+        try:
+            found = self._datasets(DatasetStatus, f"the status of data set {ref}", "GetDatasetStatus", ref)
+        except Absent:
+            return None
+        return found.status.upper()
 
     def dataset_version(self, ref: str) -> int:
         """The current version number of a data set."""
-        # FOLDED
-
-        return dataset_version(self.transport, ref)
+        return self._datasets(NewestVersion, f"data set {ref}", "GetDataset", ref).current_version_number
 
     def dataset_files(self, ref: str) -> tuple[DatasetFile, ...]:
         """All files of a data set with their sizes."""
-        # FOLDED
+        doing = f"the files of data set {ref}"
 
-        return dataset_files(self.transport, ref)
+        def page_at(token: str) -> DatasetFilePage:
+            paging: dict[str, Any] = {"page_token": token, "page_size": PAGE_SIZE}
+            return self._datasets(DatasetFilePage, doing, "ListDatasetFiles", ref, **paging)
+
+        pages = all_pages(doing, page_at)
+        return tuple(DatasetFile(file.name, file.total_bytes) for page in pages for file in page.dataset_files)
 
     def dataset_download(self, ref: str, name: str, to: Path) -> Path:
-        """Fetch the file `name` of a data set to the path `to`."""
-        # FOLDED
+        """Fetch one file of a data set, uncompressed, to the path `to`; its size is compared with the list's.
 
-        return dataset_download(self.transport, ref, name, to)
+        Raises:
+            InputError: the data set has no such file.
+        """
+        from kchain.client.fetch import download
+
+        sizes = {file.name: file.bytes for file in self.dataset_files(ref)}
+        if name not in sizes:
+            has = ", ".join(sorted(sizes)[:20]) or "none"
+            raise InputError(f"data set {ref} has no file {name!r}", f"it has {has}")
+        owner, slug = split_ref(ref)
+        asked: dict[str, Any] = {"owner_slug": owner, "dataset_slug": slug, "file_name": name, "raw": True}
+        url = self.transport.location(f"{name} of data set {ref}", "datasets", "DownloadDataset", **asked)
+        return download(url, to, sizes[name] or None, self.transport.patience)
 
     def dataset_create(self, folder: Path, ref: str, title: str) -> None:
-        """Make a private data set of the files in `folder`; it is READY some time later."""
-        # FOLDED
+        """Make a private data set of the files that lie directly in `folder`; it is READY some time later.
 
-        dataset_create(self.transport, folder, ref, title)
+        Args:
+            folder: an adapter's or a checkpoint's; folders inside it are not taken along.
+            ref: owner/slug, the slug with 6 to 50 letters.
+            title: 6 to 50 letters.
 
-    def _kernels(self, doing: str, method: str, ref: str, version: int | None, **fields: Any) -> dict[str, Any]:
+        Raises:
+            InputError: the folder is empty, the names do not fit, or the data set exists.
+            Ambiguous: it may have been made.
+        """
+        from kchain.client.upload import new_file, upload
+
         owner, slug = split_ref(ref)
-        return self.transport.read(
-            doing, "kernels", method, user_name=owner, kernel_slug=slug, version=version, **fields
-        )
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        if not files:
+            raise InputError(f"{folder}: no file to upload", "name the folder that holds adapter_model.safetensors")
+        if not all(_SHORTEST <= len(name) <= _LONGEST for name in (slug, title)):
+            raise InputError(f"data set {ref}, {title!r}: Kaggle wants 6 to 50 letters in the slug and in the title")
+        status = self.dataset_status(ref)
+        if status is not None and status != "DELETED":
+            raise InputError(f"data set {ref} exists already ({status})", f"take it over with: --dataset {ref}")
+        tokens = [upload(self.transport, path, "DATASET") for path in files]
+        doing = f"making data set {ref}"
+        asked = {"owner_slug": owner, "slug": slug, "title": title, "license_name": "unknown", "is_private": True}
+        asked["files"] = [new_file(token) for token in tokens]
+        made = self.transport.act(doing, "datasets", "CreateDataset", **asked)
+        if made.error:
+            raise refusal(made.error, doing)
 
-    def _pages(self, doing: str, method: str, ref: str, version: int | None) -> Iterator[dict[str, Any]]:
-        # FOLDED
+    def _fields(self, doing: str, method: str, ref: str, version: int | None, **more: Any) -> dict[str, Any]:
+        owner, slug = split_ref(ref)
+        asked: dict[str, Any] = {"user_name": owner, "kernel_slug": slug, "version": version}
+        return self.transport.fields(doing, "kernels", method, **asked, **more)
 
-        return all_pages(
-            doing, lambda token: self._kernels(doing, method, ref, version, page_size=_PAGE, page_token=token)
-        )
+    def _kernels(
+        self, shape: type[Shape], doing: str, method: str, ref: str, version: int | None, **more: Any
+    ) -> Shape:
+        return self.transport.shaped(shape, self._fields(doing, method, ref, version, **more), doing)
 
-    def _nonsense(self, doing: str, what: str) -> Unreachable:
-        return Unreachable(
-            f"{self.transport.who} answered what kchain cannot read ({doing}): {what}", "repeat the command"
-        )
+    def _pages(self, shape: type[AnyPage], doing: str, method: str, ref: str, version: int | None) -> Iterator[AnyPage]:
+        def page_at(token: str) -> AnyPage:
+            return self._kernels(shape, doing, method, ref, version, page_size=PAGE_SIZE, page_token=token)
+
+        return all_pages(doing, page_at)
+
+    def _datasets(self, shape: type[Shape], doing: str, method: str, ref: str, **more: Any) -> Shape:
+        owner, slug = split_ref(ref)
+        return self.transport.read(shape, doing, "datasets", method, owner_slug=owner, dataset_slug=slug, **more)
+
+
+def all_pages(doing: str, page_at: Callable[[str], AnyPage]) -> Iterator[AnyPage]:
+    """Every page of a list.
+
+    Args:
+        doing: what is listed, for errors.
+        page_at: the page of a token; "" is the first.
+
+    Raises:
+        Unreachable: a token comes twice, or the pages do not end.
+    """
+    token, seen = "", {""}
+    for _ in range(_MOST_PAGES):
+        page = page_at(token)
+        yield page
+        token = page.next_page_token
+        if not token:
+            return
+        if token in seen:
+            break
+        seen.add(token)
+    raise Unreachable(f"the target lists {doing} without end", "repeat the command")
 
 
 def split_ref(ref: str) -> tuple[str, str]:
+    """("owner", "slug") of the address of a kernel, data set or model.
+
+    Raises:
+        InputError: it is not one.
+    """
     match = re.fullmatch(r"([\w.-]+)/([\w.-]+)", ref)
     if match is None:
-        raise InputError(f"{ref!r} is no address of a kernel or data set", "owner/slug was due")
+        raise InputError(f"{ref!r} is not the address of a kernel or data set", "write it as owner/slug")
     return match[1], match[2]
-
-
-def _status_word(word: str) -> str:
-    """COMPLETE from `COMPLETE`, `complete`, `KernelWorkerStatus.COMPLETE` and `cancelAcknowledged` written alike."""
-    last = word.strip().rsplit(".", 1)[-1]
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", last).upper().removeprefix(_STATUS_PREFIX)
-
-
-def items_of(page: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    found = page.get(name)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-
-
-def _duration(value: Any) -> float:
-    """Seconds of "4500.5s" or of {"seconds": 4500}; 0 where it is left out."""
-    if isinstance(value, dict):
-        value = value.get("seconds")
-    try:
-        return float(str(value or 0).rstrip("s"))
-    except ValueError:
-        return 0.0
-
-
-# Data sets: looking at them, fetching from them, and making a private one of an adapter folder.
-
-
-def dataset_status(transport: Transport, ref: str) -> str | None:
-    """The state of a data set, or None where the target says that there is none."""
-    from kchain.client.translate import Absent
-
-    try:
-        fields = _ask(transport, f"the status of data set {ref}", "GetDatasetStatus", ref)
-    except Absent:
-        return None
-    word = fields.get("status", "NOT_YET_PERSISTED")
-    if not isinstance(word, str) or not word:
-        raise Unreachable(f"the status of data set {ref} is {word!r}", "repeat the command")
-    return word.upper()
-
-
-def dataset_version(transport: Transport, ref: str) -> int:
-    """The current version number of a data set."""
-    number = _ask(transport, f"data set {ref}", "GetDataset", ref).get("currentVersionNumber")
-    if type(number) is not int or number < 1:
-        raise Unreachable(f"data set {ref} has no version number", "repeat the command")
-    return number
-
-
-def dataset_files(transport: Transport, ref: str) -> tuple[DatasetFile, ...]:
-    """All files of a data set."""
-    doing = f"the files of data set {ref}"
-    pages = all_pages(
-        doing, lambda token: _ask(transport, doing, "ListDatasetFiles", ref, page_token=token, page_size=100)
-    )
-    return tuple(_file(item, doing) for page in pages for item in items_of(page, "datasetFiles"))
-
-
-def _file(item: dict[str, Any], doing: str) -> DatasetFile:
-    name, size = item.get("name"), item.get("totalBytes", 0)
-    if not isinstance(name, str) or not name or type(size) is not int:
-        raise Unreachable(f"{doing}: a file without a name or a size", "repeat the command")
-    return DatasetFile(name, size)
-
-
-def dataset_download(transport: Transport, ref: str, name: str, to: Path) -> Path:
-    """Fetch one file, uncompressed, to the path `to`; its size is compared with the list where that has it.
-
-    Raises:
-        InputError: the data set has no such file.
-    """
-    from kchain.client.fetch import download
-
-    sizes = {file.name: file.bytes for file in dataset_files(transport, ref)}
-    if name not in sizes:
-        raise InputError(f"data set {ref} has no file {name!r}", f"it has {', '.join(sorted(sizes)[:20]) or 'none'}")
-    owner, slug = split_ref(ref)
-    url = transport.location(
-        f"{name} of data set {ref}",
-        "datasets",
-        "DownloadDataset",
-        owner_slug=owner,
-        dataset_slug=slug,
-        file_name=name,
-        raw=True,
-    )
-    return download(url, to, sizes[name] or None, transport.patience)
-
-
-def dataset_create(transport: Transport, folder: Path, ref: str, title: str) -> None:
-    """Make a private data set of the files that lie directly in `folder`. It is READY some time later.
-
-    Args:
-        transport: the target.
-        folder: an adapter's or a checkpoint's; folders inside it are not taken along.
-        ref: owner/slug, the slug with 6 to 50 letters.
-        title: 6 to 50 letters.
-
-    Raises:
-        InputError: the folder is empty, the names do not fit, or the data set exists.
-        Ambiguous: it may have been made.
-    """
-    from kchain.client.translate import refusal
-    from kchain.client.upload import upload
-
-    owner, slug = split_ref(ref)
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    _check_new(transport, folder, files, ref, slug, title)
-    tokens = [upload(transport, path, "DATASET") for path in files]
-
-    doing = f"making data set {ref}"
-    answer = transport.act(
-        doing,
-        "datasets",
-        "CreateDataset",
-        owner_slug=owner,
-        slug=slug,
-        title=title,
-        license_name="unknown",
-        is_private=True,
-        files=[new_file(token) for token in tokens],
-    )
-    if answer.get("error"):
-        raise refusal(str(answer["error"]), doing)
-
-
-def _check_new(transport: Transport, folder: Path, files: list[Path], ref: str, slug: str, title: str) -> None:
-    if not files:
-        raise InputError(f"{folder}: no file to upload", "name the folder that holds adapter_model.safetensors")
-    if not 6 <= len(slug) <= 50 or not 6 <= len(title) <= 50:
-        raise InputError(f"data set {ref}, {title!r}: Kaggle wants 6 to 50 letters in the slug and in the title")
-    status = dataset_status(transport, ref)
-    if status is not None and status != "DELETED":
-        raise InputError(f"data set {ref} exists already ({status})", f"take it over with: --dataset {ref}")
-
-
-def new_file(token: str) -> Any:
-    """An uploaded file as a request for a data set or model version names it."""
-    from kagglesdk.datasets.types.dataset_api_service import ApiDatasetNewFile
-
-    file = ApiDatasetNewFile()
-    file.token = token
-    return file
-
-
-def _ask(transport: Transport, doing: str, method: str, ref: str, **fields: Any) -> dict[str, Any]:
-    owner, slug = split_ref(ref)
-    return transport.read(doing, "datasets", method, owner_slug=owner, dataset_slug=slug, **fields)

@@ -7,6 +7,8 @@ import time
 from datetime import timedelta
 from typing import Any
 
+from kchain.client import sdk
+from kchain.client.answers import FreshToken, TokenOwner
 from kchain.client.login import (
     HOW,
     KEY_FILE_VARIABLE,
@@ -18,15 +20,16 @@ from kchain.client.login import (
     find_login,
     read_key_file,
 )
+from kchain.client.refusals import Declined
 from kchain.client.target import Target
-from kchain.client.translate import KAGGLE, Declined
+from kchain.client.translate import KAGGLE
 from kchain.client.transport import KAGGLE_API, Patience, Transport
-from kchain.errors import CredentialsError, Unreachable
-
-# kaggle.com as a target: its address, and what it says about tokens.
+from kchain.errors import CredentialsError
 
 # What Kaggle's own client asks for; Kaggle gives one to three hours.
 _WANTED = timedelta(hours=12)
+# A server on one's own machine, or near it.
+_NEAR = Patience(connect=5.0, silence=60.0, attempts=4, first=0.2, longest=5.0, total=30.0)
 
 
 def find_kaggle_login(patience: Patience, around: Surroundings | None = None, base: str = KAGGLE_API) -> Login:
@@ -43,32 +46,23 @@ def find_kaggle_login(patience: Patience, around: Surroundings | None = None, ba
 
 def _owner_of(keyless: Transport, token: str) -> str | None:
     try:
-        answer = keyless.read("the owner of an access token", "oauth", "IntrospectToken", token=token)
+        found = keyless.read(TokenOwner, "the owner of an access token", "oauth", "IntrospectToken", token=token)
     except (CredentialsError, Declined):
         return None
-    name = answer.get("username")
-    return name if answer.get("active") is True and isinstance(name, str) and name else None
+    return found.username if found.active else None
 
 
 def _fresh(keyless: Transport, refresh: str) -> Token:
-    from kagglesdk.users.types.account_service import ApiVersion
-
-    fields: dict[str, Any] = {
+    asked: dict[str, Any] = {
         "refresh_token": refresh,
-        "api_version": ApiVersion.API_VERSION_V1,
+        "api_version": sdk.message("accounts", "ApiVersion").API_VERSION_V1,
         "expiration_duration": _WANTED,
     }
     try:
-        answer = keyless.read("a new access token", "accounts", "GenerateAccessToken", **fields)
+        found = keyless.read(FreshToken, "a new access token", "accounts", "GenerateAccessToken", **asked)
     except (CredentialsError, Declined) as error:
         raise CredentialsError(f"the login of `kaggle auth login` has ended: {error.message}", HOW) from error
-    value, seconds = answer.get("token"), answer.get("expiresIn")
-    if not isinstance(value, str) or not value or not isinstance(seconds, int | float):
-        raise Unreachable("kaggle.com gave no new access token", "repeat the command")
-    return Token(value, time.time() + seconds)
-
-
-_NEAR = Patience(connect=5.0, silence=60.0, attempts=4, first=0.2, longest=5.0, total=30.0)
+    return Token(found.token, time.time() + found.expires_in)
 
 
 def open_transport(target: Target, patience: Patience | None = None) -> Transport:

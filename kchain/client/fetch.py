@@ -10,8 +10,9 @@ from pathlib import Path
 
 import requests
 
+from kchain.client.refusals import Declined
 from kchain.client.target import is_loopback
-from kchain.client.translate import Call, Declined, foreign_errors, read_error
+from kchain.client.translate import Call, foreign_errors, read_error
 from kchain.client.transport import Patience
 from kchain.errors import InputError, Unreachable
 from kchain.files import UnsafeName, put_in_place, safe_join

@@ -1,10 +1,11 @@
-"""Whole lines out of Kaggle's log events. Pure."""
+"""Whole lines out of Kaggle's log events, and kchain's own events out of the lines. Pure."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
+
+from pydantic_core import from_json
 
 from kchain.client.answers import LogLine
 from kchain.runtime.contract import EVENT_PREFIX
@@ -59,8 +60,22 @@ def lines_of(log: str) -> list[LogLine]:
 
 
 def events_of(log: str) -> list[Any]:
-    try:
-        events = json.loads(log)
-    except (ValueError, RecursionError):
+    """The events of a finished log, whichever way it is written."""
+    events: Any = decoded(log)
+    if events is log:
         return log.splitlines()
-    return events if isinstance(events, list) else [events]
+    return list(events) if isinstance(events, list) else [events]
+
+
+def decoded(text: str) -> Any:
+    """The value that a JSON text stands for; the text itself where it is not JSON."""
+    try:
+        return from_json(text)
+    except ValueError:
+        return text
+
+
+def event_of(line: str) -> dict[str, Any] | None:
+    """The event that a line carries, as kchain's runtime prints them; None: it carries none."""
+    event = decoded(line.removeprefix(EVENT_PREFIX)) if line.startswith(EVENT_PREFIX) else None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None

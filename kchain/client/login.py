@@ -1,13 +1,13 @@
 """Kaggle's credentials on this machine, in the order Kaggle's own client documents, without its traps.
 
 The order: access token, key, OAuth login. A token that Kaggle no longer accepts is named and passed over, and then is
-not sent either; an OAuth token is renewed before it ends; no file is changed, made or deleted.
+not sent either; an OAuth token is renewed before it ends; no file is changed, made or deleted. What is found becomes
+`Credentials`: a user name and what proves it, ready to be put on a request; so does the key of a kchain server.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import os
 import sys
 import threading
@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from kchain.client.answers import Told, Word
 from kchain.errors import CredentialsError
-
-# A user name and what proves it, ready to be put on a request; and the key of a kchain server.
 
 KEY_FILE_VARIABLE = "KCHAIN_KEY_FILE"
 # A token is renewed this long before it ends: longer than any single request may take.
@@ -115,7 +116,7 @@ def read_key_file(name: str | None, username: str) -> Credentials:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise CredentialsError(f"{KEY_FILE_VARIABLE}: {name}: {reason}", hint) from None
     if not key or any(character.isspace() for character in key) or not key.isascii():
-        raise CredentialsError(f"{KEY_FILE_VARIABLE}: {name}: holds no key: one word was due", hint)
+        raise CredentialsError(f"{KEY_FILE_VARIABLE}: {name}: holds no key: expected one word", hint)
     return Credentials.key(username, key, f"{KEY_FILE_VARIABLE} ({name})")
 
 
@@ -229,47 +230,54 @@ def _read(path: Path, where: str, notes: list[str]) -> str:
         return ""
 
 
-def _table(path: Path, where: str, notes: list[str]) -> dict[str, Any]:
-    """The JSON object in a file, {} where there is none."""
+class _KeyFile(BaseModel):
+    """kaggle.json."""
+
+    username: Told[Word] = None
+    key: Told[Word] = None
+
+
+class _OAuthFile(BaseModel):
+    """credentials.json of `kaggle auth login`; a time that names no zone is UTC."""
+
+    username: Told[Word] = None
+    refresh_token: Told[Word] = None
+    access_token: Told[Word] = None
+    access_token_expiration: Told[datetime] = None
+
+
+File = TypeVar("File", _KeyFile, _OAuthFile)
+
+
+def _read_file(shape: type[File], path: Path, where: str, notes: list[str]) -> File:
+    """The JSON object in a file; nothing in it where there is none."""
     text = _read(path, where, notes)
-    if not text.strip():
-        return {}
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        notes.append(f"{where} is no JSON object")
-        return {}
-    return found
+    if text.strip():
+        try:
+            return shape.model_validate_json(text)
+        except ValidationError:
+            notes.append(f"{where} is not a JSON object")
+    return shape()
 
 
 def _by_key(around: Surroundings, ask: Asking, notes: list[str]) -> Credentials | None:
     """User name and key: each from its variable, else from kaggle.json."""
     path = around.config_folder / "kaggle.json"
-    table = _table(path, str(path), notes)
-    username = around.environ.get("KAGGLE_USERNAME") or table.get("username")
-    key = around.environ.get("KAGGLE_KEY") or table.get("key")
-    if not (isinstance(username, str) and username and isinstance(key, str) and key):
+    file = _read_file(_KeyFile, path, str(path), notes)
+    username = around.environ.get("KAGGLE_USERNAME") or file.username
+    key = around.environ.get("KAGGLE_KEY") or file.key
+    if not username or not key:
         return None
     return Credentials.key(username, key, "KAGGLE_KEY" if around.environ.get("KAGGLE_KEY") else str(path))
 
 
 def _by_oauth(around: Surroundings, ask: Asking, notes: list[str]) -> Credentials | None:
     where = "~/.kaggle/credentials.json"
-    table = _table(around.home / ".kaggle" / "credentials.json", where, notes)
-    refresh, username = table.get("refresh_token"), table.get("username")
-    if not (isinstance(refresh, str) and refresh and isinstance(username, str) and username):
+    file = _read_file(_OAuthFile, around.home / ".kaggle" / "credentials.json", where, notes)
+    refresh, expires = file.refresh_token, file.access_token_expiration
+    if not refresh or not file.username:
         return None
-    value, expires = table.get("access_token"), _epoch(table.get("access_token_expiration"))
-    token = Token(value, expires) if isinstance(value, str) and value and expires is not None else None
-    return Credentials.renewing(username, token, lambda: ask.fresh(refresh), where)
-
-
-def _epoch(text: Any) -> float | None:
-    """Seconds since the epoch of an ISO time; UTC where it names no zone."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    token = None
+    if file.access_token and expires is not None:
+        token = Token(file.access_token, (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp())
+    return Credentials.renewing(file.username, token, lambda: ask.fresh(refresh), where)

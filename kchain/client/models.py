@@ -1,6 +1,6 @@
 """Kaggle Models: looking at them, and making a model, a variation of it, or a version of that.
 
-Requests and answers are those of kagglesdk 0.1.37 (models/types/model_api_service.py). A refusal comes as HTTP 200 with
+Requests and answers are those of kagglesdk 0.1.38 (models/types/model_api_service.py). A refusal comes as HTTP 200 with
 `error`; how kaggle.com words it, and which fields its answers fill, nobody of kchain has seen.
 """
 
@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kchain.client.client import all_pages, items_of, new_file, split_ref
-from kchain.client.translate import Absent
+from kchain.client import sdk
+from kchain.client.answers import VariationPage, WireModel
+from kchain.client.client import PAGE_SIZE, all_pages, split_ref
+from kchain.client.refusals import Absent
 from kchain.client.transport import Transport
-from kchain.errors import Ambiguous, KchainError, PushRefused, Unreachable
+from kchain.client.upload import new_file
+from kchain.errors import Ambiguous, PushRefused
 
 _CURE = (
     "what it names must change, or kchain doctor shows that these are another's credentials; where it speaks of an "
@@ -56,26 +59,24 @@ def find_model(transport: Transport, ref: str) -> Model | None:
     Raises:
         Unreachable: no clear answer; nothing is known about the model then.
     """
+    owner, slug = split_ref(ref)
+    asked: dict[str, Any] = {"owner_slug": owner, "model_slug": slug}
     try:
-        fields = _ask(transport, f"model {ref}", "GetModel", ref)
+        model = transport.read(WireModel, f"model {ref}", "models", "GetModel", **asked)
     except Absent:
         return None
     doing = f"the variations of model {ref}"
-    pages = all_pages(
-        doing,
-        lambda token: _ask(transport, doing, "ListModelInstances", ref, page_token=token, page_size=100),
+
+    def page_at(token: str) -> VariationPage:
+        paging: dict[str, Any] = {"page_token": token, "page_size": PAGE_SIZE}
+        return transport.read(VariationPage, doing, "models", "ListModelInstances", **asked, **paging)
+
+    found = tuple(
+        Variation(one.framework, one.slug, one.version_number, one.version_notes, one.overview, one.status)
+        for page in all_pages(doing, page_at)
+        for one in page.instances
     )
-    found = tuple(_variation(item, doing) for page in pages for item in items_of(page, "instances"))
-    # A missing flag reads as false, its default on the wire: then the model counts as public.
-    return Model(fields.get("isPrivate") is True, str(fields.get("url") or ""), found)
-
-
-def _variation(item: Mapping[str, Any], doing: str) -> Variation:
-    number, slug = item.get("versionNumber"), item.get("slug")
-    if type(number) is not int or number < 1 or not isinstance(slug, str):
-        raise Unreachable(f"{doing}: one without a name or a version", "repeat the command")
-    words = (str(item.get(key) or "") for key in ("versionNotes", "overview", "status"))
-    return Variation(str(item.get("framework") or ""), slug, number, *words)
+    return Model(model.is_private is True, model.url, found)
 
 
 def create_model(transport: Transport, ref: str, metadata: Mapping[str, Any]) -> None:
@@ -114,19 +115,16 @@ def create_variation(
     Raises:
         PushRefused, Ambiguous: as `create_model`.
     """
-    from kagglesdk.models.types.model_api_service import ApiCreateModelInstanceRequestBody
-    from kagglesdk.models.types.model_enums import ModelFramework, ModelInstanceType
-
     owner, slug = split_ref(ref)
-    body = ApiCreateModelInstanceRequestBody()
-    body.framework = ModelFramework[framework]
+    body = sdk.message("models", "ApiCreateModelInstanceRequestBody")()
+    body.framework = sdk.message("models", "ModelFramework")[framework]
     body.instance_slug = metadata["instanceSlug"]
     body.overview, body.usage = metadata["overview"], metadata["usage"]
     if "licenseName" in metadata:
         body.license_name = metadata["licenseName"]
     body.fine_tunable = metadata["fineTunable"]
     body.training_data = list(metadata["trainingData"])
-    body.model_instance_type = ModelInstanceType.MODEL_INSTANCE_TYPE_KAGGLE_VARIANT
+    body.model_instance_type = sdk.message("models", "ModelInstanceType").MODEL_INSTANCE_TYPE_KAGGLE_VARIANT
     body.base_model_instance = metadata["baseModelInstance"]
     body.files = [new_file(token) for token in tokens]
     doing = f"making variation {metadata['instanceSlug']} of model {ref}"
@@ -145,11 +143,8 @@ def create_version(
     Raises:
         PushRefused, Ambiguous: as `create_model`.
     """
-    from kagglesdk.models.types.model_api_service import ApiCreateModelInstanceVersionRequestBody
-    from kagglesdk.models.types.model_enums import ModelFramework
-
     owner, slug = split_ref(ref)
-    body = ApiCreateModelInstanceVersionRequestBody()
+    body = sdk.message("models", "ApiCreateModelInstanceVersionRequestBody")()
     body.version_notes = notes
     body.files = [new_file(token) for token in tokens]
     return _act(
@@ -158,31 +153,19 @@ def create_version(
         "CreateModelInstanceVersion",
         owner_slug=owner,
         model_slug=slug,
-        framework=ModelFramework[variation[0]],
+        framework=sdk.message("models", "ModelFramework")[variation[0]],
         instance_slug=variation[1],
         body=body,
     )
 
 
-def _ask(transport: Transport, doing: str, method: str, ref: str, **fields: Any) -> dict[str, Any]:
-    owner, slug = split_ref(ref)
-    return transport.read(doing, "models", method, owner_slug=owner, model_slug=slug, **fields)
-
-
 def _act(transport: Transport, doing: str, method: str, **fields: Any) -> str:
     try:
-        answer = transport.act(doing, "models", method, **fields)
+        made = transport.act(doing, "models", method, **fields)
     except PushRefused as error:
         raise PushRefused(error.message, _CURE) from error
-    if (wrong := _judge(answer, doing)) is not None:
-        raise wrong
-    return str(answer.get("url") or "")
-
-
-def _judge(answer: Mapping[str, Any], doing: str) -> KchainError | None:
-    """What is wrong with the answer to an effect; HTTP 200 alone means nothing."""
-    if answer.get("error"):
-        return PushRefused(f"{doing} was refused: {answer['error']}", _CURE)
-    if not answer.get("id"):
-        return Ambiguous(f"{doing}: the answer names nothing that was made", "the same command looks what is there")
-    return None
+    if made.error:
+        raise PushRefused(f"{doing} was refused: {made.error}", _CURE)
+    if not made.id:
+        raise Ambiguous(f"{doing}: the answer names nothing that was made", "the same command looks what is there")
+    return made.url

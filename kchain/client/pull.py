@@ -17,7 +17,7 @@ from kchain.client.answers import Outputs
 from kchain.client.client import Client
 from kchain.client.fetch import download, place_of
 from kchain.client.log import lines_of
-from kchain.client.translate import Absent, Declined
+from kchain.client.refusals import Absent, Declined
 from kchain.errors import InputError
 from kchain.runtime.contract import EXPORT, EXPORT_MANIFEST, LOG
 from kchain.runtime.readers import READERS, kind

@@ -11,7 +11,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
-import json
 import os
 import sys
 import tempfile
@@ -20,8 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kchain.client.answers import Pushed
-from kchain.client.translate import Call, foreign_errors, redact, refusal
+from pydantic import BaseModel, ValidationError
+
+from kchain.client import sdk
+from kchain.client.answers import Pushed, fault_of
+from kchain.client.refusals import redact, refusal
+from kchain.client.translate import Call, foreign_errors
 from kchain.client.transport import Door, Transport
 from kchain.errors import Ambiguous, InputError, PushRefused
 
@@ -34,6 +37,10 @@ _INVALID = {
     "invalid_competition_sources": "competition",
     "invalid_tags": "tag",
 }
+
+
+class _Metadata(BaseModel):
+    id: str
 
 
 def save_kernel(transport: Transport, owner: str, folder: Path, timeout: int) -> Pushed:
@@ -62,11 +69,10 @@ def save_kernel(transport: Transport, owner: str, folder: Path, timeout: int) ->
 def _kernel_of(folder: Path) -> str:
     path = folder / "kernel-metadata.json"
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["id"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: cannot be pushed: {type(error).__name__}: {error}", "kchain render writes it"
-        ) from None
+        return _Metadata.model_validate_json(path.read_bytes()).id
+    except (OSError, ValidationError) as error:
+        what = fault_of(error) if isinstance(error, ValidationError) else error.strerror or error
+        raise InputError(f"{path}: cannot be pushed: {what}", "kchain render writes it") from None
 
 
 def _judge(fields: dict[str, Any], kernel: str, call: Call) -> Pushed:
@@ -110,7 +116,7 @@ def _kaggle_api() -> Any:
     with _ALONE, _quiet_import():
         if "kaggle" not in sys.modules:
             _place_package()
-        return importlib.import_module("kaggle.api.kaggle_api_extended").KaggleApi
+        return sdk.push_class()
 
 
 def _place_package() -> None:
@@ -121,11 +127,11 @@ def _place_package() -> None:
     package.__version__ = importlib.metadata.version("kaggle")
     sys.modules["kaggle"] = package
     try:
-        module = importlib.import_module("kaggle.api.kaggle_api_extended")
+        (api,) = sdk.find("kaggle", "kaggle.api.kaggle_api_extended", "KaggleApi")
     except BaseException:
         del sys.modules["kaggle"]
         raise
-    package.KaggleApi, package.api = module.KaggleApi, module.KaggleApi()
+    package.KaggleApi, package.api = api, api()
 
 
 @contextlib.contextmanager

@@ -18,80 +18,10 @@ from typing import Any
 import requests
 
 from kchain.client.answers import LogLine
-from kchain.client.log import Lines, events_of
+from kchain.client.log import Lines, decoded, event_of, events_of
 from kchain.client.translate import Call, foreign_errors
 from kchain.client.transport import read_within
 from kchain.errors import KchainError, Unreachable
-from kchain.runtime.contract import EVENT_PREFIX
-
-# Progress of a running session from its live log, read in a thread beside the status polls.
-
-
-def event_of(line: str) -> dict[str, Any] | None:
-    """The event that a log line carries; None: it carries none."""
-    if not line.startswith(EVENT_PREFIX):
-        return None
-    try:
-        event = json.loads(line.removeprefix(EVENT_PREFIX))
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
-
-
-class Follower:
-    """Follows one session; every event is handed on once, also when the stream starts again from its beginning.
-
-    Args:
-        lines: opens the log from its beginning.
-        on_event: gets every event.
-        on_end: called from the follower's thread when a log that had something to say has ended.
-    """
-
-    def __init__(
-        self,
-        lines: Callable[[], Iterable[LogLine]],
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[], None],
-    ) -> None:
-        self._lines = lines
-        self._on_event = on_event
-        self._on_end = on_end
-        self._seen = 0
-        self._stopped = False
-        self._thread: threading.Thread | None = None
-
-    def ensure_running(self) -> None:
-        """Start following, again if the stream has ended."""
-        if self._stopped or (self._thread is not None and self._thread.is_alive()):
-            return
-        self._thread = threading.Thread(target=self._follow, name="kchain-log", daemon=True)
-        self._thread.start()
-
-    def finish(self, patience: float) -> None:
-        """Wait `patience` seconds for the last lines, then hand on nothing more."""
-        if self._thread is not None:
-            self._thread.join(patience)
-        self._stopped = True
-
-    def _follow(self) -> None:
-        seen_before = self._seen
-        try:
-            for number, line in enumerate(self._lines(), start=1):
-                if self._stopped:
-                    return
-                if number > self._seen:
-                    self._seen = number
-                    if (event := event_of(line.text)) is not None:
-                        self._on_event(event)
-        except KchainError:
-            # The status polls go on and will say what is wrong, if anything is.
-            return
-        if self._seen > seen_before:
-            self._on_end()
-
-
-# Whole lines out of Kaggle's log events. Pure.
-
 
 END_OF_LOG = "END_OF_LOG"
 # New connections after a refusal, and after connections that brought nothing new (each may stay silent for a minute).
@@ -174,7 +104,7 @@ def _events(response: requests.Response, call: Call) -> Iterator[Any]:
                 if payload == END_OF_LOG:
                     yield _END
                     return
-                yield _event(payload)
+                yield decoded(payload)
 
 
 def _lines_of_bytes(response: requests.Response) -> Iterator[str]:
@@ -186,8 +116,53 @@ def _lines_of_bytes(response: requests.Response) -> Iterator[str]:
             yield line.decode("utf-8", errors="replace")
 
 
-def _event(payload: str) -> Any:
-    try:
-        return json.loads(payload)
-    except (ValueError, RecursionError):
-        return payload
+class Follower:
+    """Follows one session; every event is handed on once, also when the stream starts again from its beginning.
+
+    Args:
+        lines: opens the log from its beginning.
+        on_event: gets every event.
+        on_end: called from the follower's thread when a log that had something to say has ended.
+    """
+
+    def __init__(
+        self,
+        lines: Callable[[], Iterable[LogLine]],
+        on_event: Callable[[Mapping[str, Any]], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._lines = lines
+        self._on_event = on_event
+        self._on_end = on_end
+        self._seen = 0
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def ensure_running(self) -> None:
+        """Start following, again if the stream has ended."""
+        if self._stopped or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._thread = threading.Thread(target=self._follow, name="kchain-log", daemon=True)
+        self._thread.start()
+
+    def finish(self, patience: float) -> None:
+        """Wait `patience` seconds for the last lines, then hand on nothing more."""
+        if self._thread is not None:
+            self._thread.join(patience)
+        self._stopped = True
+
+    def _follow(self) -> None:
+        seen_before = self._seen
+        try:
+            for number, line in enumerate(self._lines(), start=1):
+                if self._stopped:
+                    return
+                if number > self._seen:
+                    self._seen = number
+                    if (event := event_of(line.text)) is not None:
+                        self._on_event(event)
+        except KchainError:
+            # The status polls go on and will say what is wrong, if anything is.
+            return
+        if self._seen > seen_before:
+            self._on_end()

@@ -7,7 +7,6 @@ is asked with which key. It also reads whole answers against a deadline and turn
 
 from __future__ import annotations
 
-import importlib
 import io
 import time
 from collections.abc import Callable, Mapping
@@ -16,68 +15,22 @@ from typing import Any, TypeVar
 from urllib.parse import urljoin
 
 import requests
-from kagglesdk.kaggle_client import KaggleClient
-from kagglesdk.kaggle_env import KaggleEnv
+from pydantic import TypeAdapter, ValidationError
 from requests.adapters import HTTPAdapter
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_after_delay
 from tenacity.wait import wait_exponential, wait_random
 
-from kchain import __version__
+from kchain.client import sdk
+from kchain.client.answers import Answer, Made, fault_of
 from kchain.client.login import Credentials
+from kchain.client.refusals import Declined, Throttled
 from kchain.client.target import is_loopback
-from kchain.client.translate import Call, Declined, Throttled, foreign_errors, read_error
+from kchain.client.translate import Call, foreign_errors, read_error
 from kchain.errors import Ambiguous, CredentialsError, KchainError, Unreachable
 
-# kagglesdk's request messages, found by the name of their method and filled from plain fields.
-
-# Short name -> (service on the wire, module of its messages).
-_SERVICES = {
-    "kernels": ("kernels.KernelsApiService", "kagglesdk.kernels.types.kernels_api_service"),
-    "datasets": ("datasets.DatasetApiService", "kagglesdk.datasets.types.dataset_api_service"),
-    "models": ("models.ModelApiService", "kagglesdk.models.types.model_api_service"),
-    "blobs": ("blobs.BlobApiService", "kagglesdk.blobs.types.blob_api_service"),
-    "oauth": ("security.OAuthService", "kagglesdk.security.types.oauth_service"),
-    "accounts": ("users.AccountService", "kagglesdk.users.types.account_service"),
-}
-
-
-def service_name(service: str) -> str:
-    """The service's name in an address."""
-    return _SERVICES[service][0]
-
-
-def build_request(service: str, method: str, fields: Mapping[str, Any]) -> Any:
-    """The message of one call.
-
-    Args:
-        service: one of "kernels", "datasets", "models", "blobs", "oauth", "accounts".
-        method: name on the wire, such as "GetKernel".
-        fields: snake_case names; None is left out. `version` is a kernel version: it becomes the message's
-            `version_label` ("v3") or, where this kagglesdk has none, part of the slug ("slug/3").
-    """
-    module = importlib.import_module(_SERVICES[service][1])
-    message = getattr(module, f"Api{method}Request", None) or getattr(module, f"{method}Request")
-    request = message()
-    given = {name: value for name, value in fields.items() if value is not None and name != "version"}
-    for name, value in given.items():
-        setattr(request, name, value)
-    version = fields.get("version")
-    if version is not None:
-        if has_version_label(message):
-            request.version_label = f"v{version}"
-        else:
-            request.kernel_slug = f"{fields['kernel_slug']}/{version}"
-    return request
-
-
-def has_version_label(message: Any) -> bool:
-    """Whether a request message can name a version; kagglesdk 0.1.37 can, by this field."""
-    return hasattr(message, "version_label")
-
-
-# How often and how long a read is tried again. Nothing with an effect is ever tried again here.
-
 Value = TypeVar("Value")
+Shape = TypeVar("Shape", bound=Answer)
+_OBJECT = TypeAdapter(dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -213,10 +166,10 @@ class _Fields:
 
     @classmethod
     def prepare_from(cls, response: requests.Response) -> dict[str, Any]:
-        fields = response.json()
-        if not isinstance(fields, dict):
-            raise ValueError(f"a JSON object was due, {type(fields).__name__} came")
-        return fields
+        try:
+            return _OBJECT.validate_json(response.content)
+        except ValidationError as error:
+            raise ValueError(fault_of(error)) from None
 
 
 class Transport:
@@ -233,41 +186,60 @@ class Transport:
     def new_door(self) -> Door:
         return Door(self.base, self.credentials, self.patience)
 
-    def kaggle_client(self, door: Door) -> KaggleClient:
-        """A kagglesdk client whose every request goes through `door`, and which looks for no credentials itself."""
-        client = KaggleClient(env=KaggleEnv.PROD, user_agent=f"kchain/{__version__}")
-        http = client.http_client()
-        http._signed_in = True
-        http._endpoint = self.base
-        http._init_session()
-        self._prepare(http._session, door)
-        return client
+    def kaggle_client(self, door: Door) -> Any:
+        """A kagglesdk client whose every request goes through `door`, and which looks for no credentials itself.
 
-    def _prepare(self, session: requests.Session, door: Door) -> None:
+        Raises:
+            InputError: this kagglesdk is not one kchain knows.
+        """
+        client = sdk.client_at(self.base)
+        session = sdk.session_of(client)
         session.auth = None
         session.trust_env = not is_loopback(self.base)
         session.max_redirects = 0
         session.mount("https://", door)
         session.mount("http://", door)
+        return client
 
     def call_for(self, doing: str, sent: Callable[[], bool] | None = None) -> Call:
         """How errors of an action are worded; `sent` only where the action has an effect."""
         secrets = self.credentials.secrets if self.credentials else ()
         return Call(self.who, doing, sent, secrets)
 
-    def read(self, doing: str, service: str, method: str, **fields: Any) -> dict[str, Any]:
-        """Ask for something, patiently. `doing` names it in errors; fields that are None are left out."""
-        reply: dict[str, Any] = self._renewing(lambda: self._once(self.call_for(doing), service, method, fields))
+    def fields(self, doing: str, service: str, method: str, **asked: Any) -> dict[str, Any]:
+        """Ask for something, patiently. `doing` names it in errors; what is asked with None is left out."""
+        reply: dict[str, Any] = self._renewing(lambda: self._once(self.call_for(doing), service, method, asked))
         return reply
 
-    def act(self, doing: str, service: str, method: str, **fields: Any) -> dict[str, Any]:
+    def read(self, shape: type[Shape], doing: str, service: str, method: str, **asked: Any) -> Shape:
+        """Ask for something, patiently, and read it as `shape`.
+
+        Raises:
+            Unreachable: no clear answer.
+        """
+        return self.shaped(shape, self.fields(doing, service, method, **asked), doing)
+
+    def act(self, doing: str, service: str, method: str, **asked: Any) -> Made:
         """Ask for an effect, once.
 
         Raises:
             Ambiguous: it may have happened.
         """
         door = self.new_door()
-        return self._once(self.call_for(doing, lambda: door.sent), service, method, fields, self.kaggle_client(door))
+        call = self.call_for(doing, lambda: door.sent)
+        return Made.model_validate(self._once(call, service, method, asked, self.kaggle_client(door)))
+
+    def shaped(self, shape: type[Shape], fields: dict[str, Any], doing: str) -> Shape:
+        """An answer as one of the shapes in `answers`.
+
+        Raises:
+            Unreachable: it is not of that shape.
+        """
+        try:
+            return shape.model_validate(fields)
+        except ValidationError as error:
+            what = f"{self.who} answered what kchain cannot read ({doing}): {fault_of(error)}"
+            raise Unreachable(what, "repeat the command") from None
 
     def location(self, doing: str, service: str, method: str, **fields: Any) -> str:
         """The address that an answer redirects to; it is not followed."""
@@ -290,7 +262,7 @@ class Transport:
         Raises:
             KchainError: the target does not give it.
         """
-        session: requests.Session = self._client.http_client()._session
+        session: requests.Session = sdk.session_of(self._client)
         headers: Any = {"Accept": "text/event-stream, */*", "Content-Type": None}
         with foreign_errors(self.call_for(doing)):
             address: str = f"{self.base}{path}"
@@ -310,12 +282,12 @@ class Transport:
             return self.patience.insist(read)
 
     def _once(
-        self, call: Call, service: str, method: str, fields: Mapping[str, Any], client: KaggleClient | None = None
+        self, call: Call, service: str, method: str, fields: Mapping[str, Any], client: Any = None
     ) -> dict[str, Any]:
         http = (client or self._client).http_client()
         with foreign_errors(call):
-            request = build_request(service, method, fields)
-            reply: dict[str, Any] = http.call(service_name(service), method, request, _Fields)
+            request = sdk.build_request(service, method, fields)
+            reply: dict[str, Any] = http.call(sdk.service_name(service), method, request, _Fields)
         return reply
 
 

@@ -6,7 +6,6 @@ word and makes the rest a version, and it keeps its notes in a folder that all u
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +14,14 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import requests
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from kchain import files
+from kchain.client import sdk
+from kchain.client.answers import UploadStart
+from kchain.client.refusals import Declined
 from kchain.client.target import is_loopback
-from kchain.client.translate import Declined, foreign_errors
+from kchain.client.translate import foreign_errors
 from kchain.client.transport import Transport
 from kchain.errors import InputError, Unreachable
 from kchain.runtime.files import hash_file
@@ -33,6 +36,17 @@ class _Expired(Declined):
     """The store does not know this upload (any more)."""
 
 
+class _Upload(BaseModel):
+    """One that was begun: the token it will have, the address its bytes go to, and since when."""
+
+    token: str
+    url: str
+    time: float
+
+
+_UPLOADS = TypeAdapter(dict[str, _Upload])
+
+
 class Begun:
     """Uploads that were begun, in a file that only its owner can read: their addresses are as good as a key.
 
@@ -44,13 +58,13 @@ class Begun:
         self._path = path
 
     def find(self, key: str) -> tuple[str, str] | None:
-        """(token, address) of an upload that may be gone on with."""
+        """(token, address) of an upload that may be resumed."""
         entry = self._read().get(key)
-        return None if entry is None else (entry["token"], entry["url"])
+        return None if entry is None else (entry.token, entry.url)
 
     def keep(self, key: str, token: str, url: str) -> None:
         """Remember an upload, through a crash."""
-        self._write(self._read() | {key: {"token": token, "url": url, "time": time.time()}})
+        self._write(self._read() | {key: _Upload(token=token, url=url, time=time.time())})
 
     def drop(self, key: str) -> None:
         """Forget an upload."""
@@ -60,15 +74,15 @@ class Begun:
         """Whether nothing was begun."""
         return not self._read()
 
-    def _read(self) -> dict[str, dict[str, Any]]:
+    def _read(self) -> dict[str, _Upload]:
         try:
-            entries = json.loads(self._path.read_text(encoding="utf-8"))
-            return {key: entry for key, entry in entries.items() if entry["time"] > time.time() - _KEPT_SECONDS}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            entries = _UPLOADS.validate_json(self._path.read_bytes())
+        except (OSError, ValidationError):
             return {}  # nothing is lost with it but bytes that were sent already
+        return {key: entry for key, entry in entries.items() if entry.time > time.time() - _KEPT_SECONDS}
 
-    def _write(self, entries: dict[str, dict[str, Any]]) -> None:
-        files.write(self._path, json.dumps(entries), 0o600)
+    def _write(self, entries: dict[str, _Upload]) -> None:
+        files.write(self._path, _UPLOADS.dump_json(entries), 0o600)
 
 
 def upload(
@@ -113,22 +127,24 @@ def _key(transport: Transport, path: Path, kind: str) -> str:
 
 
 def _start(transport: Transport, path: Path, kind: str) -> tuple[str, str]:
-    from kagglesdk.blobs.types.blob_api_service import ApiBlobType
-
-    doing = f"the upload of {path.name}"
-    answer = transport.read(
-        doing,
+    started = transport.read(
+        UploadStart,
+        f"the upload of {path.name}",
         "blobs",
         "StartBlobUpload",
-        type=ApiBlobType[kind],
+        type=sdk.message("blobs", "ApiBlobType")[kind],
         name=path.name,
         content_length=path.stat().st_size,
         last_modified_epoch_seconds=int(path.stat().st_mtime),
     )
-    token, url = answer.get("token"), answer.get("createUrl")
-    if not isinstance(token, str) or not isinstance(url, str) or not token or not url:
-        raise Unreachable(f"{doing}: the target gave no address for it", "repeat the command")
-    return token, url
+    return started.token, started.create_url
+
+
+def new_file(token: str) -> Any:
+    """An uploaded file as a request for a data set or model version names it."""
+    file = sdk.message("datasets", "ApiDatasetNewFile")()
+    file.token = token
+    return file
 
 
 def _finish(sending: _Sending, token: str) -> str:

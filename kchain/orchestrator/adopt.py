@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from kchain.client.answers import LIVE
 from kchain.client.target import Target
 from kchain.errors import AdapterRefused, InputError, KchainError, NotNow, PhaseFailed
 from kchain.kernel_metadata import Continuation
 from kchain.orchestrator.driving.actions import Reporter
 from kchain.orchestrator.driving.continuation import content_slug
-from kchain.orchestrator.driving.decide import LIVE
 from kchain.orchestrator.driving.drive import Driver, Ports, driving, wait_until_ready
 from kchain.orchestrator.journal.journal import KeptBundle
 from kchain.orchestrator.journal.state import PhaseState, Result, expected_lineage, lineage, rows, run_event
@@ -359,7 +359,7 @@ class _Adoption:
 
 
 def _dataset_names(client: Client, ref: str) -> list[str]:
-    from kchain.client.translate import Absent
+    from kchain.client.refusals import Absent
 
     try:
         return [file.name for file in client.dataset_files(ref)]

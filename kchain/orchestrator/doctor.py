@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kchain.client.client import Client, Quota
+from kchain.client import sdk
+from kchain.client.answers import Quota
+from kchain.client.client import Client
 from kchain.client.login import Surroundings
 from kchain.client.target import Target
 from kchain.client.transport import Patience, Transport
@@ -25,7 +27,7 @@ State = Literal["ok", "warn", "fail"]
 # A quick look: two tries, and no long silence.
 _QUICK = Patience(connect=5.0, silence=20.0, answer=60.0, attempts=2, first=0.5, longest=5.0, total=30.0)
 # What this kchain was tried with, first and one after last.
-_KNOWN_CLIENT = ((2, 2, 4), (2, 3, 0))
+_KNOWN_CLIENT = ((2, 2, 5), (2, 3, 0))
 # Signed addresses and tokens are judged by the clock; the Date header itself is exact to a second.
 _SKEW_WARN_SECONDS, _SKEW_FAIL_SECONDS = 30.0, 300.0
 # Adapters have tens of megabytes, a session's whole output up to 20 GB.
@@ -137,16 +139,20 @@ def _owner(owner: str, username: str) -> Check:
 def _client_version() -> Check:
     """The traps of the client's packaging: a version kchain was not tried with, and six, which it does not ask for."""
     try:
-        kaggle, sdk = (importlib.metadata.version(name) for name in ("kaggle", "kagglesdk"))
+        kaggle, kagglesdk = (importlib.metadata.version(name) for name in ("kaggle", "kagglesdk"))
         importlib.metadata.version("six")
     except importlib.metadata.PackageNotFoundError as error:
         found = f"the package {error.name} is missing"
         return Check("client", "fail", found, f"pip install {error.name}", InputError.exit_code)
-    found = f"kaggle {kaggle}, kagglesdk {sdk}"
+    try:
+        sdk.check()
+    except InputError as error:
+        return _fail("client", error)
+    found = f"kaggle {kaggle}, kagglesdk {kagglesdk}"
     first, after = _KNOWN_CLIENT
     if first <= _version(kaggle) < after:
         return Check("client", "ok", found)
-    return Check("client", "warn", f"{found}: kchain was not tried with it", 'pip install "kaggle>=2.2.4,<2.3"')
+    return Check("client", "warn", f"{found}: kchain was not tried with it", f'pip install "{sdk.EXPECTED["kaggle"]}"')
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -6,11 +6,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from kchain.client.answers import LogLine
+from kchain.client.answers import LIVE, LogLine
 from kchain.client.client import Client
 from kchain.client.target import Target
 from kchain.errors import InputError, StillRunning
-from kchain.orchestrator.driving.decide import LIVE
 from kchain.orchestrator.driving.drive import Ports
 from kchain.orchestrator.journal.journal import Key, read_states
 from kchain.orchestrator.judging.judge import check_outputs, recorded

@@ -10,8 +10,20 @@ from typing import Any
 import pytest
 from client_weather import KEY
 
-from kchain.client.answers import DatasetFile, Kernel, LogLine, OutputFile, Outputs, Pushed, Quota, Status
-from kchain.client.client import all_pages, items_of, split_ref
+from kchain.client.answers import (
+    DatasetFile,
+    Kernel,
+    LogLine,
+    OutputFile,
+    Outputs,
+    Page,
+    Pushed,
+    Quota,
+    SizePage,
+    Status,
+    StatusAnswer,
+)
+from kchain.client.client import all_pages, split_ref
 from kchain.client.login import Credentials
 from kchain.errors import Unreachable
 
@@ -40,13 +52,13 @@ def test_what_running_sessions_hold_is_not_free(used: float, reserved: float, fr
 
 
 def test_a_list_ends_at_its_last_page() -> None:
-    pages: dict[str, dict[str, Any]] = {"": {"nextPageToken": "b"}, "b": {"nextPageToken": "c"}, "c": {}}
+    pages = {"": Page(nextPageToken="b"), "b": Page(nextPageToken="c"), "c": Page()}
     assert list(all_pages("x", pages.__getitem__)) == list(pages.values())
 
 
 @pytest.mark.parametrize("tokens", [["a", "a"], ["a", "b", "a"]])
 def test_a_token_that_comes_again_is_an_error(tokens: list[str]) -> None:
-    replies = iter([{"nextPageToken": token} for token in tokens])
+    replies = iter([Page(nextPageToken=token) for token in tokens])
     with pytest.raises(Unreachable, match="without end"):
         list(all_pages("the files", lambda token: next(replies)))
 
@@ -54,17 +66,24 @@ def test_a_token_that_comes_again_is_an_error(tokens: list[str]) -> None:
 def test_pages_that_always_name_another_one_are_an_error_too() -> None:
     count = iter(range(10**9))
     with pytest.raises(Unreachable, match="without end"):
-        for _ in all_pages("the files", lambda token: {"nextPageToken": f"t{next(count)}"}):
+        for _ in all_pages("the files", lambda token: Page(nextPageToken=f"t{next(count)}")):
             continue
     assert next(count) < 100_000
 
 
 @pytest.mark.parametrize(
     ("page", "due"),
-    [({}, []), ({"files": None}, []), ({"files": {}}, []), ({"files": [{"a": 1}, None, "x"]}, [{"a": 1}])],
+    [({}, []), ({"files": None}, []), ({"files": {}}, []), ({"files": [{"name": "a"}, None, "x"]}, ["a"])],
 )
-def test_lists_that_are_none_are_empty(page: dict[str, Any], due: list[Any]) -> None:
-    assert items_of(page, "files") == due
+def test_lists_that_are_none_are_empty(page: dict[str, Any], due: list[str]) -> None:
+    assert [file.name for file in SizePage.model_validate(page).files] == due
+
+
+@pytest.mark.parametrize(
+    "word", ["COMPLETE", "complete", "KernelWorkerStatus.COMPLETE", "KERNEL_WORKER_STATUS_COMPLETE"]
+)
+def test_a_status_is_one_word_however_it_is_written(word: str) -> None:
+    assert StatusAnswer.model_validate({"status": word, "unknown": [1]}).status == "COMPLETE"
 
 
 def test_an_address_has_two_parts() -> None:
@@ -79,7 +98,7 @@ def test_credentials_name_where_they_are_from() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *(f"client.{name}" for name in ("client", "answers", "target", "log")),
+        *(f"client.{name}" for name in ("client", "answers", "target", "log", "refusals")),
         *(f"orchestrator.judging.{name}" for name in ("gates", "advice", "adapter", "judge")),
     ],
 )

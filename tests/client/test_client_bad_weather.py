@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from client_weather import FAST, KEY, Weather, cut_after, dripping, failing, html, reset, send, silent
 
-from kchain.client.translate import Absent
+from kchain.client.refusals import Absent
 from kchain.client.transport import Patience
 from kchain.errors import CredentialsError, InputError, KchainError, RateLimited, Unreachable
 
@@ -196,7 +196,7 @@ def test_all_pages_of_the_outputs_are_read_and_the_log_of_the_first(weather: Wea
 
 def test_an_output_without_an_address_is_an_error(weather: Weather, tmp_path: Path) -> None:
     weather.on("ListKernelSessionOutput", {"files": [{"fileName": "a"}]})
-    with pytest.raises(Unreachable, match="without a name or an address"):
+    with pytest.raises(Unreachable, match="files.0.url: field required"):
         weather.client(tmp_path).outputs("ada/first-phase")
 
 

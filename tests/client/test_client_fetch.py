@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kchain.client.fetch import download, place_of
-from kchain.client.translate import Declined
+from kchain.client.refusals import Declined
 from kchain.client.transport import Patience
 from kchain.errors import InputError, KchainError, Unreachable
 

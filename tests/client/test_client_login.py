@@ -154,7 +154,7 @@ def test_variables_win_over_the_key_file_one_by_one(weather: Weather, home: Path
 
 def test_a_damaged_key_file_is_named(weather: Weather, home: Path) -> None:
     save(home / ".kaggle" / "kaggle.json", "{ not json")
-    with pytest.raises(CredentialsError, match="kaggle.json is no JSON object") as caught:
+    with pytest.raises(CredentialsError, match="kaggle.json is not a JSON object") as caught:
         login(weather, home)
     assert "kaggle auth login" in caught.value.hint
 

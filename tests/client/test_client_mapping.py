@@ -13,18 +13,8 @@ import urllib3.exceptions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kchain.client.translate import (
-    Absent,
-    Answered,
-    Call,
-    Declined,
-    Throttled,
-    conflict,
-    foreign_errors,
-    never_left,
-    read_error,
-    refusal,
-)
+from kchain.client.refusals import Absent, Declined, Throttled, conflict, refusal
+from kchain.client.translate import Answered, Call, foreign_errors, never_left, read_error
 from kchain.client.transport import Patience
 from kchain.errors import (
     Ambiguous,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kchain.client.translate import HIDDEN, redact
+from kchain.client.refusals import HIDDEN, redact
 
 LEGACY = "0123456789abcdef0123456789abcdef"
 

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 from client_weather import MakeBundle, Weather, failing, html, reset
 
-from kchain.client import transport as transport_module
-from kchain.client.client import dataset_create
 from kchain.client.save import save_kernel
-from kchain.client.transport import build_request, has_version_label
+from kchain.client.sdk import build_request
 from kchain.errors import Ambiguous, InputError, PushRefused, Unreachable
 
 REF = "ada/my-adapter"
@@ -27,16 +25,9 @@ def test_the_installed_client_can_name_a_version_in_every_read(method: str) -> N
     assert type(request).to_dict(request)["versionLabel"] == "v3"
 
 
-def test_an_older_client_names_it_in_the_slug(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport_module, "has_version_label", lambda message: False)
-    request = build_request("kernels", "GetKernel", {"user_name": "ada", "kernel_slug": "first-phase", "version": 3})
-    assert type(request).to_dict(request) == {"userName": "ada", "kernelSlug": "first-phase/3"}
-
-
 def test_fields_that_are_none_are_left_out() -> None:
     request = build_request("kernels", "GetKernel", {"user_name": "ada", "kernel_slug": "x", "version": None})
     assert type(request).to_dict(request) == {"userName": "ada", "kernelSlug": "x"}
-    assert not has_version_label(type("Old", (), {}))
 
 
 def serve_file(weather: Weather, answer: Any) -> None:
@@ -124,7 +115,7 @@ def adapter(tmp_path: Path, weather: Weather) -> Path:
 
 
 def create(weather: Weather, tmp_path: Path, folder: Path) -> None:
-    dataset_create(weather.client(tmp_path).transport, folder, REF, "My adapter")
+    weather.client(tmp_path).dataset_create(folder, REF, "My adapter")
 
 
 def test_a_private_data_set_is_made_of_a_folder(weather: Weather, tmp_path: Path, adapter: Path) -> None:

@@ -17,7 +17,8 @@ from rich.console import Console
 from kchain.cli.progress import Terminal, duration
 from kchain.cli.show import print_finished, print_status, savings
 from kchain.client.answers import LogLine
-from kchain.client.stream import Follower, event_of
+from kchain.client.log import event_of
+from kchain.client.stream import Follower
 from kchain.errors import InputError, Unreachable
 from kchain.orchestrator.adopt import locate
 from kchain.orchestrator.driving.observe import is_notebook

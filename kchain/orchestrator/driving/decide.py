@@ -10,6 +10,7 @@ from dataclasses import replace
 from enum import Enum
 
 from kchain import errors
+from kchain.client.answers import IDLE, LIVE, OVER
 from kchain.errors import (
     Ambiguous,
     EditedOutside,
@@ -51,12 +52,6 @@ from kchain.orchestrator.driving.continuation import (
     what_to_push,
 )
 from kchain.orchestrator.journal.state import Intent, PhaseState, Version, goes_on
-
-# Words of Kaggle's GetKernelSessionStatus (kagglesdk's KernelWorkerStatus).
-LIVE = frozenset({"QUEUED", "RUNNING", "CANCEL_REQUESTED"})
-OVER = frozenset({"COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"})
-# No session has been seen for the kernel; NEVER_RUN is the client's word for "No runs found".
-IDLE = frozenset({"NEVER_RUN", "NEW_SCRIPT"})
 
 # Seconds between two tries of a refused push, at most.
 LONGEST_PAUSE = 600.0

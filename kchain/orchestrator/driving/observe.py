@@ -132,7 +132,7 @@ class Observer:
 
 
 def _status(client: Client, ref: str, version: int, seen: Seen) -> Seen:
-    from kchain.client.translate import Absent
+    from kchain.client.refusals import Absent
 
     try:
         status = client.status(ref, version)
