@@ -61,9 +61,9 @@ def lines_of(log: str) -> list[LogLine]:
 
 def events_of(log: str) -> list[Any]:
     """The events of a finished log, whichever way it is written."""
-    events: Any = decoded(log)
-    if events is log:
-        return log.splitlines()
+    events = decoded(log)
+    if events is log:  # no JSON: plain text
+        return list(log.splitlines())
     return list(events) if isinstance(events, list) else [events]
 
 
