@@ -16,7 +16,7 @@ from kchain.phases.memory import memory_words
 from kchain.units import duration, gib, size
 
 if TYPE_CHECKING:
-    from kchain.phases.plan import Plan, UsePlan
+    from kchain.phases.plan import TrainingPlan, UsePlan
 
 
 # Accounts differ; `kchain doctor` asks for the real figure.
@@ -55,7 +55,7 @@ def plan(phase: str | None, model_config: Path | None, as_json: bool, **setting:
 def _plan_chain(phase: str | None, model_config: Path | None, as_json: bool) -> None:
     chain = load_project()
     from kchain.phases.models import read_shape
-    from kchain.phases.plan import Plan, plan_of
+    from kchain.phases.plan import TrainingPlan, plan_of
 
     shape = read_shape(model_config) if model_config else None
     names = [chain.phase(phase).name] if phase else [each.name for each in chain.phases]
@@ -66,32 +66,32 @@ def _plan_chain(phase: str | None, model_config: Path | None, as_json: bool) -> 
     console.print(f"{chain.name} of {chain.owner}, on {chain.model.source}", markup=False, soft_wrap=True)
     for each in plans:
         _print(each)
-    trained = [each for each in plans if isinstance(each, Plan)]
+    trained = [each for each in plans if isinstance(each, TrainingPlan)]
     if len(trained) > 1:
         _print_total(trained, chain.target == "kaggle")
 
 
-def _print(one: Plan | UsePlan) -> None:
+def _print(one: TrainingPlan | UsePlan) -> None:
     console.print()
     console.print(Text(f"{one.phase}  {one.title}", style="bold"), soft_wrap=True)
     console.print(plan_table(one))
 
 
-def plan_table(one: Plan | UsePlan) -> Table:
+def plan_table(one: TrainingPlan | UsePlan) -> Table:
     """The plan of a phase as a person reads it."""
-    from kchain.phases.plan import Plan
+    from kchain.phases.plan import TrainingPlan
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True, min_width=10)
     table.add_column(overflow="fold")
-    for name, words in rows(one) if isinstance(one, Plan) else use_rows(one):
+    for name, words in rows(one) if isinstance(one, TrainingPlan) else use_rows(one):
         table.add_row(name, Text(words))
     for warning in one.warnings:
         table.add_row(Text("does not fit", style="yellow"), Text(warning))
     return table
 
 
-def rows(one: Plan) -> list[tuple[str, str]]:
+def rows(one: TrainingPlan) -> list[tuple[str, str]]:
     """The plan of a phase, line by line; what an unknown base model leaves open is said."""
     from kchain.phases.plan import session_words, time_words
 
@@ -159,14 +159,14 @@ def use_rows(one: UsePlan) -> list[tuple[str, str]]:
     return found + [("gates" if number == 0 else "", gate) for number, gate in enumerate(one.gates)]
 
 
-def _machine(one: Plan) -> str:
+def _machine(one: TrainingPlan) -> str:
     if not one.gpus:
         return "CPU"
     used = f"{one.gpus_used} of {one.gpus} GPUs used" if one.gpus > 1 else "1 GPU"
     return f"{one.accelerator}: {used}, {gib(one.gpu_memory)} usable"
 
 
-def _print_total(plans: list[Plan], kaggle: bool) -> None:
+def _print_total(plans: list[TrainingPlan], kaggle: bool) -> None:
     hours = sum(one.hours for one in plans)
     words = f"{sum(one.steps for one in plans):,} steps, about {duration(hours)} of training at most"
     moved = sum(one.moved or 0 for one in plans)

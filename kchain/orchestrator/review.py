@@ -16,7 +16,7 @@ from kchain.orchestrator.driving.folders import BundleFolder, bundle_folders, ke
 from kchain.orchestrator.journal.journal import Journal, KeptBundle, Key
 from kchain.orchestrator.journal.state import PhaseState
 from kchain.phases import Chain
-from kchain.phases.plan import Plan, UsePlan, plan_of
+from kchain.phases.plan import TrainingPlan, UsePlan, plan_of
 
 if TYPE_CHECKING:
     from kchain.bundle import Bundle
@@ -40,7 +40,7 @@ class Review:
     kernel: str
     folder: Path
     hash: str
-    plan: Plan | UsePlan
+    plan: TrainingPlan | UsePlan
     metadata: Mapping[str, Any]
     pushed: int | None
     changes: tuple[str, ...]

@@ -1,11 +1,11 @@
 """WHAT is trained: the phase files, validated and linked into a Chain. Pure but for reading the project's files."""
 
-from kchain.phases.chain import Chain, Phase
+from kchain.phases.chain import Chain, Phase, WrittenPhase
 from kchain.phases.data import Condition, Data, Quality, Source
 from kchain.phases.load import find_root, load_chain
 from kchain.phases.machines import ACCELERATORS, RETIRED, TPUS, Accelerator
 from kchain.phases.resolve import CHAIN_FILE, PHASE_FOLDER
-from kchain.phases.schema import Gates, Lora, Model, Samples, Settled, Tokens, Training
+from kchain.phases.schema import Gates, Lora, Model, Samples, SettledTraining, Tokens, Training
 from kchain.phases.uses import Evaluating, EvaluationGates, Exporting, Generation, NoGates, Style
 
 __all__ = [
@@ -29,11 +29,12 @@ __all__ = [
     "Phase",
     "Quality",
     "Samples",
-    "Settled",
+    "SettledTraining",
     "Source",
     "Style",
     "Tokens",
     "Training",
+    "WrittenPhase",
     "find_root",
     "load_chain",
 ]

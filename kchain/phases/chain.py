@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from slugify import slugify
 
 from kchain.errors import InputError
 from kchain.phases.data import Data
 from kchain.phases.machines import Accelerator
-from kchain.phases.schema import Gates, Lora, Model, Samples, Settled, Tokens, Training
+from kchain.phases.schema import Gates, Lora, Model, Precision, Samples, SettledTraining, Tokens, Training
 from kchain.phases.uses import UseGates, UseTable
 
 
-@dataclass(frozen=True)
-class Phase:
-    """One training step, or one use of what came of it, with nothing left open.
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """One training step, or one use of what came of it.
 
     Attributes:
         name: the stem of its file; what is typed on the command line.
         after: name of the phase whose result this one builds on, None for a root.
         adapter: "merge" to train a new adapter on all before it, "continue" to train the parent's own adapter on.
         tokens: tokens whose rows its adapter trains; those of its parent where it continues that one's adapter.
-        wanted: `[training]` as the files say, None where they say "auto".
-        training: the same with everything chosen; `choices` says what, and why.
-        precision: "fp16", "bf16" or "fp32", decided from training.precision and the accelerator.
-        precision_reason: why, in words for the plan.
+        precision_reason: why the precision is what it is, in words for the plan.
         session_timeout: seconds.
         file: the phase's own file, relative to the project.
         use: what is done with the result of `after` where nothing is trained; such a phase has no sources of its own,
@@ -46,10 +43,6 @@ class Phase:
     data: Data
     tokens: Tokens
     lora: Lora
-    wanted: Training
-    training: Settled
-    choices: tuple[str, ...]
-    precision: str
     precision_reason: str
     samples: Samples
     gates: Gates | UseGates
@@ -73,6 +66,37 @@ class Phase:
     def slug(self) -> str:
         """Kaggle makes a kernel's address from its title, whatever `id` says."""
         return str(slugify(self.title))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenPhase(_Step):
+    """A phase as its files say it: `training` may leave values to kchain; the machine has decided the precision."""
+
+    training: Training
+    precision: Precision
+
+    def settled(self, training: SettledTraining, choices: tuple[str, ...] = ()) -> Phase:
+        """The phase with everything chosen."""
+        return Phase(
+            **{field.name: getattr(self, field.name) for field in fields(_Step)}, training=training, choices=choices
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase(_Step):
+    """A phase with nothing left open.
+
+    Attributes:
+        choices: what `[training]` left to kchain, what was chosen, and why.
+    """
+
+    training: SettledTraining
+    choices: tuple[str, ...] = ()
+
+    @property
+    def precision(self) -> Precision:
+        """Of its arithmetic, whether it trains or answers."""
+        return self.training.precision
 
     @property
     def processes(self) -> int:
@@ -156,7 +180,7 @@ class Chain:
         return f"{self.owner}/{self.phase(name).slug}"
 
 
-def choose_precision(wanted: str, accelerator: Accelerator) -> tuple[str, str]:
+def choose_precision(wanted: str, accelerator: Accelerator) -> tuple[Precision, str]:
     """The arithmetic of a phase, and why.
 
     Raises:
@@ -173,4 +197,4 @@ def choose_precision(wanted: str, accelerator: Accelerator) -> tuple[str, str]:
         raise ValueError(f'{accelerator.name} has no bf16; use precision = "auto"')
     if wanted == "fp16" and not accelerator.is_gpu:
         raise ValueError('fp16 training needs a GPU; use precision = "auto"')
-    return wanted, "as the phase file says"
+    return cast("Precision", wanted), "as the phase file says"

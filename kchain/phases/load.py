@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kchain.errors import InputError
-from kchain.phases.chain import Chain, Phase
+from kchain.phases.chain import Chain, WrittenPhase
 from kchain.phases.models import model_shape
 from kchain.phases.resolve import (
     CHAIN_FILE,
@@ -21,9 +21,9 @@ from kchain.phases.resolve import (
     read_phase,
     read_table,
     resolve,
-    settled,
 )
 from kchain.phases.schema import ChainFile, PhaseFile
+from kchain.phases.settle import settle
 from kchain.phases.uses import UseFile
 from kchain.phases.values import NAME, NAME_LENGTH
 from kchain.runtime.failure import Stop
@@ -41,7 +41,7 @@ def travels_as(name: str) -> str:
     return name if name.endswith(LINES) else f"{name}{LINES}"
 
 
-def project_files(root: Path, phases: Iterable[Phase], problems: list[str]) -> dict[str, str]:
+def project_files(root: Path, phases: Iterable[WrittenPhase], problems: list[str]) -> dict[str, str]:
     """JSON lines of every file that a phase names, by its path as written there; what is wrong goes into `problems`."""
     found: dict[str, str] = {}
     for phase in phases:
@@ -168,13 +168,13 @@ def load_chain(root: Path) -> Chain:
     phase_files = {name: table for name, table in tables.items() if table is not None}
     problems += _link_problems(phase_files)
     _stop_on(problems)
-    phases = resolve(chain_file, phase_files, problems)
-    files_read = project_files(root, phases, problems)
-    problems += prompt_problems(phases, files_read)
-    problems += _chain_problems(phases)
-    problems += _target_problems(chain_file.model.source, phases)
+    written = resolve(chain_file, phase_files, problems)
+    files_read = project_files(root, written, problems)
+    problems += prompt_problems(written, files_read)
+    problems += _chain_problems(written)
+    problems += _target_problems(chain_file.model.source, written)
     _stop_on(problems)
-    phases = settled(phases, model_shape(chain_file.model.source), files_read)
+    phases = settle(written, model_shape(chain_file.model.source), files_read)
     table = chain_file.chain
     return Chain(root, table.name, table.owner, table.target, table.seed, chain_file.model, phases, files_read)
 
@@ -235,7 +235,7 @@ def _continue_problems(table: PhaseFile) -> list[str]:
     return problems
 
 
-def _target_problems(source: str, phases: tuple[Phase, ...]) -> list[str]:
+def _target_problems(source: str, phases: tuple[WrittenPhase, ...]) -> list[str]:
     """Adapter targets that a base model of known shape does not have."""
     shape = model_shape(source)
     if shape is None or not phases or shape.chosen(phases[0].lora.targets) is not None:
@@ -244,7 +244,7 @@ def _target_problems(source: str, phases: tuple[Phase, ...]) -> list[str]:
     return [f"{CHAIN_FILE}: lora.targets: {source} has no {', '.join(unknown)}; it has {', '.join(shape.linear)}"]
 
 
-def _chain_problems(phases: tuple[Phase, ...]) -> list[str]:
+def _chain_problems(phases: tuple[WrittenPhase, ...]) -> list[str]:
     """What can only be seen with all phases in view: one LoRA configuration, one address per phase."""
     problems = []
     for phase in phases[1:]:
@@ -257,7 +257,7 @@ def _chain_problems(phases: tuple[Phase, ...]) -> list[str]:
         if different:
             problems.append(f"{phase.file}: lora: one chain has one LoRA configuration; {'; '.join(different)}")
     problems += _token_problems(phases)
-    by_slug: dict[str, Phase] = {}
+    by_slug: dict[str, WrittenPhase] = {}
     for phase in phases:
         if len(phase.slug) < 5:
             problems.append(f"{phase.file}: title: Kaggle makes the address {phase.slug!r} from it; 5 letters or more")
@@ -268,7 +268,7 @@ def _chain_problems(phases: tuple[Phase, ...]) -> list[str]:
     return problems
 
 
-def _token_problems(phases: tuple[Phase, ...]) -> list[str]:
+def _token_problems(phases: tuple[WrittenPhase, ...]) -> list[str]:
     """Tokens that a phase adds although one that it builds on did so before."""
     by_name = {phase.name: phase for phase in phases}
     problems = []

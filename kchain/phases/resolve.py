@@ -11,12 +11,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from kchain.phases.chain import Phase, choose_precision
+from kchain.phases.chain import WrittenPhase, choose_precision
 from kchain.phases.describe import describe
 from kchain.phases.machines import ACCELERATORS, Accelerator, known_accelerator, not_on_kaggle
-from kchain.phases.models import Shape
 from kchain.phases.schema import ChainFile, PhaseFile, Tokens
-from kchain.phases.settle import defaults, settle
 from kchain.phases.uses import USES, Evaluating, Exporting, Generation, UseFile, UseTable
 
 # One file of a project, as the table that it must be.
@@ -75,7 +73,7 @@ def _tuples(value: Any) -> Any:
 ADDED = "updates are added in fp32, the sums rounded once; no GPU is needed"
 
 
-def use_phase(name: str, table: UseFile, parent: Phase, label: str, problems: list[str]) -> Phase:
+def use_phase(name: str, table: UseFile, parent: WrittenPhase, label: str, problems: list[str]) -> WrittenPhase:
     """The phase of such a file; what is wrong goes into `problems`.
 
     Args:
@@ -86,13 +84,13 @@ def use_phase(name: str, table: UseFile, parent: Phase, label: str, problems: li
     accelerator, precision, reason = parent.accelerator, parent.precision, parent.precision_reason
     try:
         accelerator = known_accelerator(table.accelerator) if table.accelerator else _machine(use, parent)
-        wanted = "fp32" if isinstance(use, Exporting) else parent.wanted.precision
+        wanted = "fp32" if isinstance(use, Exporting) else parent.training.precision
         precision, reason = choose_precision(wanted, accelerator)
     except ValueError as error:
         problems.append(f"{label}: accelerator: {error}")
     if isinstance(use, Evaluating):
         problems += [f"{label}: {problem}" for problem in _evaluation_problems(use, parent)]
-    phase = replace(
+    return replace(
         parent,
         name=name,
         title=table.title,
@@ -110,18 +108,9 @@ def use_phase(name: str, table: UseFile, parent: Phase, label: str, problems: li
         file=Path(label),
         use=use,
     )
-    return following(phase, parent)
 
 
-def following(phase: Phase, parent: Phase) -> Phase:
-    """The phase with the settings of its parent as they are now. A use is one session."""
-    changes: dict[str, Any] = {"max_sessions": 1}
-    if isinstance(phase.use, Exporting):
-        changes["quantization"] = "none"  # nothing is loaded: files are added up
-    return replace(phase, training=parent.training.model_copy(update=changes), choices=())
-
-
-def _machine(use: UseTable, parent: Phase) -> Accelerator:
+def _machine(use: UseTable, parent: WrittenPhase) -> Accelerator:
     """That of the trained phase; an export adds up files, for which no GPU hours need be spent."""
     return ACCELERATORS["cpu"] if isinstance(use, Exporting) else parent.accelerator
 
@@ -135,7 +124,7 @@ def parent_problems(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
     ]
 
 
-def prompt_problems(phases: Iterable[Phase], files: Mapping[str, str]) -> list[str]:
+def prompt_problems(phases: Iterable[WrittenPhase], files: Mapping[str, str]) -> list[str]:
     """The first row without a prompt in each file of prompts.
 
     Args:
@@ -153,7 +142,7 @@ def prompt_problems(phases: Iterable[Phase], files: Mapping[str, str]) -> list[s
     return problems
 
 
-def _evaluation_problems(use: Evaluating, parent: Phase) -> list[str]:
+def _evaluation_problems(use: Evaluating, parent: WrittenPhase) -> list[str]:
     """Why the examples that the parent keeps aside are no questions."""
     if use.file is not None:
         return []
@@ -166,10 +155,12 @@ def _evaluation_problems(use: Evaluating, parent: Phase) -> list[str]:
     return []
 
 
-def resolve(chain: ChainFile, files: Mapping[str, PhaseFile | UseFile], problems: list[str]) -> tuple[Phase, ...]:
+def resolve(
+    chain: ChainFile, files: Mapping[str, PhaseFile | UseFile], problems: list[str]
+) -> tuple[WrittenPhase, ...]:
     """Every phase but those with problems, parents before children."""
     trained = {name: table for name, table in files.items() if isinstance(table, PhaseFile)}
-    found: dict[str, Phase] = {}
+    found: dict[str, WrittenPhase] = {}
     for name in _in_order(files):
         table, label = files[name], f"{PHASE_FOLDER}/{name}.toml"
         if isinstance(table, PhaseFile):
@@ -185,15 +176,6 @@ def resolve(chain: ChainFile, files: Mapping[str, PhaseFile | UseFile], problems
     return tuple(found.values())
 
 
-def settled(phases: tuple[Phase, ...], shape: Shape | None, files: Mapping[str, str]) -> tuple[Phase, ...]:
-    """The phases with every "auto" chosen."""
-    done: dict[str, Phase] = {}
-    for phase in phases:
-        parent = done[phase.after] if phase.use is not None and phase.after is not None else None
-        done[phase.name] = settle(phase, shape, files) if parent is None else following(phase, parent)
-    return tuple(done.values())
-
-
 def _in_order(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
     """Names with parents before children, otherwise by name."""
 
@@ -206,7 +188,7 @@ def _in_order(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
 
 def _train_phase(
     name: str, label: str, table: PhaseFile, chain: ChainFile, tokens: Tokens, problems: list[str]
-) -> Phase | None:
+) -> WrittenPhase | None:
     training = _over(chain.training, table.training)
     place = f"{label}: accelerator" if table.accelerator else f"{CHAIN_FILE}: accelerator"
     try:
@@ -228,7 +210,7 @@ def _train_phase(
             for index, source in enumerate(table.data.sources)
             if source.kind.needs_internet
         ]
-    return Phase(
+    return WrittenPhase(
         name=name,
         title=table.title,
         description=table.description,
@@ -240,9 +222,7 @@ def _train_phase(
         data=table.data,
         tokens=tokens,
         lora=_over(chain.lora, table.lora),
-        wanted=training,
-        training=defaults(training),
-        choices=(),
+        training=training,
         precision=precision,
         precision_reason=reason,
         samples=_over(chain.samples, table.samples),

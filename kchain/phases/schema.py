@@ -102,9 +102,13 @@ class Training(Strict):
     )
 
 
-class Settled(Training):
+Precision = Literal["fp16", "bf16", "fp32"]
+
+
+class SettledTraining(Training):
     """`[training]` with everything chosen."""
 
+    precision: Precision
     batch: int
     quantization: Literal["none", "nf4"]
     max_length: int

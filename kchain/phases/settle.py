@@ -6,14 +6,16 @@ import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from kchain.phases.chain import Phase
+from kchain.phases.chain import Phase, WrittenPhase
 from kchain.phases.data import Data
 from kchain.phases.machines import Accelerator
 from kchain.phases.memory import Setting
 from kchain.phases.models import Shape
-from kchain.phases.schema import Lora, Settled, Training
+from kchain.phases.schema import Precision, SettledTraining, Training
 from kchain.phases.time import step_seconds
+from kchain.phases.uses import Exporting
 from kchain.units import gib, pace
 
 # What a phase leaves to kchain is chosen here: the fastest setting that fits, and why. Tried out, not guessed.
@@ -24,7 +26,6 @@ ROOM = 0.1
 AS_FAST = 1.05
 # Lengths are tried, and proposed, in such steps; shorter than one step is no example.
 LENGTH_STEP = 64
-FREE = frozenset({"batch", "checkpointing", "quantization", "length"})
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def choose(setting: Setting, free: Collection[str], machine: Accelerator, tokens
     Where nothing fits, the smallest setting is the choice.
 
     Args:
-        free: among FREE.
+        free: among the values of WORDS.
         tokens: of an example, on average.
 
     Raises:
@@ -150,8 +151,6 @@ WORDS = {
 GENEROUS = 3.0
 # Never less than the usual: an estimate of a fast step is the least sure one.
 LEAST_SECONDS = 5.0
-# The keys that may say "auto".
-OPEN = frozenset({*WORDS, "step_seconds"})
 # Where nothing is known of the model: no run of use takes so long.
 UNKNOWN_SECONDS = 60.0
 # English text has about 4 characters a token, code 3.
@@ -163,85 +162,80 @@ SHORTEST = 64
 LONGEST = 8192
 
 
-def defaults(wanted: Training) -> Settled:
+def defaults(written: Training, precision: Precision = "fp32") -> SettledTraining:
     """`[training]` with the usual values where it says "auto"."""
     usual = {**Training().model_dump(), "step_seconds": UNKNOWN_SECONDS}
-    open_keys = {key for key in OPEN if getattr(wanted, key) is None}
-    return Settled(**{**wanted.model_dump(), **{key: usual[key] for key in open_keys}})
+    values = written.model_dump()
+    given = {key: usual[key] if value is None and usual[key] is not None else value for key, value in values.items()}
+    return SettledTraining(**{**given, "precision": precision})
 
 
-def settle(phase: Phase, shape: Shape | None, files: Mapping[str, str]) -> Phase:
-    """The phase with every "auto" of its `[training]` chosen.
+def settle(phases: tuple[WrittenPhase, ...], shape: Shape | None, files: Mapping[str, str]) -> tuple[Phase, ...]:
+    """The phases with every "auto" of their `[training]` chosen; parents stand before their children.
 
     Args:
         shape: of the base model, None where it is not known: the usual values are taken.
         files: text of the project's own JSONL files.
     """
-    free = {WORDS[key] for key in WORDS if getattr(phase.wanted, key) is None}
-    training = phase.training
-    lengths = known_lengths(phase.data, files)
-    setting = setting_of(phase, shape)
+    done: dict[str, Phase] = {}
+    for phase in phases:
+        if phase.use is None or phase.after is None:
+            done[phase.name] = _settle(phase, shape, files)
+            continue
+        # A use is one session, with the settings of the phase whose result it uses as they are now.
+        changes: dict[str, Any] = {"max_sessions": 1, "precision": phase.precision}
+        if isinstance(phase.use, Exporting):
+            changes["quantization"] = "none"  # nothing is loaded: files are added up
+        done[phase.name] = phase.settled(done[phase.after].training.model_copy(update=changes))
+    return tuple(done.values())
+
+
+def _settle(phase: WrittenPhase, shape: Shape | None, files: Mapping[str, str]) -> Phase:
+    training = defaults(phase.training, phase.precision)
+    free = {WORDS[key] for key in WORDS if getattr(phase.training, key) is None}
+    usual = phase.settled(training)
+    setting = setting_of(usual, shape)
     if setting is None:
         unknown = f"{', '.join(sorted(free))}: the usual values, as kchain does not know the model's shape"
-        return replace(phase, choices=(unknown,) if free else ())
+        return phase.settled(training, (unknown,) if free else ())
+    lengths = known_lengths(phase.data, files)
     reasons: tuple[str, ...] = ()
     if "length" in free:
-        setting, reasons = _length(setting, lengths)
+        reason = f"length {setting.length:,}: the usual value, as the examples are not in the project's files"
+        if lengths:
+            setting = replace(setting, length=min(LONGEST, LENGTH_STEP * math.ceil(max(lengths) / LENGTH_STEP)))
+            longest = f"the longest example of the project's files has about {max(lengths):,} tokens"
+            reason = f"length {setting.length:,}: {longest}"
+        reasons = (reason,)
     tokens, _ = example_tokens(lengths, setting.length)
     choice = choose(setting, free, phase.accelerator, tokens)
-    training = _with(training, choice)
+    found: dict[str, Any] = {"accumulation": choice.setting.accumulation}
+    found |= {key: getattr(choice.setting, word) for key, word in WORDS.items()}
     reasons += choice.reasons
-    if phase.wanted.step_seconds is None:
+    if phase.training.step_seconds is None:
         seconds = step_seconds(choice.setting, phase.accelerator, tokens)
-        generous = round(max(LEAST_SECONDS, GENEROUS * seconds), 1)
-        training = training.model_copy(update={"step_seconds": generous})
-        reasons += (f"step_seconds {generous:g}: {GENEROUS:g} times the estimate of {pace(seconds)}",)
-    return replace(phase, training=training, choices=reasons)
-
-
-def _length(setting: Setting, lengths: list[int]) -> tuple[Setting, tuple[str, ...]]:
-    """The length that the data needs, as far as it is known."""
-    if not lengths:
-        return setting, (f"length {setting.length:,}: as usual, since nobody has counted the data",)
-    length = min(LONGEST, LENGTH_STEP * math.ceil(max(lengths) / LENGTH_STEP))
-    reason = f"length {length:,}: the longest example of the project's files has about {max(lengths):,} tokens"
-    return replace(setting, length=length), (reason,)
-
-
-def _with(training: Settled, choice: Choice) -> Settled:
-    found = choice.setting
-    return training.model_copy(
-        update={
-            "batch": found.batch,
-            "accumulation": found.accumulation,
-            "checkpointing": found.checkpointing,
-            "quantization": found.quantization,
-            "max_length": found.length,
-        }
-    )
+        found["step_seconds"] = round(max(LEAST_SECONDS, GENEROUS * seconds), 1)
+        reasons += (f"step_seconds {found['step_seconds']:g}: {GENEROUS:g} times the estimate of {pace(seconds)}",)
+    return phase.settled(training.model_copy(update=found), reasons)
 
 
 def setting_of(phase: Phase, shape: Shape | None) -> Setting | None:
     """What decides the memory of a step; None where the shape is not known, or has no such targets."""
     if shape is None or shape.chosen(phase.lora.targets) is None:
         return None
-    return make_setting(shape, phase.precision, phase.lora, phase.training, len(phase.tokens.all))
-
-
-def make_setting(shape: Shape, precision: str, lora: Lora, training: Settled, rows: int) -> Setting:
-    """A setting from the tables of a chain."""
+    training = phase.training
     return Setting(
         shape=shape,
-        precision=precision,
+        precision=phase.precision,
         quantization=training.quantization,
         batch=training.batch,
         accumulation=training.accumulation,
         length=training.max_length,
-        rank=lora.r,
-        targets=lora.targets,
+        rank=phase.lora.r,
+        targets=phase.lora.targets,
         optimizer=training.optimizer,
         checkpointing=training.checkpointing,
-        rows=rows,
+        rows=len(phase.tokens.all),
     )
 
 

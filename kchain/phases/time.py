@@ -33,7 +33,7 @@ def most_examples(chain: Chain, phase: Phase) -> tuple[int, str, int]:
     names = ", ".join(source.name for source in uncounted)
     if known and all(source.optional for source in uncounted):
         return known, f"all that the others may give if {names} (optional, no limit) is skipped, else {cap:,}", cap
-    return cap, f"max_examples, as nobody has counted {names}", cap
+    return cap, f"max_examples, as the size of {names} is unknown", cap
 
 
 def _most(chain: Chain, source: Source) -> int | None:

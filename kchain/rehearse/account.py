@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from kchain.demo.tokenizer import QWEN
 from kchain.phases import Chain, Gates, Phase
-from kchain.phases.plan import plan
+from kchain.phases.plan import training_plan
 from kchain.rehearse.model import Base, specials
 from kchain.rehearse.run import Outcome, Rehearsal
 from kchain.rehearse.settings import EPOCHS, Stand
@@ -134,7 +134,7 @@ def _processes(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def _lengths(chain: Chain, phases: Sequence[Phase]) -> Iterator[str]:
-    steps = ", ".join(f"{phase.name} {plan(chain, phase.name).steps:,}" for phase in phases)
+    steps = ", ".join(f"{phase.name} {training_plan(chain, phase.name).steps:,}" for phase in phases)
     if steps:
         yield f"the length: {EPOCHS} passes over a few batches in place of all steps ({steps} planned)"
 

@@ -31,7 +31,7 @@ from kchain.rehearse.settings import Difference, Stand, differences, rehearsed_c
 from kchain.runtime.contract import LOG
 from kchain.server import launch
 from kchain.server.publish import publish_model
-from kchain.templates import parameters
+from kchain.templates import parameters_of_phase
 
 AREA = Path(".kchain") / "rehearsal"
 # Inherited by every session: nothing is fetched that nobody asked for.
@@ -150,7 +150,7 @@ def _compare(chain: Chain, small: Chain) -> list[Outcome]:
 
 
 def _parameters(chain: Chain, phase: str) -> dict[str, Any]:
-    return parameters(chain, phase, chain.target, adapter_sources(chain, phase, {}))
+    return parameters_of_phase(chain, phase, chain.target, adapter_sources(chain, phase, {}))
 
 
 def _work_folder(area: Path, chain: Chain, base: Base) -> Path:

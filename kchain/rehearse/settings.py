@@ -20,7 +20,7 @@ from kchain.phases import (
     Phase,
     Quality,
     Samples,
-    Settled,
+    SettledTraining,
     Source,
 )
 from kchain.phases.sources import PLACES
@@ -118,7 +118,6 @@ def _phase(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Phase:
         accelerator=ACCELERATORS["cpu"],
         internet=False,
         session_timeout=SESSION_SECONDS,
-        precision="fp32",
         precision_reason="a rehearsal runs on the CPU",
         training=_training(phase.training),
     )
@@ -147,7 +146,7 @@ def _no_gates(phase: Phase) -> EvaluationGates | NoGates:
     return EvaluationGates() if isinstance(phase.gates, EvaluationGates) else NoGates()
 
 
-def _training(training: Settled) -> Settled:
+def _training(training: SettledTraining) -> SettledTraining:
     batch = min(training.batch, MOST_TOGETHER)
     changes = {
         "epochs": EPOCHS,

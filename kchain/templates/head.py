@@ -1,4 +1,7 @@
-"""The words of a notebook's head: what the phase does, on what, built on whom, with which plan."""
+"""The words of a notebook's head: what the phase does, on what, built on whom, with which plan.
+
+Text that people wrote is made safe to stand in Markdown: what they typed is what a reader sees.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from kchain.kernel_metadata.build import AdapterSource
-from kchain.phases import Chain, Phase, Source
+from kchain.phases import Chain, Phase
 from kchain.phases.memory import memory_words
-from kchain.phases.plan import Plan, UsePlan, plan, plan_of, session_words, time_words
+from kchain.phases.plan import TrainingPlan, UsePlan, plan_of, session_words, time_words
 from kchain.units import gib, size
 
-# Text that people wrote, made safe to stand in Markdown: what they typed is what a reader sees.
-
+RECIPES = {
+    "text": "plain text, every token is learned",
+    "prompt_completion": "prompt and completion, only the completion is learned",
+    "conversation": "conversations, only the answers are learned",
+}
 # Everything with which Markdown, a table, HTML or MathJax could begin something.
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|$~&{}])")
 _LINE_START = re.compile(r"^([#+=-]|\d+(?=[.)]))")
@@ -51,32 +57,45 @@ def code(text: str) -> str:
     return f"{fence}{gap}{line}{gap}{fence}"
 
 
-RECIPES = {
-    "text": "plain text, every token is learned",
-    "prompt_completion": "prompt and completion, only the completion is learned",
-    "conversation": "conversations, only the answers are learned",
-}
-
-
 def head(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSource]) -> dict[str, Any]:
-    """Everything that `cells/head.md.jinja` shows, already safe as Markdown."""
-    phase = chain.phase(phase_name)
-    planned = plan(chain, phase_name)
-    return {
+    """Everything that `cells/head.md.jinja` shows, already safe as Markdown.
+
+    Raises:
+        InputError: the chain has no phase of that name.
+    """
+    phase, planned = chain.phase(phase_name), plan_of(chain, phase_name)
+    of = f" of {planned.gpus}" if planned.gpus > 1 else ""
+    plural = "s" if planned.gpus > 1 else ""
+    gpus = f"`{planned.accelerator}`: {planned.gpus_used}{of} GPU{plural} used, {gib(planned.gpu_memory)} usable"
+    found = {
         "title": prose(phase.title),
         "description": quotation(phase.description),
         "chain": chain.name,
         "plan": planned,
+        "trains": phase.use is None,
         "built_on": built_on(sources),
         "pad": f"{prose(chain.model.eos_token)} ({chain.model.eos_id})",
         "lora": phase.lora,
-        "machine": _machine(planned),
-        "quantization": "; the frozen base in 4 bits (nf4)" if phase.training.quantization == "nf4" else "",
-        "recipe": RECIPES[phase.data.recipe],
-        "sources": [_source(source) for source in phase.data.sources],
-        "figures": _figures(phase, planned),
+        "machine": gpus if planned.gpus else "CPU",
         "file": phase.file.as_posix(),
         "command": code(shlex.join(["kchain", "render", phase.name, "--target", target])),
+    }
+    if isinstance(planned, UsePlan):
+        return {**found, "figures": [*_use_figures(planned), *_weights(planned, "model")]}
+    return {
+        **found,
+        "quantization": "; the frozen base in 4 bits (nf4)" if phase.training.quantization == "nf4" else "",
+        "recipe": RECIPES[phase.data.recipe],
+        "sources": [
+            {
+                "name": source.name,
+                "place": prose(source.kind.words(source)),
+                "limit": f"{source.limit:,}" if source.limit else "all",
+                "failure": "skip it" if source.optional else "stop",
+            }
+            for source in phase.data.sources
+        ],
+        "figures": [*_training_figures(phase, planned), *_weights(planned, "base")],
     }
 
 
@@ -91,24 +110,7 @@ def _whence(source: AdapterSource) -> str:
     return f"{place}; this very adapter is trained on" if source.use == "continue" else place
 
 
-def _machine(planned: Plan) -> str:
-    if not planned.gpus:
-        return "CPU"
-    of = f" of {planned.gpus}" if planned.gpus > 1 else ""
-    plural = "s" if planned.gpus > 1 else ""
-    return f"`{planned.accelerator}`: {planned.gpus_used}{of} GPU{plural} used, {gib(planned.gpu_memory)} usable"
-
-
-def _source(source: Source) -> dict[str, str]:
-    return {
-        "name": source.name,
-        "place": prose(source.kind.words(source)),
-        "limit": f"{source.limit:,}" if source.limit else "all",
-        "failure": "skip it" if source.optional else "stop",
-    }
-
-
-def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
+def _training_figures(phase: Phase, planned: TrainingPlan) -> list[tuple[str, str]]:
     """What the run takes, row by row; rows that need an unknown model's shape are left out."""
     training = phase.training
     checkpointing = "activations recomputed" if training.checkpointing else "activations kept"
@@ -116,7 +118,7 @@ def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
         (
             "Examples",
             f"{planned.examples:,} at most ({planned.examples_reason}), "
-            f"about {planned.validation:,} of them to measure by",
+            f"about {planned.validation:,} of them for the validation set",
         ),
         (
             "Memory caps",
@@ -132,45 +134,23 @@ def _figures(phase: Phase, planned: Plan) -> list[tuple[str, str]]:
         rows.append(("Tokens", f"rows trained beside LoRA: {names}"))
     if planned.memory and planned.gpus:
         rows.append(("GPU memory", memory_words(planned.memory, planned.gpu_memory)))
-    if planned.disk:
-        rows.append(("Scratch", f"{size(planned.disk)} for the merged base, written once"))
     if planned.adapter_bytes:
         rows.append(("Adapter", f"{size(planned.adapter_bytes)} expected"))
-    if planned.moved and planned.whole_model:
-        whole = size(planned.whole_model)
-        rows.append(("Comes in", f"{size(planned.moved)} of adapters; a whole merged model would be {whole}"))
     return rows
 
 
-# The words of the head of a notebook that trains nothing.
-
-
-def use_head(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSource]) -> dict[str, Any]:
-    """Everything that `cells/use_head.md.jinja` shows, already safe as Markdown."""
-    phase, planned = chain.phase(phase_name), plan_of(chain, phase_name)
-    assert isinstance(planned, UsePlan)
-    return {
-        "title": prose(phase.title),
-        "description": quotation(phase.description),
-        "chain": chain.name,
-        "plan": planned,
-        "built_on": built_on(sources),
-        "pad": f"{prose(chain.model.eos_token)} ({chain.model.eos_id})",
-        "machine": f"`{planned.accelerator}`: 1 GPU used, {gib(planned.gpu_memory)} usable" if planned.gpus else "CPU",
-        "figures": _use_head_figures(planned),
-        "gates": planned.gates,
-        "file": phase.file.as_posix(),
-        "command": code(shlex.join(["kchain", "render", phase.name, "--target", target])),
-    }
-
-
-def _use_head_figures(planned: UsePlan) -> list[tuple[str, str]]:
+def _use_figures(planned: UsePlan) -> list[tuple[str, str]]:
     rows = [(name.capitalize(), prose(words)) for name, words in planned.does]
     rows.append(("Time", f"one session, which is ended after {planned.timeout_hours:g} h"))
     if planned.weight_bytes:
         rows.append(("Memory", f"{gib(planned.weight_bytes)} of weights"))
-    if planned.disk:
-        rows.append(("Scratch", f"{size(planned.disk)} for the merged model, written once"))
-    if planned.moved:
-        rows.append(("Comes in", f"{size(planned.moved)} of adapters"))
+    return rows
+
+
+def _weights(planned: TrainingPlan | UsePlan, merged: str) -> list[tuple[str, str]]:
+    """What is written, and what comes in from earlier phases."""
+    rows = [("Scratch", f"{size(planned.disk)} for the merged {merged}, written once")] if planned.disk else []
+    if planned.moved and planned.whole_model:
+        whole = size(planned.whole_model)
+        rows.append(("Comes in", f"{size(planned.moved)} of adapters; a whole merged model would be {whole}"))
     return rows

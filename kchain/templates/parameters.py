@@ -1,4 +1,7 @@
-"""PARAMETERS: everything a notebook is told, as one plain dictionary."""
+"""PARAMETERS: everything a notebook is told, as one plain dictionary, and how it is written as Python.
+
+A value enters code as a literal and in no other way.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from kchain.kernel_metadata.build import AdapterSource
-from kchain.phases import Accelerator, Chain, Exporting, Phase, Source
+from kchain.phases import Chain, Exporting, Phase, Source
 from kchain.phases.load import travels_as
-from kchain.phases.uses import UseTable
-
-# What a notebook is told of its machine, and what it installs there first.
 
 # What Kaggle's image lacks and what in it must go (docker-python 78aaa43, August 2026: torch 2.10, peft 0.19.1,
 # torchao 0.10.0, no bitsandbytes). bitsandbytes asks for torch >= 2.4 and no more, so the image's torch stays.
@@ -20,16 +20,88 @@ BITSANDBYTES = "bitsandbytes==0.50.2"
 GGUF = "gguf==0.19.0"
 # peft since 0.18.1 refuses to put LoRA on a model while a torchao this old is installed.
 CONFLICTING = "torchao"
+# Literals up to this width stay on one line; beyond it, one item a line, as a formatter would write them.
+WIDTH = 110
+INDENT = "    "
 
 
-def accelerator_table(accelerator: Accelerator) -> dict[str, Any]:
-    """PARAMETERS["accelerator"]."""
+def parameters_of_phase(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSource]) -> dict[str, Any]:
+    """The dictionary that the notebook's session consumes: only str, int, float, bool, None, lists and dictionaries.
+
+    Raises:
+        InputError: the chain has no phase of that name.
+    """
+    phase, adapters = chain.phase(phase_name), tuple(sources)
+    lineage = [asdict(source) for source in adapters]
+    lora = {**phase.lora.model_dump(), "targets": list(phase.lora.targets)}
+    if phase.use is None:
+        own: dict[str, Any] = {
+            "adapter_mode": phase.adapter,
+            "lineage": lineage,
+            "tokens": {"added": list(phase.tokens.added), "trained": list(phase.tokens.trained)},
+            "lora": lora,
+            "training": {**phase.training.model_dump(), "processes": phase.processes},
+            "data": data_table(phase),
+            "samples": phase.samples.model_dump(),
+        }
+    else:
+        table = phase.use.model_dump(mode="json")
+        own = {
+            "system_prompt": phase.data.system_prompt,
+            "lineage": lineage,
+            "trained": {source.phase: _trained(chain.phase(source.phase)) for source in adapters},
+            "lora": lora,
+            "precision": phase.precision,
+            "quantization": phase.training.quantization,
+            phase.kind: {**table, "file": travels_as(table["file"])} if table.get("file") else table,
+        }
+    machine = phase.accelerator
     return {
-        "name": accelerator.name,
-        "gpus": accelerator.gpus,
-        "memory": accelerator.memory,
-        "capability": list(accelerator.capability),
+        "chain": chain.name,
+        "phase": phase.name,
+        **({} if phase.use is None else {"kind": phase.kind}),
+        "title": phase.title,
+        "description": phase.description,
+        "seed": chain.seed,
+        "target": target,
+        "model": {"source": chain.model.source},
+        "pad": {"token": chain.model.eos_token, "id": chain.model.eos_id},
+        **own,
+        "accelerator": {
+            "name": machine.name,
+            "gpus": machine.gpus,
+            "memory": machine.memory,
+            "capability": list(machine.capability),
+        },
+        "session_timeout": phase.session_timeout,
+        # Of a later session: kchain.bundle.continued fills it in when it pushes one.
+        "continuation": None,
+        "environment": environment(phase, target),
     }
+
+
+def _trained(phase: Phase) -> dict[str, Any]:
+    """What a model card and a prompt need to know of a phase of the lineage."""
+    return {
+        "title": phase.title,
+        "description": phase.description,
+        "tokens": list(phase.tokens.all),
+        "sources": [source.origin for source in phase.data.sources],
+    }
+
+
+def data_table(phase: Phase) -> dict[str, Any]:
+    """What the runtime is told of a phase's data."""
+    data = phase.data.model_dump(exclude={"sources"})
+    return {**data, "sources": [_source(source) for source in phase.data.sources]}
+
+
+def _source(source: Source) -> dict[str, Any]:
+    # A rehearsal's sample is no part of what is pushed: another one does not make another bundle.
+    table = source.model_dump(mode="json", exclude={"rehearsal"})
+    if source.kind.travels:
+        table[source.kind.key] = travels_as(source.place)
+    return {"name": table.pop("name"), "kind": source.kind.name, **table}
 
 
 def environment(phase: Phase, target: str) -> dict[str, list[str]]:
@@ -42,13 +114,6 @@ def environment(phase: Phase, target: str) -> dict[str, list[str]]:
     needs_gguf = exports is not None and "gguf" in exports.formats
     install = [*([BITSANDBYTES] if needs_bitsandbytes else []), *([GGUF] if needs_gguf else [])]
     return {"install": install, "uninstall": [CONFLICTING]}
-
-
-# Values as Python literals: the only way in which a value enters code.
-
-# Literals up to this width stay on one line; beyond it, one item a line, as a formatter would write them.
-WIDTH = 110
-INDENT = "    "
 
 
 def literal(value: Any, depth: int = 0, used: int = 0) -> str:
@@ -122,97 +187,3 @@ def _long_text(value: str, depth: int) -> str:
 def _block(opening: str, items: list[str], closing: str, depth: int) -> str:
     inner = INDENT * (depth + 1)
     return f"{opening}\n" + "".join(f"{inner}{item},\n" for item in items) + INDENT * depth + closing
-
-
-# PARAMETERS of a notebook that trains nothing.
-
-
-def use_parameters(chain: Chain, phase: Phase, target: str, sources: Iterable[AdapterSource]) -> dict[str, Any]:
-    """The dictionary that `kchain.uses.subject` consumes: only str, int, float, bool, None, lists and dictionaries."""
-    assert phase.use is not None
-    adapters = tuple(sources)
-    return {
-        "chain": chain.name,
-        "phase": phase.name,
-        "kind": phase.kind,
-        "title": phase.title,
-        "description": phase.description,
-        "seed": chain.seed,
-        "target": target,
-        "model": {"source": chain.model.source},
-        "pad": {"token": chain.model.eos_token, "id": chain.model.eos_id},
-        "system_prompt": phase.data.system_prompt,
-        "lineage": [asdict(source) for source in adapters],
-        "trained": {source.phase: _trained(chain.phase(source.phase)) for source in adapters},
-        "lora": {**phase.lora.model_dump(), "targets": list(phase.lora.targets)},
-        "precision": phase.precision,
-        "quantization": phase.training.quantization,
-        phase.kind: _table(phase.use),
-        "accelerator": accelerator_table(phase.accelerator),
-        "session_timeout": phase.session_timeout,
-        "continuation": None,
-        "environment": environment(phase, target),
-    }
-
-
-def _trained(phase: Phase) -> dict[str, Any]:
-    """What a model card and a prompt need to know of a phase of the lineage."""
-    return {
-        "title": phase.title,
-        "description": phase.description,
-        "tokens": list(phase.tokens.all),
-        "sources": [source.origin for source in phase.data.sources],
-    }
-
-
-def _table(use: UseTable) -> dict[str, Any]:
-    """The phase's own table, its file under the name that it has in the notebook."""
-    table = use.model_dump(mode="json")
-    return {**table, "file": travels_as(table["file"])} if table.get("file") else table
-
-
-def parameters(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSource]) -> dict[str, Any]:
-    """The dictionary that the runtime consumes: only str, int, float, bool, None, lists and dictionaries.
-
-    Raises:
-        InputError: the chain has no phase of that name.
-    """
-    phase = chain.phase(phase_name)
-    if phase.use is not None:
-        return use_parameters(chain, phase, target, sources)
-    return {
-        "chain": chain.name,
-        "phase": phase.name,
-        "title": phase.title,
-        "description": phase.description,
-        "seed": chain.seed,
-        "target": target,
-        "model": {"source": chain.model.source},
-        "pad": {"token": chain.model.eos_token, "id": chain.model.eos_id},
-        "adapter_mode": phase.adapter,
-        "lineage": [asdict(source) for source in sources],
-        "tokens": {"added": list(phase.tokens.added), "trained": list(phase.tokens.trained)},
-        "lora": {**phase.lora.model_dump(), "targets": list(phase.lora.targets)},
-        "training": {**phase.training.model_dump(), "precision": phase.precision, "processes": phase.processes},
-        "data": data_table(phase),
-        "samples": phase.samples.model_dump(),
-        "accelerator": accelerator_table(phase.accelerator),
-        "session_timeout": phase.session_timeout,
-        # Of a later session: kchain.bundle.continued fills it in when it pushes one.
-        "continuation": None,
-        "environment": environment(phase, target),
-    }
-
-
-def data_table(phase: Phase) -> dict[str, Any]:
-    """What the runtime is told of a phase's data."""
-    data = phase.data.model_dump(exclude={"sources"})
-    return {**data, "sources": [_source(source) for source in phase.data.sources]}
-
-
-def _source(source: Source) -> dict[str, Any]:
-    # A rehearsal's sample is no part of what is pushed: another one makes nothing of it another bundle.
-    table = source.model_dump(mode="json", exclude={"rehearsal"})
-    if source.kind.travels:
-        table[source.kind.key] = travels_as(source.place)
-    return {"name": table.pop("name"), "kind": source.kind.name, **table}

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from kchain.kernel_metadata.build import AdapterSource
 from kchain.phases import Chain
 from kchain.templates.code import Code, File, code_of, project_files
-from kchain.templates.head import head, use_head
-from kchain.templates.parameters import literal, parameters
+from kchain.templates.head import head
+from kchain.templates.parameters import literal, parameters_of_phase
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -107,12 +107,12 @@ def percent(chain: Chain, phase_name: str, target: str, sources: tuple[AdapterSo
     Raises:
         InputError: the chain has no phase of that name.
     """
-    values = parameters(chain, phase_name, target, sources)
+    values = parameters_of_phase(chain, phase_name, target, sources)
     kind = chain.phase(phase_name).kind
     code, project = code_of(kind), project_files(chain, phase_name)
     template = _environment().get_template(f"{TEMPLATES.get(kind, kind)}.py.jinja")
     return template.render(
-        **(head if kind == "train" else use_head)(chain, phase_name, target, sources),
+        **head(chain, phase_name, target, sources),
         bundle=NO_HASH,
         parameters=values,
         ancestors=[source.phase for source in sources if source.use == "merge"],

@@ -16,7 +16,7 @@ from kchain.kernel_metadata import METADATA_FILE
 from kchain.orchestrator.review import Review
 from kchain.phases import load_chain
 from kchain.phases.init import make_project
-from kchain.phases.plan import plan
+from kchain.phases.plan import training_plan
 
 URL = "http://127.0.0.1:9"
 
@@ -119,8 +119,8 @@ def test_a_cell_that_differs_by_one_line_is_shown_whole(project: Path) -> None:
     chain = load_chain(project)
     first, second = (
         Review(
-            phase=name, kernel="", folder=project, hash="", plan=plan(chain, "phase1"), metadata={METADATA_FILE: 1},
-            pushed=None, changes=(f"=== {name}-x: new", *(f"+{line}" for line in range(20)), f"+{last}"),
+            phase=name, kernel="", folder=project, hash="", plan=training_plan(chain, "phase1"),
+            metadata={METADATA_FILE: 1}, pushed=None, changes=(f"=== {name}-x: new", *(f"+{line}" for line in range(20)), f"+{last}"),
             findings=(), known=False,
         )
         for name, last in (("one", "end"), ("two", "END"))

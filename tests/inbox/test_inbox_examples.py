@@ -13,7 +13,7 @@ from kchain.errors import InputError
 from kchain.inbox.examples import Rejection, check, derive, mapping, title_of, write_lines
 from kchain.phases import Chain, Gates, load_chain
 from kchain.runtime.readers import Broken, rows
-from kchain.templates.parameters import parameters
+from kchain.templates.parameters import parameters_of_phase
 
 CHAIN = '[chain]\nname = "alpha"\nowner = "someone"\naccelerator = "cpu"\n[model]\nsource = "a/b/c/d/1"\n'
 PHASE = """title = "Alpha phase one"
@@ -111,7 +111,10 @@ def test_a_run_differs_from_its_phase_in_name_and_data_alone(tmp_path: Path) -> 
         field.name for field in dataclasses.fields(real) if getattr(real, field.name) != getattr(made, field.name)
     }
     assert changed == {"name", "title", "data"}
-    told, derived = parameters(chain, "one", "kaggle", ()), parameters(run.chain, run.name, "kaggle", ())
+    told, derived = (
+        parameters_of_phase(chain, "one", "kaggle", ()),
+        parameters_of_phase(run.chain, run.name, "kaggle", ()),
+    )
     assert {key for key in told if told[key] != derived[key]} == {"phase", "title", "data"}
     assert {key for key in told["data"] if told["data"][key] != derived["data"][key]} == {"sources"}
     assert run.chain.kernel(run.name).startswith("someone/alpha-phase-one-inbox-")

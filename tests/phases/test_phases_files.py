@@ -11,7 +11,7 @@ import pytest
 from kchain.errors import InputError
 from kchain.phases import Chain, load_chain
 from kchain.templates.code import project_files
-from kchain.templates.parameters import parameters
+from kchain.templates.parameters import parameters_of_phase
 
 CHAIN = '[chain]\nname = "alpha"\nowner = "someone"\n[model]\nsource = "a/b/c/d/1"\n'
 PHASE = (
@@ -43,7 +43,7 @@ def test_the_notebook_gets_one_json_object_a_line_under_a_name_that_says_so(
 ) -> None:
     chain = load(tmp_path, file, content)
     (cell,) = project_files(chain, "one")
-    (source,) = parameters(chain, "one", "kaggle", [])["data"]["sources"]
+    (source,) = parameters_of_phase(chain, "one", "kaggle", [])["data"]["sources"]
     assert cell.path == source["file"] == (file if file == "own.jsonl" else f"{file}.jsonl")
     assert [json.loads(line) for line in cell.text.splitlines()] == [{"p": "a", "c": "b\nsecond line"}]
 

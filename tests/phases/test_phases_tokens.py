@@ -10,7 +10,7 @@ from kchain.errors import InputError
 from kchain.kernel_metadata import AdapterSource, adapter_sources
 from kchain.orchestrator.journal.state import PhaseState, expected_lineage, is_stale
 from kchain.phases import Chain, load_chain
-from kchain.templates.parameters import parameters
+from kchain.templates.parameters import parameters_of_phase
 
 SOURCE = 'sources = [{ name = "a", dataset = "a/b", fields = { prompt = "p", completion = "c"%s } }]'
 
@@ -70,7 +70,7 @@ def test_a_continued_adapter_keeps_the_tokens_it_came_with(chain: Chain) -> None
 
 def test_the_notebook_is_told_what_to_merge_and_what_to_train_on(chain: Chain) -> None:
     adopted = {"four": AdapterSource("four", "dataset", "someone/mine", "", "ab" * 32)}
-    told = parameters(chain, "five", "kaggle", adapter_sources(chain, "five", adopted))
+    told = parameters_of_phase(chain, "five", "kaggle", adapter_sources(chain, "five", adopted))
     assert told["adapter_mode"] == "continue"
     assert [(entry["phase"], entry["ref"], entry["use"]) for entry in told["lineage"]] == [
         ("three", "someone/a-phase-three", "merge"),

@@ -15,13 +15,14 @@ from kchain.errors import InputError
 from kchain.phases import ACCELERATORS, Phase, load_chain
 from kchain.phases.memory import Setting
 from kchain.phases.models import QWEN25
-from kchain.phases.plan import plan
-from kchain.phases.settle import FREE, batches, choose, known_lengths
+from kchain.phases.plan import training_plan
+from kchain.phases.settle import WORDS, batches, choose, known_lengths
 from kchain.phases.time import batch_seconds, sessions, step_seconds, usable_seconds
 from kchain.runtime.contract import MOST_RESERVE, RESERVE
-from kchain.templates.parameters import parameters
+from kchain.templates.parameters import parameters_of_phase
 
 T4, A100, CPU = (ACCELERATORS[name] for name in ("NvidiaTeslaT4", "NvidiaTeslaA100", "cpu"))
+FREE = frozenset(WORDS.values())
 USUAL = Setting(
     shape=QWEN25["1.5b"], precision="fp16", quantization="none", batch=2, accumulation=8, length=1024, rank=16,
     targets=("q_proj", "k_proj", "v_proj", "o_proj"), optimizer="paged_adamw_8bit", checkpointing=True,
@@ -104,12 +105,12 @@ def test_auto_is_settled_before_anything_is_rendered_and_the_plan_says_why(tmp_p
     assert (training.quantization, training.max_length) == ("nf4", 1024)
     assert training.batch * training.accumulation == 16
     chain = load_chain(tmp_path)
-    planned = plan(chain, "one")
+    planned = training_plan(chain, "one")
     assert planned.fits and not planned.advice
     words = " ".join(planned.choices)
     for part in ("nf4: in fp16", "batch ", "checkpointing ", "length 1,024: as usual", "step_seconds "):
         assert part in words, part
-    rendered = parameters(chain, "one", "kaggle", ())["training"]
+    rendered = parameters_of_phase(chain, "one", "kaggle", ())["training"]
     assert rendered["batch"] == training.batch
     assert "auto" not in rendered.values()
     assert training.step_seconds == pytest.approx(max(5, 3 * planned.seconds), rel=0.1)
@@ -121,7 +122,7 @@ def test_the_length_of_the_project_s_own_files_is_counted(tmp_path: Path) -> Non
     phase = phase_of(tmp_path, OWN)
     assert phase.training.max_length == 256, "700 characters are about 200 tokens"
     assert "has about 200 tokens" in phase.choices[0]
-    assert "of about 100 tokens, counted" in plan(load_chain(tmp_path), "one").seconds_reason
+    assert "of about 100 tokens, counted" in training_plan(load_chain(tmp_path), "one").seconds_reason
 
 
 def test_lines_end_where_json_lines_do_and_empty_ones_count_for_nothing(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_a_planned_step_that_is_far_too_short_is_told(tmp_path: Path) -> None:
     phase_of(tmp_path)
     path = tmp_path / "kchain.toml"
     path.write_text(path.read_text().replace('step_seconds = "auto"', "step_seconds = 0.5"))
-    (told,) = plan(load_chain(tmp_path), "one").advice
+    (told,) = training_plan(load_chain(tmp_path), "one").advice
     assert 'beyond 2 x step_seconds = 1 s: set step_seconds = "auto"' in told
 
 
@@ -164,9 +165,9 @@ def test_a_setting_that_would_be_faster_is_proposed_and_really_is(tmp_path: Path
     phase_of(tmp_path, model="qwen-lm/qwen2.5/transformers/0.5b-instruct/1")
     path = tmp_path / "kchain.toml"
     path.write_text(path.read_text().replace(AUTO, ""))
-    slow = plan(load_chain(tmp_path), "one")
+    slow = training_plan(load_chain(tmp_path), "one")
     (told,) = slow.advice
     assert told.startswith("checkpointing = false: about ")
     path.write_text(path.read_text() + "[training]\ncheckpointing = false\n")
-    fast = plan(load_chain(tmp_path), "one")
+    fast = training_plan(load_chain(tmp_path), "one")
     assert fast.seconds <= 0.8 * slow.seconds and fast.fits and not fast.advice

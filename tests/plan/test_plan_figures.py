@@ -14,7 +14,7 @@ from kchain.phases import ACCELERATORS, Chain, load_chain
 from kchain.phases.memory import Memory, memory_words
 from kchain.phases.memory import memory as step_memory
 from kchain.phases.models import QWEN3, QWEN3_VL, QWEN25, Shape, model_shape
-from kchain.phases.plan import Plan, plan, session_words
+from kchain.phases.plan import TrainingPlan, session_words, training_plan
 from kchain.units import GIB, duration, gib, size
 
 QWEN = "qwen-lm/qwen2.5/transformers/0.5b-instruct/1"
@@ -33,8 +33,8 @@ def write(root: Path, source: str = f"{HUB} }}", model: str = QWEN, chain: str =
     return load_chain(root)
 
 
-def planned(root: Path, phase: str = "one", **values: Any) -> Plan:
-    return plan(write(root, **values), phase)
+def planned(root: Path, phase: str = "one", **values: Any) -> TrainingPlan:
+    return training_plan(write(root, **values), phase)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_peft_makes_an_adapter_of_the_planned_size() -> None:
 
 def test_examples_are_capped_and_the_plan_says_by_what(tmp_path: Path) -> None:
     capped = planned(tmp_path)
-    assert (capped.examples, capped.examples_reason) == (25_000, "max_examples, as nobody has counted hub")
+    assert (capped.examples, capped.examples_reason) == (25_000, "max_examples, as the size of hub is unknown")
     assert capped.validation == 500
     many = planned(tmp_path, source=f"{HUB}, limit = 25001 }}")
     assert (many.examples, many.examples_reason) == (25_000, "max_examples")
@@ -159,7 +159,8 @@ def test_what_is_not_counted_still_counts_when_the_session_must_be_long_enough(t
 def test_optional_sources_alone_are_counted_as_the_cap(tmp_path: Path) -> None:
     assert planned(tmp_path, source=SIDE).examples == 25_000
     assert (
-        planned(tmp_path, source=f"{HUB} }}, {SIDE}").examples_reason == "max_examples, as nobody has counted hub, side"
+        planned(tmp_path, source=f"{HUB} }}, {SIDE}").examples_reason
+        == "max_examples, as the size of hub, side is unknown"
     )
 
 
@@ -228,7 +229,7 @@ def test_the_memory_of_a_phase_is_that_of_its_settings(tmp_path: Path) -> None:
 
 def test_a_given_shape_stands_in_for_what_kchain_does_not_know(tmp_path: Path) -> None:
     chain = write(tmp_path, model="a/b/c/d/1")
-    found = plan(chain, "two", QWEN25["7b"])
+    found = training_plan(chain, "two", QWEN25["7b"])
     assert found.weight_bytes == 2 * QWEN25["7b"].parameters
     assert found.memory is not None
     assert any('set quantization = "nf4"' in warning for warning in found.warnings)

@@ -11,7 +11,7 @@ from kchain.phases import Chain, load_chain
 from kchain.phases.init import make_project
 from kchain.rehearse.run import with_ancestors
 from kchain.rehearse.settings import Difference, Stand, differences, examples_of, rehearsed_chain, share_of
-from kchain.templates import parameters
+from kchain.templates import parameters_of_phase
 
 
 @pytest.fixture
@@ -41,7 +41,9 @@ def change(project: Path, old: str, new: str) -> Chain:
 
 
 def told(chain: Chain, phase: str) -> dict[str, tuple[object, object]]:
-    found = differences(parameters(chain, phase, "kaggle", ()), parameters(small(chain), phase, "local", ()))
+    found = differences(
+        parameters_of_phase(chain, phase, "kaggle", ()), parameters_of_phase(small(chain), phase, "local", ())
+    )
     return {each.key: (each.real, each.rehearsed) for each in found}
 
 
@@ -80,7 +82,7 @@ def test_every_parameter_that_differs_is_told_with_both_values(chain: Chain) -> 
 
 
 def test_nothing_differs_between_equal_parameters(chain: Chain) -> None:
-    told = parameters(chain, "phase2", "kaggle", ())
+    told = parameters_of_phase(chain, "phase2", "kaggle", ())
     assert differences(told, told) == ()
 
 

@@ -30,7 +30,7 @@ from kchain.phases import Chain, load_chain
 from kchain.runtime import session
 from kchain.runtime.contract import WEIGHTS
 from kchain.runtime.failure import Stop
-from kchain.templates.parameters import parameters as rendered
+from kchain.templates.parameters import parameters_of_phase as rendered
 
 pytestmark = pytest.mark.slow
 

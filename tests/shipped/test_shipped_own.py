@@ -13,17 +13,17 @@ from kchain.bundle.lint import lint
 from kchain.errors import InputError
 from kchain.phases import Chain, Phase, load_chain
 from kchain.phases.init import make_project
-from kchain.phases.plan import Plan, plan
+from kchain.phases.plan import TrainingPlan, training_plan
 from kchain.units import GIB
 
 SHIPPED = Path(str(files("kchain.phases"))) / "shipped"
 NAMES = ("golden-14b-a10g", "vision-8b-24gb", "coder-7b-cpu")
 
 
-def only_phase(name: str) -> tuple[Phase, Plan]:
+def only_phase(name: str) -> tuple[Phase, TrainingPlan]:
     chain = load_chain(SHIPPED / name)
     (phase,) = chain.phases
-    return phase, plan(chain, phase.name)
+    return phase, training_plan(chain, phase.name)
 
 
 @pytest.fixture(params=NAMES)
@@ -33,7 +33,7 @@ def own(request: pytest.FixtureRequest, tmp_path: Path) -> Chain:
 
 
 def test_it_renders_fits_its_machine_and_lints_without_a_finding(own: Chain) -> None:
-    planned = plan(own, "phase1")
+    planned = training_plan(own, "phase1")
     assert planned.warnings == ()
     assert planned.memory is not None, "the model's shape is known"
     folder = write(build(own, "phase1", "local", {}), own.root)

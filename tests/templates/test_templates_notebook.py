@@ -24,7 +24,7 @@ from templates_tools import NASTY, literals, toml, write_chain, written
 from kchain.bundle.lint.notebook import plain
 from kchain.kernel_metadata import AdapterSource, adapter_sources
 from kchain.phases import Chain, load_chain
-from kchain.templates import cell_id, notebook, parameters, percent
+from kchain.templates import cell_id, notebook, parameters_of_phase, percent
 
 STAGES = ["install", "preflight", "merge", "load_data", "check_data", "train", "evaluate", "save"]
 MODULES = sorted(entry.name for entry in files("kchain").joinpath("runtime").iterdir() if entry.name.endswith(".py"))
@@ -106,7 +106,7 @@ def test_one_tagged_cell_holds_every_parameter_and_nothing_else_does(chain: Chai
     tagged = [cell for cell in rendered["cells"] if cell["metadata"].get("tags") == ["parameters"]]
     assert len(tagged) == 1
     values = literals(tagged[0]["source"])
-    told = parameters(chain, "second", "kaggle", adapter_sources(chain, "second", {}))
+    told = parameters_of_phase(chain, "second", "kaggle", adapter_sources(chain, "second", {}))
     assert values == {"BUNDLE": "0" * 64, "PARAMETERS": told}
     assert values["PARAMETERS"]["lineage"] == [
         {"phase": "first", "kind": "kernel", "ref": "someone/a-first-phase", "folder": "adapter", "sha256": None}
@@ -253,7 +253,7 @@ def test_any_text_leaves_the_notebook_valid_and_comes_back_unchanged(texts: dict
     for python in _pythons(rendered):
         compile(python, "cell", "exec")
     values = literals(source(rendered, "parameters"))["PARAMETERS"]
-    assert values == parameters(chain, "second", "kaggle", adapter_sources(chain, "second", {}))
+    assert values == parameters_of_phase(chain, "second", "kaggle", adapter_sources(chain, "second", {}))
     for name, found in _read_back(values).items():
         expected = texts.get(name, found)
         assert found == (expected if name == "system" else expected.strip()), name

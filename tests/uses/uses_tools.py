@@ -9,7 +9,7 @@ from typing import Any
 from kchain.bundle import build
 from kchain.phases import Chain, load_chain
 from kchain.phases.init import make_project
-from kchain.templates import parameters
+from kchain.templates import parameters_of_phase
 from kchain.templates.code import closure, read
 
 FILES = {
@@ -46,7 +46,7 @@ def told(chain: Chain, phase: str) -> dict[str, Any]:
     """PARAMETERS of a phase's notebook, for the chain's own target."""
     from kchain.kernel_metadata import adapter_sources
 
-    return parameters(chain, phase, chain.target, adapter_sources(chain, phase, {}))
+    return parameters_of_phase(chain, phase, chain.target, adapter_sources(chain, phase, {}))
 
 
 def carried(chain: Chain, phase: str) -> dict[str, str]:
