@@ -16,7 +16,9 @@ from typing import Any
 
 from kchain.phases.machines import GIB
 from kchain.phases.memory import STOCK, Loss, memory
-from kchain.phases.models import QWEN3, QWEN25, Shape
+from kchain.phases.models import Shape, known
+
+QWEN3, QWEN25 = known("qwen-3"), known("qwen2.5")
 
 GB = 10**9
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -1,14 +1,21 @@
-"""The machine shapes kchain trains on, with what each can do.
-
-Kaggle's are named by its `machineShape` words, the others by kchain. Memory is what a program can really use.
-"""
+"""The machine shapes kchain trains on, with what each can do; their table is machines.toml."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
 
 from kchain.units import GIB
+
+# Bytes of scratch a session may fill.
+_SCRATCH = 57 * GIB
+# Of the peak in a data sheet, as in Qwen's steps on an A100 (benchmarks/plan_time.py).
+_REACHED = 0.42
+# fp32 of one AVX2 core: 68e9 in matrix products (measured), less than half of it in training.
+_CORE_FLOPS = 30e9
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Accelerator:
     flops: float
     bandwidth: float
     source: str
-    kaggle: bool = True
+    kaggle: bool
 
     @property
     def is_gpu(self) -> bool:
@@ -51,61 +58,30 @@ class Accelerator:
         return max((count for count in range(1, self.gpus + 1) if accumulation % count == 0), default=1)
 
 
-_KAGGLE = "Kaggle's docs/kernels.md, February 2026"
-_CUDA = "memory as CUDA reports it, at least"
-_SCRATCH = 57 * GIB
-# Of the peak in a data sheet (dense, half precision), as in Qwen's steps on an A100 (benchmarks/plan_time.py).
-# A T4 is held back by its 70 W: a fifth of its 65e12, by judgement; nobody has measured kchain's own notebook on one.
-_REACHED = 0.42
-_T4_FLOPS = 13e12
-# fp32 of one AVX2 core: 68e9 in matrix products (measured), less than half of it in training.
-_CORE_FLOPS = 30e9
-_KAGGLE_CORES = 4
-
-
-def _gpu(
-    name: str, gpus: int, gib: float, capability: tuple[int, int], teraflops: float, gigabytes: int, source: str = ""
-) -> Accelerator:
-    """A machine of GPUs; `teraflops` and `gigabytes` a second are its data sheet's. Without a source: not Kaggle's."""
-    speeds = (_REACHED * teraflops * 1e12, gigabytes * 1e9)
-    return Accelerator(name, gpus, int(gib * GIB), capability, _SCRATCH, *speeds, source or _CUDA, bool(source))
-
-
-def _cpu(name: str, cores: int, kaggle: bool = False) -> Accelerator:
-    return Accelerator(name, 0, 0, (0, 0), _SCRATCH, cores * _CORE_FLOPS, 0, f"no GPU, {cores} cores", kaggle)
-
-
-def _t4(name: str, source: str) -> Accelerator:
-    # 14.56 GiB: the lower end of what CUDA reports as usable on a 16 GB T4.
-    return Accelerator(name, 2, int(14.56 * GIB), (7, 5), _SCRATCH, _T4_FLOPS, 320e9, source)
-
-
-ACCELERATORS: dict[str, Accelerator] = {
-    accelerator.name: accelerator
-    for accelerator in (
-        _cpu("cpu", _KAGGLE_CORES, kaggle=True),
-        _t4("NvidiaTeslaT4", "two T4s; memory as CUDA reports it"),
-        _t4("NvidiaTeslaT4Highmem", _KAGGLE),
-        _gpu("NvidiaL4", 4, 22, (8, 9), 121, 300, _KAGGLE),
-        _gpu("NvidiaL4X1", 1, 22, (8, 9), 121, 300, _KAGGLE),
-        _gpu("NvidiaTeslaA100", 1, 39, (8, 0), 312, 1555, _KAGGLE),
-        _gpu("NvidiaH100", 1, 79, (9, 0), 989, 3350, _KAGGLE),
-        _gpu("NvidiaRtxPro6000", 1, 94, (12, 0), 500, 1792, _KAGGLE),
-        # One's own, or a cloud's: for a kchain server.
-        _gpu("NvidiaA10G", 1, 22, (8, 6), 70, 600),
-        _gpu("NvidiaRtx3090", 1, 23.6, (8, 6), 71, 936),
-        _gpu("NvidiaRtx4090", 1, 23.6, (8, 9), 165, 1008),
-        _gpu("NvidiaL40S", 1, 44.3, (8, 9), 362, 864),
-        _gpu("NvidiaRtxA6000", 1, 47.4, (8, 6), 155, 768),
-        _gpu("NvidiaA100X80", 1, 79.1, (8, 0), 312, 2039),
+def _accelerator(row: dict[str, Any]) -> Accelerator:
+    """A row of machines.toml: one with `cores` is a CPU."""
+    kaggle = row.get("kaggle", False)
+    if cores := row.get("cores"):
+        source = f"no GPU, {cores} cores"
+        return Accelerator(row["name"], 0, 0, (0, 0), _SCRATCH, cores * _CORE_FLOPS, 0, source, kaggle)
+    return Accelerator(
+        name=row["name"],
+        gpus=row["gpus"],
+        memory=int(row["gib"] * GIB),
+        capability=(row["capability"][0], row["capability"][1]),
+        disk=_SCRATCH,
+        flops=row.get("reached", _REACHED) * row["teraflops"] * 1e12,
+        bandwidth=row["gigabytes"] * 1e9,
+        source=row.get("source", "memory as CUDA reports it, at least"),
+        kaggle=kaggle,
     )
-}
 
-# Kaggle replaces these silently by another machine (2.2.5's list of retired accelerators).
-RETIRED: dict[str, str] = {"NvidiaTeslaP100": "NvidiaTeslaT4", "TpuV38": "TpuV5E8", "Tpu1VmV38": "TpuV5E8"}
 
-# Kaggle's own, and of no use to a LoRA fine-tune with bitsandbytes.
-TPUS: frozenset[str] = frozenset({"TpuV5E8", "TpuV6E8"})
+_TABLE = tomllib.loads(files("kchain.phases").joinpath("machines.toml").read_text(encoding="utf-8"))
+ACCELERATORS: dict[str, Accelerator] = {row["name"]: _accelerator(row) for row in _TABLE["machines"]}
+# Word of a machine that Kaggle no longer has -> the machine it gives in its place.
+RETIRED: dict[str, str] = _TABLE["retired"]
+TPUS: frozenset[str] = frozenset(_TABLE["tpus"]["names"])
 
 
 def known_accelerator(name: str) -> Accelerator:
@@ -115,9 +91,9 @@ def known_accelerator(name: str) -> Accelerator:
         ValueError: kchain does not train there; says where it does.
     """
     if name in RETIRED:
-        raise ValueError(f"Kaggle retired {name} and gives you a {RETIRED[name]} without a word; name that one")
+        raise ValueError(f"Kaggle retired {name} and silently gives you a {RETIRED[name]}; name that one")
     if cores := re.fullmatch(r"cpu-([1-9]\d{0,3})", name):
-        return _cpu(name, int(cores[1]))
+        return _accelerator({"name": name, "cores": int(cores[1])})
     if name not in ACCELERATORS:
         raise ValueError(f"unknown accelerator {name!r}; one of {', '.join(ACCELERATORS)}, or cpu-48 for 48 cores")
     return ACCELERATORS[name]
@@ -128,4 +104,4 @@ def not_on_kaggle(machine: Accelerator) -> str:
     if machine.kaggle:
         return ""
     names = ", ".join(other.name for other in ACCELERATORS.values() if other.kaggle)
-    return f"{machine.name} is no machine of Kaggle's: use one of {names}, or target = \"local\" or a server's URL"
+    return f'Kaggle has no {machine.name}; use one of {names}, or target = "local" or a server\'s URL'

@@ -120,7 +120,8 @@ def test_a_cell_that_differs_by_one_line_is_shown_whole(project: Path) -> None:
     first, second = (
         Review(
             phase=name, kernel="", folder=project, hash="", plan=training_plan(chain, "phase1"),
-            metadata={METADATA_FILE: 1}, pushed=None, changes=(f"=== {name}-x: new", *(f"+{line}" for line in range(20)), f"+{last}"),
+            metadata={METADATA_FILE: 1}, pushed=None,
+            changes=(f"=== {name}-x: new", *(f"+{line}" for line in range(20)), f"+{last}"),
             findings=(), known=False,
         )
         for name, last in (("one", "end"), ("two", "END"))

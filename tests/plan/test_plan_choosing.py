@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from kchain.errors import InputError
 from kchain.phases import ACCELERATORS, Phase, load_chain
 from kchain.phases.memory import Setting
-from kchain.phases.models import QWEN25
+from kchain.phases.models import known
 from kchain.phases.plan import training_plan
 from kchain.phases.settle import WORDS, batches, choose, known_lengths
 from kchain.phases.time import batch_seconds, sessions, step_seconds, usable_seconds
 from kchain.runtime.contract import MOST_RESERVE, RESERVE
 from kchain.templates.parameters import parameters_of_phase
+
+QWEN25 = known("qwen2.5")
 
 T4, A100, CPU = (ACCELERATORS[name] for name in ("NvidiaTeslaT4", "NvidiaTeslaA100", "cpu"))
 FREE = frozenset(WORDS.values())

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from kchain.errors import InputError
-from kchain.phases.models import QWEN25, read_shape, shape_of
+from kchain.phases.models import known, read_shape, shape_of
+
+QWEN25 = known("qwen2.5")
 
 SMALL = {
     "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -13,9 +13,11 @@ from kchain.errors import InputError
 from kchain.phases import ACCELERATORS, Chain, load_chain
 from kchain.phases.memory import Memory, memory_words
 from kchain.phases.memory import memory as step_memory
-from kchain.phases.models import QWEN3, QWEN3_VL, QWEN25, Shape, model_shape
+from kchain.phases.models import Shape, known, model_shape
 from kchain.phases.plan import TrainingPlan, session_words, training_plan
 from kchain.units import GIB, duration, gib, size
+
+QWEN3, QWEN3_VL, QWEN25 = known("qwen-3"), known("qwen-3-vl"), known("qwen2.5")
 
 QWEN = "qwen-lm/qwen2.5/transformers/0.5b-instruct/1"
 HUB = '{ name = "hub", huggingface = "h/f", fields = { prompt = "p", completion = "c" }'

@@ -14,7 +14,9 @@ from kchain.phases import ACCELERATORS
 from kchain.phases.fit import OPTIONS, PHASE_FILE, Answer, refusal
 from kchain.phases.fit import answer as work_out
 from kchain.phases.memory import Setting
-from kchain.phases.models import QWEN25
+from kchain.phases.models import known
+
+QWEN25 = known("qwen2.5")
 
 T4 = ACCELERATORS["NvidiaTeslaT4"]
 USUAL = Setting(

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from kchain.errors import InputError
 from kchain.phases.memory import CHUNK, POOL, STOCK, Memory, layer_bytes, memory
-from kchain.phases.models import QWEN25, Shape, shape_of
+from kchain.phases.models import Shape, known, shape_of
 from kchain.units import GIB
+
+QWEN25 = known("qwen2.5")
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LLAMA3_8B = Shape(4096, 32, 32, 8, 14336, 128256, False, biases=())
