@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,8 @@ from kchain.cli.common import as_typed
 from kchain.cli.progress import duration
 from kchain.data import Checked
 from kchain.orchestrator.journal.state import PhaseState
-from kchain.orchestrator.status import Judged, Row, columns, judged, read_results, table
+from kchain.orchestrator.judging.result import JudgedSplit, Metrics
+from kchain.orchestrator.status import Row, columns, read_results, table
 from kchain.runtime.data import COUNTS
 from kchain.runtime.quality import WORDS
 from kchain.units import size
@@ -248,23 +249,21 @@ def print_judged(console: Console, chain: Chain, states: Mapping[str, PhaseState
     if not splits:
         return
     console.print(f"\n{TITLE}", soft_wrap=True)
-    ended = any(_metrics(result).get("eos_rate") is not None for result in results.values())
-    apart = any(_metrics(result).get("style_separation") is not None for result in results.values())
+    ended = any(result.metrics.eos_rate is not None for result in results.values())
+    apart = any(result.metrics.style_separation is not None for result in results.values())
     extra = [*([">answers that end"] if ended else []), *([">style separation"] if apart else [])]
     shown = new_table("phase", *(f">on {split}" for split in splits), *extra)
     for name in names:
         if name in results:
-            found = {one.split: one for one in judged(results[name])}
-            metrics = _metrics(results[name])
+            found = {one.phase: one for one in results[name].evaluation.splits}
+            metrics = results[name].metrics
             cells = [_cell(found.get(split), split == name) for split in splits]
             rates = [_rates(metrics)] if ended else []
-            shown.add_row(
-                name, *cells, *rates, *([_judged_table_number(metrics.get("style_separation"))] if apart else [])
-            )
+            shown.add_row(name, *cells, *rates, *([_number(metrics.style_separation, "{:.1f}x")] if apart else []))
     print_table(console, shown)
 
 
-def _cell(one: Judged | None, own: bool) -> str:
+def _cell(one: JudgedSplit | None, own: bool) -> str:
     """`11.717 -> 0.980`; where the loss of an earlier phase rose, in the colour of what is lost."""
     if one is None:
         return NOTHING
@@ -276,17 +275,7 @@ def _cell(one: Judged | None, own: bool) -> str:
     return f"[yellow]{words}[/]" if one.rise > 0 else f"[green]{words}[/]"
 
 
-def _metrics(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    metrics = result.get("metrics")
-    return metrics if isinstance(metrics, Mapping) else {}
-
-
-def _rates(metrics: Mapping[str, Any]) -> str:
-    before, after = metrics.get("eos_rate_before"), metrics.get("eos_rate")
-    if not isinstance(before, int | float) or not isinstance(after, int | float):
+def _rates(metrics: Metrics) -> str:
+    if metrics.eos_rate_before is None or metrics.eos_rate is None:
         return NOTHING
-    return f"{before:.0%} -> {after:.0%}"
-
-
-def _judged_table_number(value: object) -> str:
-    return f"{value:.1f}x" if isinstance(value, int | float) else NOTHING
+    return f"{metrics.eos_rate_before:.0%} -> {metrics.eos_rate:.0%}"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -40,7 +38,12 @@ def status(target: str | None, html: Path | None, as_json: bool) -> None:
 
         write_page(html, chain, name, states)
     if as_json:
-        phases = [{**asdict(row), **_judged(results.get(row.phase, {}))} for row in rows]
+        told = {phase: result.told for phase, result in results.items()}
+        # What a session found, for programs: null where there is no result here, or it says nothing.
+        phases = [
+            {**asdict(row), **{key: told.get(row.phase, {}).get(key) for key in ("metrics", "evaluation")}}
+            for row in rows
+        ]
         print_json({"chain": chain.name, "owner": chain.owner, "target": name, "phases": phases})
         return
     console.print(f"{chain.name} of {chain.owner} on {name}", markup=False)
@@ -54,8 +57,3 @@ def status(target: str | None, html: Path | None, as_json: bool) -> None:
                 console.print(f"  try: {as_typed(state.failure.hint)}", markup=False, soft_wrap=True)
     if html is not None:
         console.print(f"everything about it: {html}", markup=False, soft_wrap=True)
-
-
-def _judged(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What a phase's session found, for programs: None where there is no result here, or it says nothing."""
-    return {key: result.get(key) for key in ("metrics", "evaluation")}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kchain.errors import InputError, KchainError
-from kchain.orchestrator.judging.adapter import read_object
+from kchain.orchestrator.judging.result import read_object
 from kchain.runtime.files import begin_folder, hash_file, rename_folder, write_json, write_text
 
 SHORT_HASH = 10

@@ -23,144 +23,16 @@ from kchain.orchestrator.driving.actions import Reporter
 from kchain.orchestrator.driving.continuation import content_slug
 from kchain.orchestrator.driving.drive import Driver, Ports, driving, wait_until_ready
 from kchain.orchestrator.journal.journal import KeptBundle
-from kchain.orchestrator.journal.state import PhaseState, Result, expected_lineage, lineage, rows, run_event
-from kchain.orchestrator.judging.adapter import UNKNOWN_PAD, Adapter, Expected, verify
-from kchain.orchestrator.judging.judge import read_result, result_event
+from kchain.orchestrator.journal.state import PhaseState, Result, expected_lineage, rows, run_event
+from kchain.orchestrator.judging.adapter import UNKNOWN_PAD, Expected, VerifiedAdapter, verify
+from kchain.orchestrator.judging.judge import result_event
+from kchain.orchestrator.judging.result import ResultFile, read_result
 from kchain.phases import Chain
 from kchain.runtime.contract import ADAPTER, CONFIG, REACHED, RESULT, TOKENIZER, WEIGHTS
 from kchain.units import size
 
 if TYPE_CHECKING:
     from kchain.client.answers import Kernel
-    from kchain.client.client import Client
-
-
-# What a lost journal knew of a phase, from the phase's own kernel: its last version, and the checkpoint under it.
-
-
-def rebuild(driver: Driver, phase: str) -> None:
-    """Record the current version of a phase's kernel as if it had been pushed and followed from here.
-
-    Raises:
-        InputError: the kernel is not one that kchain pushed.
-        NotNow: it runs.
-        PhaseFailed: it failed; the journal says why.
-    """
-    ref = driver.chain.kernel(phase)
-    kernel = driver.client().kernel(ref)
-    if kernel is None or _hash(kernel) is None:
-        raise InputError(f"kernel {ref} is not one that kchain pushed", f"kchain push {phase}")
-    word = driver.client().status(ref, kernel.version).word
-    if word in LIVE:
-        raise NotNow(f"{ref} version {kernel.version} is {word.lower()}", "adopt it when it has ended")
-    taken = _Taken(driver, phase)
-    continues = _continues(kernel.source)
-    if continues is not None and taken.fetch(kernel.version).get("status") not in REACHED:
-        # It reached nothing itself: what it was to go on from still counts.
-        taken.take_checkpoint(continues, kernel.version)
-    taken.take(kernel)
-    driver.judge(phase)
-
-
-def unfinished(phase: str, state: PhaseState) -> KchainError:
-    """What is said of a phase whose own kernel was taken over and has no result yet."""
-    if state.checkpoint is None or state.version is None:
-        return PhaseFailed(
-            f"the last session of {phase} found no checkpoint to go on from",
-            f"from the beginning: kchain push {phase} --again",
-        )
-    checkpoint = state.checkpoint
-    return NotNow(
-        f"{phase} is known again, and not finished: session {checkpoint.session} of {state.version.max_sessions} "
-        f"ended at {checkpoint.words}",
-        "its next session goes on from there: kchain watch",
-    )
-
-
-class _Taken:
-    def __init__(self, driver: Driver, phase: str) -> None:
-        self._driver = driver
-        self._phase = phase
-        self._ref = driver.chain.kernel(phase)
-        self._runs = Path("runs") / driver.target.folder / phase
-
-    def fetch(self, version: int) -> dict[str, Any]:
-        """The outputs of a version, in its folder; its result file, {} without one."""
-        folder = self._driver.chain.root / self._runs / f"v{version}"
-        self._driver.fetch(self._ref, version, folder)
-        return read_result(folder) or {}
-
-    def take(self, kernel: Kernel) -> None:
-        """Record a version as pushed, ended and fetched."""
-        result = self.fetch(kernel.version)
-        status = self._driver.client().status(self._ref, kernel.version)
-        kept, run = self._known(kernel)
-        self._driver.journal.append(
-            self._phase,
-            "pushed",
-            kept=kept,
-            version=kernel.version,
-            url="",
-            invalid=[],
-            found=True,
-            hash=kept.hash,
-            lineage=rows(lineage(result.get("lineage") or [])),
-            resend=False,
-            **run,
-        )
-        self._driver.journal.append(self._phase, "ended", word=status.word, failure=status.failure or "")
-        folder = self._runs / f"v{kernel.version}"
-        self._driver.journal.append(self._phase, "pulled", folder=folder.as_posix())
-
-    def take_checkpoint(self, continues: Continuation, before: int) -> None:
-        """Record the newest version before that one which left the checkpoint, where there is one."""
-        for number in range(before - 1, 0, -1):
-            kernel = self._driver.client().kernel(self._ref, number)
-            if kernel is None or _hash(kernel) is None or _session(kernel.source) != continues.session - 1:
-                continue
-            said = self.fetch(number).get("checkpoint")
-            if isinstance(said, dict) and said.get("sha256") == continues.sha256:
-                # The answer names the kernel's current version, whichever was asked for.
-                self.take(type(kernel)(number, kernel.source))
-                self._driver.judge(self._phase)
-                return
-
-    def _known(self, kernel: Kernel) -> tuple[KeptBundle, dict[str, Any]]:
-        """The bundle of a version as it is kept, and the run that it belongs to.
-
-        The metadata that was pushed is not what the target gives back, the notebook is: only a bundle that renders as
-        it did then can be gone on from.
-        """
-        folder, phase = self._driver.folders[self._phase], self._driver.chain.phase(self._phase)
-        if (recognised := folder.recognised(kernel.source)) is not None:
-            kept, continues = recognised
-            return kept, run_event(continues, folder.rendered.hash, phase.training.max_sessions)
-        found = str(_hash(kernel))
-        return KeptBundle(found, "{}", kernel.source), run_event(
-            _continues(kernel.source), found, _session(kernel.source)
-        )
-
-
-def _hash(kernel: Kernel) -> str | None:
-    from kchain.bundle import find_hash
-
-    return find_hash(kernel.source)
-
-
-def _continues(source: str) -> Continuation | None:
-    from kchain.bundle import continuation_of
-
-    try:
-        return continuation_of(json.loads(source))
-    except (ValueError, TypeError):
-        # Pushed by a kchain that knew no sessions, or changed since.
-        return None
-
-
-def _session(source: str) -> int:
-    continues = _continues(source)
-    return 1 if continues is None else continues.session
-
 
 # Where in the phase's runs an adopted adapter lies.
 ADOPTED = "adopted"
@@ -213,9 +85,9 @@ def adopt(
             "train it again with the pad token forced to the end-of-turn token",
         )
     with driving(chain, target, reporter, ports) as driver:
-        adoption = _Adoption(driver, phase, reporter, pad_id)
+        adoption = _Adoption(driver, phase, pad_id)
         if origin.kernel is not None and origin.kernel == chain.kernel(phase):
-            rebuild(driver, phase)
+            _Rebuilding(driver, phase).rebuild()
         elif origin.kernel is not None:
             adoption.from_kernel(origin.kernel, origin.inside)
         elif origin.dataset is not None:
@@ -224,28 +96,69 @@ def adopt(
             adoption.from_folder(origin.folder, origin.inside)
         state = driver.states()[phase]
         if state.result is None:
-            raise unfinished(phase, state)
+            raise _unfinished(phase, state)
         return state.result
 
 
 class _Adoption:
-    def __init__(self, driver: Driver, phase: str, reporter: Reporter, pad_id: int | None) -> None:
+    """An adapter that was trained elsewhere, taken over for a phase."""
+
+    def __init__(self, driver: Driver, phase: str, pad_id: int | None) -> None:
         self._driver = driver
         self._chain = driver.chain
         self._phase = phase
-        self._reporter = reporter
         self._pad_id = pad_id
         self._told: set[str] = set()
         self._runs = Path("runs") / driver.target.folder / phase
 
     def from_dataset(self, ref: str, inside: str | None, sha256: str | None = None) -> None:
+        from kchain.client.refusals import Absent
+
         client = self._driver.client()
-        names = _dataset_names(client, ref)
+        try:
+            names = [file.name for file in client.dataset_files(ref)]
+        except Absent as error:
+            raise InputError(error.message, error.hint) from error
         place = locate(names, inside, f"data set {ref}")
+        beside = [name for name in (join(place, RESULT), join(parent(place), RESULT)) if name in names]
         with self._arriving() as folder:
-            self._download(client, ref, names, place, folder)
+            (folder / ADAPTER).mkdir(parents=True)
+            # The tokenizer says which pad token the adapter was trained with.
+            for file in (WEIGHTS, CONFIG, *(file for file in TOKENIZER if join(place, file) in names)):
+                client.dataset_download(ref, join(place, file), folder / ADAPTER / file)
+            if beside:
+                client.dataset_download(ref, beside[0], folder / RESULT)
             adapter = self._verify(folder, sha256)
         self._record(adapter, client.dataset_version(ref), "dataset", ref, place, ADAPTER)
+
+    def from_kernel(self, ref: str, inside: str | None) -> None:
+        kernel = self._driver.client().kernel(ref)
+        if kernel is None:
+            raise InputError(f"kernel {ref}: the target knows no such kernel, or it is not yours", "check the name")
+        with self._arriving() as folder:
+            self._driver.fetch(ref, kernel.version, folder)
+            place = locate(_files(folder), inside, f"the output of {ref}")
+            adapter = self._verify(folder, None, place)
+        self._record(adapter, kernel.version, "kernel", ref, place, place)
+
+    def from_folder(self, source: Path, inside: str | None) -> None:
+        if not source.is_dir():
+            raise InputError(f"{source} is not a folder", "give the folder that holds " + WEIGHTS)
+        folder = source / locate(_files(source), inside, str(source))
+        adapter = self._verify(folder.parent, None, folder.name)
+        slug = content_slug(f"{self._chain.name}-{self._phase}-adapter", adapter.sha256)
+        client, ref, reporter = self._driver.client(), f"{self._chain.owner}/{slug}", self._driver.reporter
+        if client.dataset_status(ref) is None:
+            reporter.note(self._phase, f"uploading {size(adapter.bytes)} as the private data set {ref}")
+            with tempfile.TemporaryDirectory(prefix="kchain-adopt-") as name:
+                for file in (WEIGHTS, CONFIG, *(file for file in TOKENIZER if (folder / file).is_file())):
+                    shutil.copyfile(folder / file, Path(name) / file)
+                beside = [path for path in (folder / RESULT, folder.parent / RESULT) if path.is_file()]
+                if beside:
+                    shutil.copyfile(beside[0], Path(name) / RESULT)
+                client.dataset_create(Path(name), ref, slug)
+        wait_until_ready(self._driver, client, ref, lambda text: reporter.waiting(self._phase, text))
+        self.from_dataset(ref, None, adapter.sha256)
 
     @contextmanager
     def _arriving(self) -> Iterator[Path]:
@@ -259,53 +172,7 @@ class _Adoption:
                 (runs / ADOPTED).rename(Path(name) / "before")
             folder.rename(runs / ADOPTED)
 
-    def _download(self, client: Client, ref: str, names: list[str], place: str, to: Path) -> None:
-        (to / ADAPTER).mkdir(parents=True)
-        # The tokenizer says which pad token the adapter was trained with.
-        tokenizer = [file for file in TOKENIZER if join(place, file) in names]
-        for file in (WEIGHTS, CONFIG, *tokenizer):
-            client.dataset_download(ref, join(place, file), to / ADAPTER / file)
-        beside = [name for name in (join(place, RESULT), join(parent(place), RESULT)) if name in names]
-        if beside:
-            client.dataset_download(ref, beside[0], to / RESULT)
-
-    def from_kernel(self, ref: str, inside: str | None) -> None:
-        client = self._driver.client()
-        kernel = client.kernel(ref)
-        if kernel is None:
-            raise InputError(f"kernel {ref}: the target knows no such kernel, or it is not yours", "check the name")
-        with self._arriving() as folder:
-            self._driver.fetch(ref, kernel.version, folder)
-            place = locate(_files(folder), inside, f"the output of {ref}")
-            adapter = self._verify(folder, None, place)
-        self._record(adapter, kernel.version, "kernel", ref, place, place)
-
-    def from_folder(self, source: Path, inside: str | None) -> None:
-        if not source.is_dir():
-            raise InputError(f"{source}: is not a folder", "give the folder that holds " + WEIGHTS)
-        adapter_folder = source / locate(_files(source), inside, str(source))
-        adapter = self._verify(adapter_folder.parent, None, adapter_folder.name)
-        client, ref = self._driver.client(), f"{self._chain.owner}/{self._dataset_slug(adapter)}"
-        if client.dataset_status(ref) is None:
-            self._reporter.note(self._phase, f"uploading {size(adapter.bytes)} as the private data set {ref}")
-            self._upload(client, adapter_folder, ref)
-        wait_until_ready(self._driver, client, ref, lambda text: self._reporter.waiting(self._phase, text))
-        self.from_dataset(ref, None, adapter.sha256)
-
-    def _dataset_slug(self, adapter: Adapter) -> str:
-        return content_slug(f"{self._chain.name}-{self._phase}-adapter", adapter.sha256)
-
-    def _upload(self, client: Client, folder: Path, ref: str) -> None:
-        with tempfile.TemporaryDirectory(prefix="kchain-adopt-") as name:
-            for file in (WEIGHTS, CONFIG, *(file for file in TOKENIZER if (folder / file).is_file())):
-                shutil.copyfile(folder / file, Path(name) / file)
-            for result in (folder / RESULT, folder.parent / RESULT):
-                if result.is_file():
-                    shutil.copyfile(result, Path(name) / RESULT)
-                    break
-            client.dataset_create(Path(name), ref, ref.partition("/")[2])
-
-    def _verify(self, folder: Path, sha256: str | None, place: str = ADAPTER) -> Adapter:
+    def _verify(self, folder: Path, sha256: str | None, place: str = ADAPTER) -> VerifiedAdapter:
         expected = Expected(
             lora=self._chain.phase(self._phase).lora,
             base_model=self._chain.model.source,
@@ -323,34 +190,31 @@ class _Adoption:
             hint = f"adopt another adapter, or train the phase here: kchain push {self._phase}"
             raise AdapterRefused(error.message, hint) from None
         self._refuse_other_ancestors(adapter)
-        self._tell(adapter)
-        return adapter
-
-    def _tell(self, adapter: Adapter) -> None:
-        """What looks odd about it; said once, though a folder is verified before and after its upload."""
         for warning in adapter.warnings:
             if warning == UNKNOWN_PAD:
                 if self._pad_id is not None:
                     continue
                 warning += f"; taken to be this chain's {self._chain.model.eos_id} (say it with --pad-id)"
+            # Said once, though a folder is verified before and after its upload.
             if warning not in self._told:
-                self._reporter.note(self._phase, warning)
+                self._driver.reporter.note(self._phase, warning)
                 self._told.add(warning)
+        return adapter
 
-    def _refuse_other_ancestors(self, adapter: Adapter) -> None:
+    def _refuse_other_ancestors(self, adapter: VerifiedAdapter) -> None:
         """An adapter that says what it was trained on must have been trained on what the chain will merge before it."""
         ancestors = expected_lineage(self._chain, self._driver.states(), self._phase)
-        if ancestors is None or adapter.result.get("lineage") is None:
+        if ancestors is None or adapter.result is None or adapter.result.lineage is None:
             return
-        trained_on = [each.sha256 for each in lineage(adapter.result["lineage"])]
-        merged = [each.sha256 for each in ancestors]
+        trained_on, merged = ([each.sha256 for each in one] for one in (adapter.result.lineage, ancestors))
         if trained_on != merged:
+            told, due = (" + ".join(each[:10] for each in one) or "the base alone" for one in (trained_on, merged))
             raise AdapterRefused(
-                f"this adapter was trained on {_names(trained_on)}, {self._phase} builds on {_names(merged)}",
+                f"this adapter was trained on {told}, {self._phase} builds on {due}",
                 "adopt it for the phase it was trained as, or leave out its kchain-result.json if you know better",
             )
 
-    def _record(self, adapter: Adapter, version: int, kind: str, ref: str, place: str, inside: str) -> None:
+    def _record(self, adapter: VerifiedAdapter, version: int, kind: str, ref: str, place: str, inside: str) -> None:
         folder = (self._runs / ADOPTED / inside).as_posix()
         detail = result_event(adapter, version=version, kind=kind, ref=ref, source_folder=place, folder=folder)
         detail["pad_id"] = detail["pad_id"] if detail["pad_id"] is not None else self._pad_id
@@ -358,13 +222,126 @@ class _Adoption:
         self._driver.journal.append(self._phase, "adopted", **detail)
 
 
-def _dataset_names(client: Client, ref: str) -> list[str]:
-    from kchain.client.refusals import Absent
+class _Rebuilding:
+    """What a lost journal knew of a phase, from its own kernel: the last version, and the checkpoint before it."""
+
+    def __init__(self, driver: Driver, phase: str) -> None:
+        self._driver = driver
+        self._phase = phase
+        self._ref = driver.chain.kernel(phase)
+        self._runs = Path("runs") / driver.target.folder / phase
+
+    def rebuild(self) -> None:
+        """Record the kernel's current version as if it had been pushed and followed from here.
+
+        Raises:
+            InputError: the kernel is not one that kchain pushed.
+            NotNow: it runs.
+            PhaseFailed: it failed; the journal says why.
+        """
+        client = self._driver.client()
+        kernel = client.kernel(self._ref)
+        if kernel is None or _hash(kernel) is None:
+            raise InputError(f"kernel {self._ref} is not one that kchain pushed", f"kchain push {self._phase}")
+        word = client.status(self._ref, kernel.version).word
+        if word in LIVE:
+            raise NotNow(f"{self._ref} version {kernel.version} is {word.lower()}", "adopt it when it has ended")
+        continues = _continues(kernel.source)
+        if continues is not None and self._fetch(kernel.version).status not in REACHED:
+            # It reached nothing itself: what it was to resume from still counts.
+            self._take_checkpoint(continues, kernel.version)
+        self._take(kernel)
+        self._driver.judge(self._phase)
+
+    def _take_checkpoint(self, continues: Continuation, before: int) -> None:
+        """Record the newest version before that one which left the checkpoint, where there is one."""
+        for number in range(before - 1, 0, -1):
+            kernel = self._driver.client().kernel(self._ref, number)
+            if kernel is None or _hash(kernel) is None or _session(kernel.source) != continues.session - 1:
+                continue
+            told = self._fetch(number).checkpoint
+            if told is not None and told.sha256 == continues.sha256:
+                # The answer names the kernel's current version, whichever was asked for.
+                self._take(type(kernel)(number, kernel.source))
+                self._driver.judge(self._phase)
+                return
+
+    def _take(self, kernel: Kernel) -> None:
+        """Record a version as pushed, ended and fetched."""
+        result = self._fetch(kernel.version)
+        status = self._driver.client().status(self._ref, kernel.version)
+        kept, run = self._known(kernel)
+        append = self._driver.journal.append
+        append(
+            self._phase,
+            "pushed",
+            kept=kept,
+            version=kernel.version,
+            url="",
+            invalid=[],
+            found=True,
+            hash=kept.hash,
+            lineage=rows(result.lineage or ()),
+            resend=False,
+            **run,
+        )
+        append(self._phase, "ended", word=status.word, failure=status.failure or "")
+        append(self._phase, "pulled", folder=(self._runs / f"v{kernel.version}").as_posix())
+
+    def _fetch(self, version: int) -> ResultFile:
+        """The outputs of a version, in its folder; what its result file says, nothing without one."""
+        folder = self._driver.chain.root / self._runs / f"v{version}"
+        self._driver.fetch(self._ref, version, folder)
+        return read_result(folder) or ResultFile()
+
+    def _known(self, kernel: Kernel) -> tuple[KeptBundle, dict[str, Any]]:
+        """The bundle of a version as it is kept, and the run that it belongs to.
+
+        The metadata that was pushed is not what the target gives back, the notebook is: only a bundle that renders as
+        it did then can be gone on from.
+        """
+        folder, phase = self._driver.folders[self._phase], self._driver.chain.phase(self._phase)
+        if (recognised := folder.recognised(kernel.source)) is not None:
+            kept, continues = recognised
+            return kept, run_event(continues, folder.rendered.hash, phase.training.max_sessions)
+        found, session = str(_hash(kernel)), _session(kernel.source)
+        return KeptBundle(found, "{}", kernel.source), run_event(_continues(kernel.source), found, session)
+
+
+def _unfinished(phase: str, state: PhaseState) -> KchainError:
+    """What is said of a phase whose own kernel was taken over and has no result yet."""
+    if state.checkpoint is None or state.version is None:
+        return PhaseFailed(
+            f"the last session of {phase} found no checkpoint to resume from",
+            f"from the beginning: kchain push {phase} --again",
+        )
+    checkpoint = state.checkpoint
+    return NotNow(
+        f"{phase} is known again, and not finished: session {checkpoint.session} of {state.version.max_sessions} "
+        f"ended at {checkpoint.words}",
+        "its next session resumes from there: kchain watch",
+    )
+
+
+def _hash(kernel: Kernel) -> str | None:
+    from kchain.bundle import find_hash
+
+    return find_hash(kernel.source)
+
+
+def _continues(source: str) -> Continuation | None:
+    from kchain.bundle import continuation_of
 
     try:
-        return [file.name for file in client.dataset_files(ref)]
-    except Absent as error:
-        raise InputError(error.message, error.hint) from error
+        return continuation_of(json.loads(source))
+    except (ValueError, TypeError):
+        # Pushed by a kchain that knew no sessions, or changed since.
+        return None
+
+
+def _session(source: str) -> int:
+    continues = _continues(source)
+    return 1 if continues is None else continues.session
 
 
 def locate(names: Iterable[str], inside: str | None, where: str) -> str:
@@ -388,10 +365,6 @@ def locate(names: Iterable[str], inside: str | None, where: str) -> str:
         places = ", ".join(place or "(top)" for place in found)
         raise InputError(f"{where}: several adapters: {places}", "say which: --inside FOLDER")
     return found[0]
-
-
-def _names(hashes: list[str]) -> str:
-    return " + ".join(sha256[:10] for sha256 in hashes) or "the base alone"
 
 
 def parent(name: str) -> str:

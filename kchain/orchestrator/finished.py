@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kchain.client.target import LOCAL, Target
 from kchain.errors import InputError, NotNow
 from kchain.orchestrator.journal.state import PhaseState, Result
 from kchain.orchestrator.judging.adapter import Expected, verify
+from kchain.orchestrator.judging.result import ResultFile
 from kchain.orchestrator.status import FINISHED, state_word
 from kchain.phases import Chain
 from kchain.runtime.contract import TOKENIZER_CONFIG
@@ -24,7 +24,7 @@ class Link:
         folder: where its files lie.
         sha256, bytes: of its weights file.
         recorded: what the journal knows of it.
-        result: its kchain-result.json; {} where it has none.
+        result: its kchain-result.json; None where it has none.
     """
 
     phase: str
@@ -32,7 +32,7 @@ class Link:
     sha256: str
     bytes: int
     recorded: Result
-    result: Mapping[str, Any]
+    result: ResultFile | None
 
 
 def choose_phase(chain: Chain, wanted: str | None) -> str:
@@ -82,7 +82,6 @@ def _link(chain: Chain, states: Mapping[str, PhaseState], name: str) -> Link:
     if not folder.is_dir():
         cure = f"kchain adopt {name} once more" if recorded.adopted else f"kchain pull {name}"
         raise InputError(f"the adapter of {name} is not here: {folder} is missing", cure)
-    lineage = recorded.lineage
     adapter = verify(
         folder.parent,
         Expected(
@@ -94,7 +93,7 @@ def _link(chain: Chain, states: Mapping[str, PhaseState], name: str) -> Link:
             sha256=recorded.sha256,
             needs_result=False,
             folder=folder.name,
-            lineage=None if lineage is None else tuple((each.phase, each.sha256) for each in lineage),
+            lineage=recorded.lineage,
         ),
     )
     return Link(name, folder, adapter.sha256, adapter.bytes, recorded, adapter.result)

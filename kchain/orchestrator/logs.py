@@ -12,7 +12,8 @@ from kchain.client.target import Target
 from kchain.errors import InputError, StillRunning
 from kchain.orchestrator.driving.drive import Ports
 from kchain.orchestrator.journal.journal import Key, read_states
-from kchain.orchestrator.judging.judge import check_outputs, recorded
+from kchain.orchestrator.judging.judge import check_outputs
+from kchain.orchestrator.judging.result import read_result
 from kchain.phases import Chain
 from kchain.runtime.files import hash_file
 
@@ -75,9 +76,10 @@ def _keep_models(old: Path, fresh: Path) -> None:
     """Move models that were fetched with `everything` to the new copy: they are gigabytes, and still the version's."""
     from kchain.client.fetch import place_of
 
-    for name, told in recorded(fresh).items():
+    result = read_result(fresh)
+    for name, told in (result.outputs if result is not None else {}).items():
         kept, place = place_of(name, old), place_of(name, fresh)
-        if not place.exists() and kept.is_file() and hash_file(kept) == told["sha256"]:
+        if not place.exists() and kept.is_file() and hash_file(kept) == told.sha256:
             place.parent.mkdir(parents=True, exist_ok=True)
             kept.rename(place)
 

@@ -60,8 +60,9 @@ def read_subject(chain: Chain, phase: str, target: Target, base: Path | None) ->
 def _part(chain: Chain, link: Link) -> Part:
     phase, recorded = chain.phase(link.phase), link.recorded
     adapter = Adapter(link.phase, recorded.kind, recorded.ref, link.folder, link.sha256, link.bytes)
+    told = link.result.told if link.result is not None else {}
     sources = [source.origin for source in phase.data.sources]
-    return Part(adapter, recorded.version, recorded.adopted, link.result, phase.tokens.all, sources)
+    return Part(adapter, recorded.version, recorded.adopted, told, phase.tokens.all, sources)
 
 
 CARD = "README.md"

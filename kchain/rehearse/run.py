@@ -22,7 +22,7 @@ from kchain.orchestrator.driving.drive import Driver, driving
 from kchain.orchestrator.driving.folders import record_rehearsal, rehearsals
 from kchain.orchestrator.journal.lock import driver_lock
 from kchain.orchestrator.journal.state import Failure, PhaseState, Result
-from kchain.orchestrator.judging.judge import read_result
+from kchain.orchestrator.judging.result import read_result
 from kchain.orchestrator.push import prepare
 from kchain.phases import Chain
 from kchain.rehearse.model import Base, find_base, fingerprint, write_stand_in
@@ -208,9 +208,9 @@ def _phase(driver: Driver, outcome: Outcome, *, once_more: bool) -> Outcome:
 
 def _skipped(adapter: Path) -> tuple[tuple[str, str], ...]:
     """The sources that a run did without, as its result file beside the adapter tells."""
-    result = read_result(adapter.parent) or {}
-    sources = (result.get("examples") or {}).get("sources") or ()
-    return tuple((str(source["name"]), str(source["error"])) for source in sources if source.get("error"))
+    result = read_result(adapter.parent)
+    sources = result.examples.sources if result is not None else []
+    return tuple((source.name, source.error) for source in sources if source.error)
 
 
 def _as_error(phase: str, failure: Failure, work: Path) -> KchainError:

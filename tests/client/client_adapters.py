@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from kchain.orchestrator.journal.state import Ancestor
 from kchain.orchestrator.judging.adapter import Expected
 from kchain.phases import Lora
 
 LORA = Lora(r=4, alpha=8, dropout=0.05, targets=("q_proj", "v_proj"))
 BASE = "qwen-lm/qwen2.5/transformers/0.5b-instruct/1"
 BUNDLE = "b" * 64
-EXPECTED = Expected(
-    LORA, BASE, 151645, "<|im_end|>", bundle_hash=BUNDLE, lineage=(("phase1", "1" * 64), ("phase2", "2" * 64))
-)
+LINEAGE = (Ancestor("phase1", "1" * 64), Ancestor("phase2", "2" * 64))
+EXPECTED = Expected(LORA, BASE, 151645, "<|im_end|>", bundle_hash=BUNDLE, lineage=LINEAGE)
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 

@@ -33,7 +33,7 @@ def test_a_good_adapter_is_accepted_with_its_hash_and_size(tmp_path: Path) -> No
     assert adapter.sha256 == hashlib.sha256(data).hexdigest()
     assert (adapter.bytes, adapter.tensors, adapter.warnings) == (len(data), 8, ())
     assert adapter.path == tmp_path / "adapter"
-    assert adapter.result["bundle"] == BUNDLE
+    assert adapter.result is not None and adapter.result.bundle == BUNDLE
 
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f2", "<f8"])
@@ -78,7 +78,7 @@ def test_one_untouched_matrix_is_a_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"r": 8}, "r is 8, due is 4"),
+        ({"r": 8}, "r is 8, not 4"),
         ({"lora_alpha": 16}, "lora_alpha is 16"),
         ({"lora_dropout": 0.1}, "lora_dropout is 0.1"),
         ({"bias": "all"}, "bias is 'all'"),
@@ -223,7 +223,7 @@ def test_an_adopted_adapter_needs_no_result_and_may_name_its_base_otherwise(tmp_
     folder = write_outputs(tmp_path, config_changes={"base_model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct"})
     (folder / "kchain-result.json").unlink()
     adapter = verify(folder, ADOPTED)
-    assert adapter.result == {}
+    assert adapter.result is None
     assert any("Qwen/Qwen2.5-0.5B-Instruct" in warning for warning in adapter.warnings)
     assert any("pad token" in warning for warning in adapter.warnings)
     flat = verify(folder / "adapter", dataclasses.replace(ADOPTED, folder=""))

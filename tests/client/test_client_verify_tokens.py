@@ -76,7 +76,7 @@ def test_other_rows_than_the_phases_are_refused(tmp_path: Path, arrays: Arrays, 
 
 
 def test_rows_in_a_phase_that_trains_none_are_refused(tmp_path: Path) -> None:
-    assert "due is none" in refused(outputs(tmp_path, with_rows(EMBEDDING)), EXPECTED)
+    assert "the phase trains none" in refused(outputs(tmp_path, with_rows(EMBEDDING)), EXPECTED)
     assert "trains 0 tokens" in refused(outputs(tmp_path, with_rows(EMBEDDING), []), EXPECTED)
 
 

@@ -17,10 +17,10 @@ from kchain.client.answers import Kernel, LogLine, Pushed, Status
 from kchain.errors import AdapterRefused, EditedOutside, GateMissed, PhaseFailed
 from kchain.kernel_metadata import METADATA_FILE as METADATA
 from kchain.kernel_metadata import NOTEBOOK_FILE as NOTEBOOK
-from kchain.orchestrator.journal.state import Ancestor
-from kchain.orchestrator.judging.adapter import Adapter
-from kchain.orchestrator.judging.checkpoint import Missing, Paused, missing, paused
-from kchain.orchestrator.judging.judge import Verdict, read_result
+from kchain.orchestrator.judging.adapter import VerifiedAdapter
+from kchain.orchestrator.judging.checkpoint import NoCheckpoint, Paused, no_checkpoint, paused
+from kchain.orchestrator.judging.judge import Verdict
+from kchain.orchestrator.judging.result import read_result
 from kchain.phases import Chain
 
 OWNER = "someone"
@@ -157,6 +157,7 @@ class ModelService:
         continues = continuation_of(json.loads(version.source))
         session = 1 if continues is None else continues.session
         version.result = {"bundle": bundle, "session": session, "lineage": version.lineage, "seconds": 10.0}
+        version.result["pad_id"] = 151645
         if continues is not None and not self._mounted(ref, continues):
             reason = f"preflight: continuation: the checkpoint of session {session - 1} is not in {continues.ref}"
             version.result |= {"status": "failed", "reason": reason}
@@ -174,7 +175,7 @@ class ModelService:
                 version.result |= {"status": "failed", "reason": "the session was ended during evaluate"}
         else:
             adapter = hashlib.sha256(f"{ref}{version.number}".encode()).hexdigest()
-            version.result |= {"status": "complete", "adapter": adapter, "checkpoint": None}
+            version.result |= {"status": "complete", "adapter": {"sha256": adapter}, "checkpoint": None}
 
     def _mounted(self, ref: str, continues: Continuation) -> bool:
         if continues.kind == "dataset":
@@ -191,7 +192,7 @@ class ModelService:
     def output_of(self, ref: str) -> str:
         versions = self.kernels.get(ref, [])
         ended = bool(versions) and not self.live(versions[-1]) and versions[-1].result is not None
-        return str(versions[-1].result["adapter"] or "") if ended and versions[-1].result else ""
+        return str((versions[-1].result["adapter"] or {}).get("sha256", "")) if ended and versions[-1].result else ""
 
     def live(self, version: ModelVersion) -> bool:
         return self.clock.time < version.ends
@@ -266,21 +267,22 @@ class ModelService:
 
 def model_judge(
     chain: Chain, phase: str, version: Any, folder: Path, *, final: bool = False
-) -> Verdict | Paused | Missing:
+) -> Verdict | Paused | NoCheckpoint:
     """The real judge's order of questions, over results without tensors."""
     result = read_result(folder)
     if result is None:
         raise PhaseFailed(f"{phase} version {version.number} ended with {version.word} and left no result")
-    if result["bundle"] != version.hash:
+    if result.bundle != version.hash:
         raise EditedOutside("another bundle")
     if not final and (stopped := paused(result, version, folder)) is not None:
         return stopped
-    if result["status"] == "failed":
-        if (absent := missing(result, version)) is not None:
+    if result.status == "failed":
+        if (absent := no_checkpoint(result, version)) is not None:
             return absent
-        raise PhaseFailed(f"{phase} failed: {result['reason']}")
-    if result["status"] == "partial" and chain.phase(phase).gates.all_epochs:
+        raise PhaseFailed(f"{phase} failed: {result.reason}")
+    if result.status == "partial" and chain.phase(phase).gates.all_epochs:
         raise GateMissed(f"{phase} did not run to its end")
-    if tuple(Ancestor(row["phase"], row["sha256"]) for row in result["lineage"]) != version.lineage:
+    if result.lineage != version.lineage:
         raise AdapterRefused(f"{phase} was built on other adapters than recorded")
-    return Verdict(Adapter(folder / "adapter", result["adapter"] or "", 1000, 4, {"pad_id": 151645, **result}), ())
+    sha256 = (result.adapter.sha256 if result.adapter is not None else None) or ""
+    return Verdict(VerifiedAdapter(folder / "adapter", sha256, 1000, 4, result), ())

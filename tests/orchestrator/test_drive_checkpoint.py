@@ -13,7 +13,9 @@ from kchain.bundle import bundle
 from kchain.errors import AdapterRefused
 from kchain.kernel_metadata import Continuation
 from kchain.orchestrator.journal.state import Ancestor, Version
-from kchain.orchestrator.judging.checkpoint import Missing, is_whole, missing, paused
+from kchain.orchestrator.judging.checkpoint import NoCheckpoint, Paused, is_whole, no_checkpoint
+from kchain.orchestrator.judging.checkpoint import paused as paused_of
+from kchain.orchestrator.judging.result import ResultFile, parse
 from kchain.runtime.checkpoint import MAY_CHANGE, MAY_CHANGE_IN_TRAINING, find
 from kchain.runtime.failure import Stop
 from kchain.runtime.paths import Paths
@@ -22,6 +24,14 @@ LINEAGE = (Ancestor("phase1", "1" * 64),)
 VERSION = Version(3, "", "b" * 64, LINEAGE, (), resend=False, time=0.0, max_sessions=3)
 SECOND = Version(4, "", "c" * 64, LINEAGE, (), False, 0.0, max_sessions=3,
                  continues=Continuation(2, "kernel", "me/two", "checkpoint", "d" * 64))  # fmt: skip
+
+
+def paused(result: dict[str, Any], version: Version, folder: Path) -> Paused | None:
+    return paused_of(parse(ResultFile, result, folder), version, folder)
+
+
+def missing(reason: str, version: Version) -> NoCheckpoint | None:
+    return no_checkpoint(ResultFile(status="failed", reason=reason), version)
 
 
 def sha256(data: bytes) -> str:
@@ -64,7 +74,7 @@ def test_a_sound_checkpoint_says_how_far_it_is(left: tuple[Path, dict[str, Any]]
 
 @pytest.mark.parametrize(
     "change",
-    [{"status": "complete"}, {"stopped": None}, {"checkpoint": None}, {"checkpoint": "there"}],
+    [{"status": "complete"}, {"stopped": None}, {"checkpoint": None}],
 )
 def test_a_session_that_ended_otherwise_has_none(left: tuple[Path, dict[str, Any]], change: dict[str, Any]) -> None:
     folder, result = left
@@ -98,7 +108,7 @@ def test_a_damaged_checkpoint_is_refused(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"session": 2}, "session is 2, due is 1"),
+        ({"session": 2}, "session is 2, not 1"),
         ({"lineage": []}, "lineage"),
         ({"lineage": [{"phase": "phase1", "sha256": "2" * 64}]}, "lineage"),
         ({"checkpoint": {"folder": "../elsewhere", "sha256": "0" * 64}}, "folder"),
@@ -119,7 +129,7 @@ def test_a_manifest_without_its_steps_is_refused(left: tuple[Path, dict[str, Any
     files = json.loads(path.read_bytes())["files"]
     path.write_text(json.dumps(manifest | {"files": files}), encoding="utf-8")
     result["checkpoint"]["sha256"] = sha256(path.read_bytes())
-    with pytest.raises(AdapterRefused, match="due is a number"):
+    with pytest.raises(AdapterRefused, match=r"manifest\.json: step is (missing|six|True)"):
         paused(result, VERSION, folder)
 
 
@@ -135,9 +145,8 @@ def test_a_manifest_without_its_steps_is_refused(left: tuple[Path, dict[str, Any
     ],
 )
 def test_a_session_that_did_not_find_its_checkpoint_is_told_from_one_that_failed(reason: str, found: bool) -> None:
-    outcome = missing({"status": "failed", "reason": reason}, SECOND)
-    assert isinstance(outcome, Missing) is found
-    assert missing({"status": "failed", "reason": reason}, VERSION) is None, "a first session needs none"
+    assert isinstance(missing(reason, SECOND), NoCheckpoint) is found
+    assert missing(reason, VERSION) is None, "a first session needs none"
 
 
 def said_by_the_notebook(root: Path, manifest: bytes | None, sha256_due: str, parameters: str) -> str:
@@ -169,7 +178,7 @@ def test_what_the_notebook_says_of_a_checkpoint_is_understood(
     tmp_path: Path, manifest: bytes | None, due: str | None, parameters: str, found: bool
 ) -> None:
     reason = said_by_the_notebook(tmp_path, manifest, due or sha256(manifest or b""), parameters)
-    assert isinstance(missing({"status": "failed", "reason": reason}, SECOND), Missing) is found, reason
+    assert isinstance(missing(reason, SECOND), NoCheckpoint) is found, reason
 
 
 def test_kchain_and_the_notebook_agree_on_what_may_change_between_two_sessions() -> None:

@@ -17,7 +17,8 @@ from rich.console import Console
 from kchain.cli.show import TITLE, print_judged
 from kchain.errors import InputError
 from kchain.orchestrator.journal.state import Ancestor, Failure, PhaseState, Result, Version
-from kchain.orchestrator.status import judged, read_results, write_page
+from kchain.orchestrator.judging.result import ResultFile, parse
+from kchain.orchestrator.status import read_results, write_page
 from kchain.phases import Chain
 
 EVIL = "<script>alert('x')</script> & \x1b[31m"
@@ -127,7 +128,7 @@ def test_a_result_file_that_makes_no_sense_is_shown_as_nothing(chain: Chain, con
 @pytest.mark.parametrize("loss", [float("nan"), "1.0", None])
 def test_figures_that_are_no_numbers_are_left_out(loss: Any) -> None:
     after = {"phase": "one", "examples": 8, "before": figures(1.0), "after": {"loss": loss, "token_accuracy": 0.1}}
-    assert judged({"evaluation": {"splits": [after]}}) == []
+    assert parse(ResultFile, {"evaluation": {"splits": [after]}}, Path("x")).evaluation.splits == []
 
 
 def test_the_file_of_another_adapter_than_the_verified_one_is_not_believed(chain: Chain, states: Any) -> None:

@@ -67,12 +67,12 @@ def test_other_adapters_another_bundle_and_a_failure_do_not_count(chain: Chain, 
         judged(chain, tmp_path, result_of(chain, "judge", status="failed", reason="preflight: no bash"))
 
 
-@pytest.mark.parametrize("outputs", [[], "x", {"a": 1}, {"a": {"bytes": "many", "sha256": ""}}, {"a": {}}])
+@pytest.mark.parametrize("outputs", [None, [], "x", {"a": 1}, {"a": {"bytes": "many", "sha256": ""}}, {"a": {}}])
 def test_a_result_that_lists_its_files_otherwise_is_refused(chain: Chain, tmp_path: Path, outputs: Any) -> None:
-    if not outputs:
+    if outputs is None:
         assert judged(chain, tmp_path, result_of(chain, "make", outputs=outputs), "make").left == {}
         return
-    with pytest.raises(AdapterRefused, match="does not list its outputs"):
+    with pytest.raises(AdapterRefused, match="outputs"):
         judged(chain, tmp_path, result_of(chain, "make", outputs=outputs), "make")
 
 
@@ -108,7 +108,7 @@ def test_another_training_below_it_makes_it_stale_and_waits_to_be_finished(chain
     assert known is not None
     made = replace(known, sha256=hash_file(file), folder=str(tmp_path))
     states["judge"] = PhaseState(result=made)
-    assert read_results(chain, states)["judge"]["metrics"] == GOOD
+    assert read_results(chain, states)["judge"].told["metrics"] == GOOD
     write_page(tmp_path / "chain.html", chain, "local", states)
     page = (tmp_path / "chain.html").read_text(encoding="utf-8")
     assert "success rate" in page and "75.0%" in page, "and every gate with its figure"

@@ -43,7 +43,7 @@ from kchain.orchestrator.journal.state import (
     rows,
     run_event,
 )
-from kchain.orchestrator.judging.checkpoint import Missing, Paused, is_whole, seconds_of
+from kchain.orchestrator.judging.checkpoint import NoCheckpoint, Paused, is_whole
 from kchain.orchestrator.judging.judge import Used, Verdict, result_event
 from kchain.phases import Chain
 from kchain.runtime.contract import ADAPTER, CHECKPOINT
@@ -64,7 +64,7 @@ class Judging(Protocol):
 
     def __call__(
         self, chain: Chain, phase: str, version: Version, folder: Path, *, final: bool = False
-    ) -> Verdict | Paused | Missing: ...
+    ) -> Verdict | Paused | NoCheckpoint: ...
 
 
 def pull_outputs(client: Client, ref: str, version: int, to: Path) -> Path:
@@ -309,7 +309,7 @@ class Actor:
         match outcome:
             case Paused():
                 self._pause(phase, state, version, outcome, pulled)
-            case Missing(reason):
+            case NoCheckpoint(reason):
                 self._lost(phase, version, reason)
             case Verdict():
                 self._accept(phase, state, version, outcome, pulled)
@@ -373,7 +373,7 @@ class Actor:
         detail["lineage"] = rows(version.lineage)
         before = state.checkpoint if version.continues is not None else None
         if before is not None and before.version != version.number:
-            detail["seconds"] = before.seconds + seconds_of(made.result)
+            detail["seconds"] = before.seconds + (detail["seconds"] or 0.0)
             pulled += before.pulled_bytes
         detail["moved"]["pulled_bytes"] = pulled
         self.journal.append(phase, "verified", **detail)
