@@ -1,4 +1,4 @@
-"""Every error that kchain shows a person.
+"""Every error that kchain shows a person, and `need`, which says the one about a missing package.
 
 KchainError                  exit code  when
 ├── InputError               2          a file, key, option or credential that is wrong; only a change of it helps
@@ -23,6 +23,8 @@ Each error is one sentence of what is wrong and, in `hint`, the next thing to tr
 """
 
 from __future__ import annotations
+
+from importlib.util import find_spec
 
 
 class KchainError(Exception):
@@ -112,3 +114,14 @@ class AdapterRefused(PhaseFailed):
 
 class EditedOutside(PhaseFailed):
     """The kernel has a version that kchain did not push."""
+
+
+def need(extra: str, *packages: str) -> None:
+    """Look for packages without importing them.
+
+    Raises:
+        InputError: some are missing; says which extra of kchain brings them.
+    """
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise InputError(f"this needs {', '.join(missing)}", f'pip install "kchain[{extra}]"')

@@ -10,7 +10,7 @@ import sys
 import click
 
 from kchain import __version__
-from kchain.cli.common import as_typed, change_folder
+from kchain.cli.common import change_folder, fail
 from kchain.errors import InputError, KchainError
 
 # Command -> (where it lives, what it does). The help text stands here so that `kchain --help` imports no command.
@@ -117,11 +117,3 @@ def _print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-
-
-def fail(message: str, hint: str) -> None:
-    """Print an error to stderr: what is wrong, then what to do."""
-    click.echo(f"{click.style('Error:', fg='red', bold=True)} {message}", err=True)
-    if hint:
-        lines = as_typed(hint).replace("\n", "\n       ")
-        click.echo(f"{click.style('  try:', bold=True)} {lines}", err=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kchain.cli.common import as_typed, console, load_project, target_option
+from kchain.cli.common import console, load_project, say, target_of, target_option
 
 
 @click.command()
@@ -35,16 +35,13 @@ def adopt(
         raise click.UsageError("give exactly one of --dataset, --kernel, --dir")
     chain = load_project()
     from kchain.cli.progress import Terminal
-    from kchain.client.target import Target
     from kchain.orchestrator.adopt import Origin
     from kchain.orchestrator.adopt import adopt as take_over
     from kchain.units import size
 
-    place = Target(target or chain.target, chain.owner, chain.root)
     origin = Origin(dataset, kernel, folder, inside)
     with Terminal(console) as terminal:
-        result = take_over(chain, phase, place, origin, terminal, pad_id=pad_id)
+        result = take_over(chain, phase, target_of(chain, target), origin, terminal, pad_id=pad_id)
     what = "adapter" if chain.phase(phase).use is None else "result"
     text = f"{phase} is {'adopted' if result.adopted else 'done'}: {what} {result.sha256[:12]}, "
-    text += f"{size(result.bytes)}, from {result.ref}. See what is next: kchain status"
-    console.print(as_typed(text), markup=False, soft_wrap=True)
+    say(f"{text}{size(result.bytes)}, from {result.ref}. See what is next: kchain status")

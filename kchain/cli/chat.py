@@ -4,65 +4,35 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from kchain.cli.common import console, json_option, load_project, print_json, target_option
-from kchain.cli.export import base_option
-from kchain.errors import InputError
+from kchain.cli.common import (
+    base_option,
+    console,
+    fail,
+    json_option,
+    load_project,
+    precision_option,
+    print_json,
+    target_of,
+    target_option,
+)
+from kchain.errors import InputError, need
 from kchain.phases import Style
-from kchain.uses.settings import Styles
+from kchain.uses.sampling import Styles
 
 if TYPE_CHECKING:
     from kchain.uses.conversation import Conversation
     from kchain.uses.subject import Subject
 
-
-# styles.toml: what each style changes about the answers.
-
-# Read from the project's folder when it is there and no other file is named.
+# What each style changes about the answers; read from the project's folder where no other file is named.
 STYLES = Path("styles.toml")
-_KEYS = tuple(Style.model_fields)
 _TABLES = TypeAdapter(dict[str, Style])
-
-
-def read_styles(root: Path, given: Path | None) -> Styles:
-    """The styles of a file by their tokens; none where no file is named and the project has none.
-
-    Raises:
-        InputError: the file cannot be read, or says something that is no style.
-    """
-    path = given if given is not None else root / STYLES
-    if given is None and not path.is_file():
-        return {}
-    try:
-        tables = _TABLES.validate_python(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-        return {token: table.model_dump(exclude_none=True) for token, table in tables.items()}
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", f"keys of a style: {', '.join(_KEYS)}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as TOML: {error}", "see docs/use-the-model.md") from None
-
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def precision_option(command: Command) -> Command:
-    """Add `--precision`."""
-    return click.option(
-        "--precision",
-        type=click.Choice(("auto", "fp16", "bf16", "fp32", "nf4")),
-        default="auto",
-        help="Number format; nf4: weights in 4 bits.  [default: fp16 on a GPU, fp32 on a CPU]",
-    )(command)
 
 
 @click.command()
@@ -110,16 +80,12 @@ def chat(
     if as_json and prompt is None:
         raise click.UsageError("--json belongs to --prompt")
     chain = load_project()
-    # FOLDED
-    from kchain.client.target import Target
     from kchain.orchestrator.finished import choose_phase
     from kchain.publish.content import read_subject
-    from kchain.uses.subject import need
 
     need("train", "torch", "transformers", "safetensors", "peft")
     tables = read_styles(chain.root, styles)
-    place = Target(target or chain.target, chain.owner, chain.root)
-    subject = read_subject(chain, choose_phase(chain, phase), place, base)
+    subject = read_subject(chain, choose_phase(chain, phase), target_of(chain, target), base)
     from kchain.uses.conversation import Conversation
     from kchain.uses.speaker import load_chain
 
@@ -136,15 +102,13 @@ def _ask(talk: Conversation, question: str, as_json: bool) -> None:
     if as_json:
         print_json(asdict(talk.ask(question)))
         return
-    answer = talk.ask(question, _show)
+    answer = talk.ask(question, lambda text: click.echo(text, nl=False))
     click.echo()
     if not answer.ended:
         click.echo(f"(cut after {answer.tokens} tokens: --max-tokens)", err=True)
 
 
 def _talk(talk: Conversation) -> None:
-    from kchain.errors import InputError
-
     while question := _read():
         command, _, argument = question.partition(" ")
         try:
@@ -155,7 +119,7 @@ def _talk(talk: Conversation) -> None:
             else:
                 _ask(talk, question, as_json=False)
         except InputError as error:
-            click.echo(f"{error.message}; {error.hint}", err=True)
+            fail(error.message, error.hint)
 
 
 def _read() -> str:
@@ -168,12 +132,8 @@ def _read() -> str:
         return ""
 
 
-def _show(text: str) -> None:
-    click.echo(text, nl=False)
-
-
 def _warn(talk: Conversation, subject: Subject) -> None:
-    """Say so where the loaded model is not what the session trained: another base model of the same size, perhaps."""
+    """Warn where the loaded model is not what the session trained: another base model of the same size, perhaps."""
     from kchain.uses.speaker import compare_probe
 
     probe = compare_probe(talk.speaker, subject.last.result)
@@ -184,3 +144,25 @@ def _warn(talk: Conversation, subject: Subject) -> None:
             f"is {subject.base} the model {subject.base_model}?",
             err=True,
         )
+
+
+def read_styles(root: Path, given: Path | None) -> Styles:
+    """The styles of a file by their tokens; none where no file is named and the project has none.
+
+    Raises:
+        InputError: the file cannot be read, or says something that is not a style.
+    """
+    path = given if given is not None else root / STYLES
+    if given is None and not path.is_file():
+        return {}
+    try:
+        tables = _TABLES.validate_python(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        return {token: table.model_dump(exclude_none=True) for token, table in tables.items()}
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            f"keys of a style: {', '.join(Style.model_fields)}",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as TOML: {error}", "see docs/use-the-model.md") from None

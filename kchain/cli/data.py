@@ -1,14 +1,15 @@
-"""`kchain data`: look at examples before anything is trained on them, and make examples of collected interactions."""
+"""`kchain data`: check examples before anything is trained on them, and make examples of collected interactions."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from kchain.cli.common import console, json_option, load_project, print_json, target_option
+from kchain.cli.common import console, json_option, load_project, print_json, say, target_of, target_option
 from kchain.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,7 +71,10 @@ def check(
 
         write_page(page, found)
     if rejected is not None:
-        _write_rejected(rejected, found)
+        from kchain.runtime.files import write_text
+
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for one in found for row in one.rejected)
+        write_text(rejected, "".join(lines))
     if as_json:
         print_json([one.as_dict() for one in found])
     else:
@@ -120,29 +124,26 @@ def _fetched(chain: Chain, phase: str, name: str | None, here: set[str]) -> dict
     """Copies of a phase's data sets of the target, by source; those of this project's own server are read in place."""
     from kchain.client.client import connect
     from kchain.client.pull import copy_dataset
-    from kchain.client.target import LOCAL, Target
+    from kchain.client.target import LOCAL
 
-    target = Target(name or chain.target, chain.owner, chain.root)
-    sources = [
-        source
-        for source in chain.phase(phase).data.sources
-        if source.kind.name == "dataset" and source.name not in here
-    ]
+    target = target_of(chain, name)
+    of_phase = chain.phase(phase).data.sources
+    sources = [source for source in of_phase if source.kind.name == "dataset" and source.name not in here]
     if target.name == LOCAL or not sources:
         return {}
     client, found = connect(target), dict[str, Path]()
+
+    def tell(text: str) -> None:
+        click.echo(text, err=True)
+
     for source in sources:
         try:
-            found[source.name] = copy_dataset(client, source.place, source.file, chain.root, _say)
+            found[source.name] = copy_dataset(client, source.place, source.file, chain.root, tell)
         except InputError as error:
             if not source.optional:
                 raise
-            _say(f"{source.name} (optional): {error.message}")
+            tell(f"{source.name} (optional): {error.message}")
     return found
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def _measure(tokenizer: Path | None, chain: Chain | None, phase: str) -> Measure | None:
@@ -155,20 +156,13 @@ def _measure(tokenizer: Path | None, chain: Chain | None, phase: str) -> Measure
     return measure(tokenizer, chain.phase(phase).training.max_length, chain.model.eos_token)
 
 
-def _write_rejected(path: Path, found: list[Checked]) -> None:
-    import json
-
-    from kchain.runtime.files import write_text
-
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for one in found for row in one.rejected)
-    write_text(path, "".join(lines))
-
-
 def _pairs(words: Sequence[str]) -> dict[str, str]:
     found = dict(word.split("=", 1) for word in words if "=" in word)
     for word in words:
         if "=" not in word or not all(word.split("=", 1)):
-            raise InputError(f"{word!r}: a name, = and a value", "such as prompt=question, or shell=copies/shell.jsonl")
+            raise InputError(
+                f"{word!r} is not NAME=VALUE", "write it as in prompt=question, or shell=copies/shell.jsonl"
+            )
     return found
 
 
@@ -211,14 +205,14 @@ def prepare(
     IN is a JSON array, JSON lines, or a folder of them. PATH is a field of a record, with dots into nested objects;
     repeat an option to name alternatives. Rejected records go to rejected.jsonl with the reason.
     """
-    from kchain.data import Settings
+    from kchain.data import Preparation
     from kchain.data import prepare as write
     from kchain.data.prepare import read_prompts
 
     if validation + test >= 1:
         raise InputError("--validation and --test leave nothing to train on")
     given = {"task": task, "role": role, "answer": answer, "success": success}
-    settings = Settings(
+    settings = Preparation(
         **{name: paths for name, paths in given.items() if paths},
         prompts=read_prompts(system) if system else {},
         validation=validation,
@@ -229,8 +223,8 @@ def prepare(
     if as_json:
         print_json(found)
         return
-    console.print(f"{target}: " + ", ".join(f"{count} {part}" for part, count in found["examples"].items()))
+    say(f"{target}: " + ", ".join(f"{count} {part}" for part, count in found["examples"].items()))
     for name, told in found["roles"].items():
-        console.print(f"  {name or 'no role'}: {told['examples']} examples: {told['system_prompt']}", markup=False)
+        say(f"  {name or 'no role'}: {told['examples']} examples: {told['system_prompt']}")
     for reason, count in found["rejected"]["reasons"].items():
-        console.print(f"  {count} left out: {reason}", markup=False)
+        say(f"  {count} left out: {reason}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kchain.cli.common import console
+from kchain.cli.common import console, say
 
 
 @click.command()
@@ -31,7 +31,7 @@ def demo(folder: Path) -> None:
     from kchain.cli.progress import Terminal
     from kchain.cli.show import print_finished, print_judged
     from kchain.client.target import LOCAL, Target
-    from kchain.demo.run import check_packages, open_project, publish
+    from kchain.demo.project import check_packages, open_project, publish
     from kchain.orchestrator.journal.journal import Key, read_states
     from kchain.orchestrator.status import is_finished
     from kchain.orchestrator.watch import watch
@@ -41,13 +41,13 @@ def demo(folder: Path) -> None:
     states = read_states(chain.root, Key(target.name, chain.owner, chain.name))
     if is_finished(chain, states):
         print_finished(console, chain, states)
-        console.print("The chain is finished; nothing was pushed.")
+        say("The chain is finished; nothing was pushed.")
         return
     check_packages()
-    console.print(f"Project: {folder}; base model and sample data: {target.local_root}", markup=False, soft_wrap=True)
+    say(f"Project: {folder}; base model and sample data: {target.local_root}")
     publish(target.local_root)
     with Terminal(console) as terminal:
         finished = watch(chain, target, terminal, yes=True)
     print_finished(console, chain, finished)
     print_judged(console, chain, finished)
-    console.print(f"\nLook into it: kchain -C {folder} status --html chain.html", markup=False, soft_wrap=True)
+    say(f"\nLook into it: kchain -C {folder} status --html chain.html")

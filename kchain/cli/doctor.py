@@ -44,7 +44,7 @@ def doctor(context: click.Context, target: str | None, as_json: bool) -> None:
 
 
 def _project() -> Chain | None:
-    """The project here; None outside of one. A project with problems is an error like in every command."""
+    """The project here; None outside of one. A project with problems is an error, as in every command."""
     try:
         find_root(Path.cwd())
     except InputError:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.progress import Progress
-from rich.table import Table
 
-from kchain.cli.chat import precision_option
-from kchain.cli.common import console, json_option, load_project, print_json, target_option
-from kchain.cli.export import base_option
-from kchain.errors import InputError
-from kchain.runtime.contract import VALIDATION
+from kchain.cli.common import (
+    base_option,
+    console,
+    json_option,
+    load_project,
+    new_table,
+    precision_option,
+    print_json,
+    print_table,
+    progress_console,
+    say,
+    target_of,
+    target_option,
+)
+from kchain.errors import InputError, need
 from kchain.units import size
 from kchain.uses.report import CHECKS
-
-if TYPE_CHECKING:
-    from kchain.uses.questions import Questions
-    from kchain.uses.subject import Subject
-
-# Columns that the table needs.
-_WIDTH = 96
 
 
 @click.command()
@@ -76,49 +78,25 @@ def evaluate(
     Needs: pip install "kchain[train]"
     """
     chain = load_project()
-    from kchain.client.target import Target
     from kchain.orchestrator.finished import choose_phase
     from kchain.publish.content import read_subject
-    from kchain.uses.questions import read_questions
-    from kchain.uses.subject import need
+    from kchain.uses.questions import read_questions, validation_set
+    from kchain.uses.report import write_page
 
     need("train", "torch", "transformers", "safetensors", "peft")
-    place = Target(target or chain.target, chain.owner, chain.root)
-    subject = read_subject(chain, choose_phase(chain, phase), place, base)
-    file, written = data or _kept_aside(subject, check), data is not None
-    questions = read_questions(file, check, subject.system_prompt, limit, chain.seed, written=written)
-    report = _evaluate(subject, questions, check, max_tokens, precision)
-    if html is not None:
-        from kchain.uses.report import write_page
-
-        write_page(html, report)
-    if as_json:
-        print_json(report)
-        return
-    _print(report)
-    if html is not None:
-        console.print(f"every answer: {html}", markup=False, soft_wrap=True)
-
-
-def _kept_aside(subject: Subject, check: str) -> Path:
-    """The examples that the phase's session did not train on."""
-    path = subject.last.folder.parent / VALIDATION
-    if check == "regex":
+    subject = read_subject(chain, choose_phase(chain, phase), target_of(chain, target), base)
+    if data is None and check == "regex":
         raise InputError(
-            f"{path}: the answers that a phase learns are no regular expressions",
+            "the answers of a phase's validation set are not regular expressions",
             'give a file with "expect" in its lines: --data FILE',
         )
-    if path.is_file():
-        return path
-    raise InputError(f"{path}: the session kept no questions aside", "give a file of your own: --data FILE")
+    file = data or validation_set(subject, "give a file of your own: --data FILE")
+    questions = read_questions(file, check, subject.system_prompt, limit, chain.seed, written=data is not None)
+    from kchain.uses.evaluate import evaluate as ask
 
-
-def _evaluate(subject: Subject, questions: Questions, check: str, max_tokens: int, precision: str) -> dict[str, Any]:
-    from kchain.uses.evaluate import evaluate
-
-    with Progress(console=_errors(), transient=True) as progress:
+    with Progress(console=progress_console(as_json=True), transient=True) as progress:
         tasks = {name: progress.add_task(name, total=len(questions.asked)) for name in ("base", "chain")}
-        return evaluate(
+        report = ask(
             subject,
             questions,
             check,
@@ -126,28 +104,24 @@ def _evaluate(subject: Subject, questions: Questions, check: str, max_tokens: in
             precision,
             lambda name, count: progress.update(tasks[name], completed=count),
         )
-
-
-def _errors() -> Any:
-    """Progress goes to stderr: stdout may be read by a program."""
-    from rich.console import Console
-
-    return Console(stderr=True)
+    if html is not None:
+        write_page(html, report)
+    if as_json:
+        print_json(report)
+        return
+    _print(report)
+    if html is not None:
+        say(f"every answer: {html}")
 
 
 def _print(report: Mapping[str, Any]) -> None:
     data = report["data"]
     without = f" ({data['left_out']} lines hold none)" if data["left_out"] else ""
-    console.print(
+    say(
         f"{report['chain']} {report['phase']} on {data['asked']} of {data['held']} questions of {data['file']}{without}"
-        f", check {report['check']}, {report['machine']}",
-        markup=False,
-        soft_wrap=True,
+        f", check {report['check']}, {report['machine']}"
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    for name in ("success", "95 %", "mean", "p95", "tokens/s", "ended", "peak memory"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = new_table("", ">success", ">95 %", ">mean", ">p95", ">tokens/s", ">ended", ">peak memory")
     for name, side in report["sides"].items():
         low, high = side["success_interval"]
         table.add_row(
@@ -160,13 +134,10 @@ def _print(report: Mapping[str, Any]) -> None:
             f"{side['ended_rate']:.0%}",
             "unknown" if side["peak_bytes"] is None else size(side["peak_bytes"]),
         )
-    # Whole lines, also where the terminal is narrow: it may wrap them, a cut figure helps nobody.
-    console.print(table, width=max(console.width, _WIDTH), crop=False)
-    console.print(report["verdict"]["words"], markup=False, soft_wrap=True)
+    print_table(console, table)
+    say(report["verdict"]["words"])
     if report["probe"] is not None and not report["probe"]["agrees"]:
-        console.print(
+        say(
             f"The session that trained {report['phase']} recorded logits {report['probe']['difference']:.2f} away from "
-            "those of the chain as loaded here: another base model, or weights in 4 bits on one side.",
-            markup=False,
-            soft_wrap=True,
+            "those of the chain as loaded here: another base model, or weights in 4 bits on one side."
         )

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from kchain.cli.common import console, json_option, load_project, print_json, target_option
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def base_option(command: Command) -> Command:
-    """Add `--base`; the command receives None where the server on this machine has the base model."""
-    return click.option(
-        "--base",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Folder of the original base model.  [default: the local server's copy]",
-    )(command)
+from kchain.cli.common import (
+    base_option,
+    gguf_kind,
+    json_option,
+    load_project,
+    print_json,
+    say,
+    target_of,
+    target_option,
+)
 
 
 @click.command()
@@ -70,25 +65,20 @@ def export(
 
     Needs: pip install "kchain[export]"
     """
-    if kind is not None and form != "gguf":
-        raise click.UsageError("--type belongs to --format gguf")
+    kind = gguf_kind(form, kind)
     chain = load_project()
-    from kchain.client.target import Target
     from kchain.orchestrator.finished import choose_phase
     from kchain.publish.content import read_subject
     from kchain.units import size
     from kchain.uses.export import export as write
     from kchain.uses.export import export_name
 
-    place = Target(target or chain.target, chain.owner, chain.root)
-    subject = read_subject(chain, choose_phase(chain, phase), place, base)
-    kind = kind or "f16"
+    subject = read_subject(chain, choose_phase(chain, phase), target_of(chain, target), base)
     made = write(subject, form, kind, out or chain.root / "exports" / export_name(subject.phase, form, kind), force)
     if as_json:
         print_json(made.as_dict())
         return
-    built = ", then ".join(part.phase for part in subject.parts)
-    console.print(f"{chain.model.source}, then {built}", markup=False, soft_wrap=True)
+    say(", then ".join([chain.model.source, *(part.phase for part in subject.parts)]))
     for name, file in made.manifest["files"].items():
-        console.print(f"{size(file['bytes']):>10}  {file['sha256'][:10]}  {name}", markup=False, soft_wrap=True)
-    console.print(f"exported to {made.path} ({size(made.bytes)})", markup=False, soft_wrap=True)
+        say(f"{size(file['bytes']):>10}  {file['sha256'][:10]}  {name}")
+    say(f"exported to {made.path} ({size(made.bytes)})")

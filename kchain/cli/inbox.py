@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
-from kchain.cli.common import console, load_project, target_option
+from kchain.cli.common import console, load_project, print_json, progress_console, target_option
 
 if TYPE_CHECKING:
-    from kchain.inbox.run import Settled
+    from kchain.inbox.loop import Handled
 
 
 @click.command()
@@ -48,16 +46,16 @@ def inbox(folder: Path, phase: str, target: str | None, once: bool, settle: floa
     chain.trained_phase(phase)
     from kchain.cli.progress import Terminal
     from kchain.inbox.box import Box
-    from kchain.inbox.run import Inbox
+    from kchain.inbox.loop import Inbox
 
     tell = _tell_json if as_json else _tell
-    with Terminal(Console(stderr=True, highlight=False) if as_json else console) as terminal:
+    with Terminal(progress_console(as_json)) as terminal:
         rejected = Inbox(Box(folder), chain.root, phase, target, terminal, tell, settle).run(once=once)
     if rejected:
         raise click.exceptions.Exit(1)
 
 
-def _tell(done: Settled) -> None:
+def _tell(done: Handled) -> None:
     if done.outcome == "rejected":
         words = (
             f"[bold red]rejected[/]: {escape(done.wrong)}\n  why, and what to do: {_shown(done.moved_to)}.reason.txt"
@@ -68,7 +66,7 @@ def _tell(done: Settled) -> None:
     console.print(f"[bold]{escape(done.file)}[/]  {words}", soft_wrap=True)
 
 
-def _tell_json(done: Settled) -> None:
+def _tell_json(done: Handled) -> None:
     line = {
         "file": done.file,
         "sha256": done.sha256,
@@ -78,7 +76,7 @@ def _tell_json(done: Settled) -> None:
         "version": done.version,
         "reason": done.wrong,
     }
-    click.echo(json.dumps(line))
+    print_json(line, indent=None)
 
 
 def _shown(path: Path | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from kchain.cli.common import console
+from kchain.cli.common import say
 from kchain.errors import InputError
 from kchain.phases.init import EXAMPLES, make_project
 
@@ -47,14 +47,11 @@ def init(folder: Path, example: str, owner: str | None) -> None:
             "--owner your-kaggle-name",
         )
     written = make_project(folder, example, owner)
-    console.print(f"Made {folder} for {owner.lower()}: {EXAMPLES[example]}.", markup=False, soft_wrap=True)
+    say(f"Made {folder} for {owner.lower()}: {EXAMPLES[example]}.")
     for path in written:
-        console.print(f"  {path}", markup=False)
-    if example == "tiny":
-        console.print(f"\nNext: kchain demo {place}", markup=False, soft_wrap=True)
-    else:
-        enter = "" if folder == Path() else f"cd {place} && "
-        console.print(f"\nNext: {enter}kchain plan", markup=False, soft_wrap=True)
+        say(f"  {path}")
+    enter = "" if folder == Path() else f"cd {place} && "
+    say(f"\nNext: kchain demo {place}" if example == "tiny" else f"\nNext: {enter}kchain plan")
 
 
 def kaggle_user() -> str | None:

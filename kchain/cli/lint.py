@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kchain.cli.common import console, json_option, print_json
+from kchain.cli.common import console, json_option, print_json, say
 
 if TYPE_CHECKING:
     from kchain.bundle.lint import Finding
@@ -40,11 +40,11 @@ def lint(paths: tuple[Path, ...], as_json: bool) -> None:
 def _print(path: Path, findings: list[Finding]) -> None:
     errors = sum(one.severity == "error" for one in findings)
     count = f"{_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}" if findings else "nothing found"
-    console.print(f"{path}: {count}", markup=False, soft_wrap=True)
+    say(f"{path}: {count}")
     for one in findings:
         console.print(f"\n  {one.rule} {one.severity}", style=_COLOURS[one.severity], end="")
-        console.print(f"  {one.where}: {one.message}", markup=False, soft_wrap=True)
-        console.print(f"    why   {one.reason}\n    cure  {one.cure}", markup=False, soft_wrap=True)
+        say(f"  {one.where}: {one.message}")
+        say(f"    why   {one.reason}\n    cure  {one.cure}")
 
 
 def _count(number: int, what: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kchain.cli.common import load_project, target_option
+from kchain.cli.common import load_project, target_of, target_option
 
 
 @click.command()
@@ -17,9 +17,7 @@ def logs(phase: str, target: str | None, follow: bool) -> None:
     The log of a running session exists only as a live stream: use -f.
     """
     chain = load_project()
-    from kchain.client.target import Target
     from kchain.orchestrator.logs import read_log
 
-    place = Target(target or chain.target, chain.owner, chain.root)
-    for line in read_log(chain, phase, place, follow=follow):
+    for line in read_log(chain, phase, target_of(chain, target), follow=follow):
         click.echo(line.text, err=line.stream == "stderr")

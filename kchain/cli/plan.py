@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from kchain.cli.common import console, json_option, load_project, print_json
+from kchain.cli.common import console, json_option, load_project, phase_names, print_json, say
 from kchain.cli.setting import in_project, print_answer, setting_options, work_out_answer
 from kchain.phases.memory import memory_words
 from kchain.units import duration, gib, size
@@ -58,23 +58,18 @@ def _plan_chain(phase: str | None, model_config: Path | None, as_json: bool) -> 
     from kchain.phases.plan import TrainingPlan, plan_of
 
     shape = read_shape(model_config) if model_config else None
-    names = [chain.phase(phase).name] if phase else [each.name for each in chain.phases]
-    plans = [plan_of(chain, name, shape) for name in names]
+    plans = [plan_of(chain, name, shape) for name in phase_names(chain, phase)]
     if as_json:
         print_json([each.as_dict() for each in plans])
         return
-    console.print(f"{chain.name} of {chain.owner}, on {chain.model.source}", markup=False, soft_wrap=True)
+    say(f"{chain.name} of {chain.owner}, on {chain.model.source}")
     for each in plans:
-        _print(each)
+        console.print()
+        console.print(Text(f"{each.phase}  {each.title}", style="bold"), soft_wrap=True)
+        console.print(plan_table(each))
     trained = [each for each in plans if isinstance(each, TrainingPlan)]
     if len(trained) > 1:
         _print_total(trained, chain.target == "kaggle")
-
-
-def _print(one: TrainingPlan | UsePlan) -> None:
-    console.print()
-    console.print(Text(f"{one.phase}  {one.title}", style="bold"), soft_wrap=True)
-    console.print(plan_table(one))
 
 
 def plan_table(one: TrainingPlan | UsePlan) -> Table:
@@ -92,7 +87,7 @@ def plan_table(one: TrainingPlan | UsePlan) -> Table:
 
 
 def rows(one: TrainingPlan) -> list[tuple[str, str]]:
-    """The plan of a phase, line by line; what an unknown base model leaves open is said."""
+    """The plan of a phase, line by line; says what an unknown base model leaves open."""
     from kchain.phases.plan import session_words, time_words
 
     found = [
@@ -178,4 +173,4 @@ def _print_total(plans: list[TrainingPlan], kaggle: bool) -> None:
         weeks = max(1, math.ceil(gpu_hours / WEEKLY_HOURS))
         time = "1 week" if weeks == 1 else f"{weeks} weeks"
         words += f". Kaggle's free tier gives about {WEEKLY_HOURS} GPU hours a week: {time}"
-    console.print(f"\nIn all: {words}.", markup=False, soft_wrap=True)
+    say(f"\nIn all: {words}.")

@@ -1,4 +1,4 @@
-"""What a driver tells, on a terminal: one line that lives while a session runs, or plain lines when nobody looks."""
+"""What a driver tells, on a terminal: one live line while a session runs; plain lines where it is not a terminal."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kchain.cli.common import as_typed
+from kchain.units import duration, gib
 
 # Lines between two progress lines of a plain log: every tenth of the way.
 _PLAIN_PARTS = 10
@@ -129,9 +130,9 @@ class _Session:
         if isinstance(loss := self._step.get("loss"), int | float):
             parts.append(f"loss {loss:.3f}")
         if isinstance(memory := self._step.get("memory_bytes"), int | float) and memory > 0:
-            parts.append(f"{memory / 2**30:.1f} GiB")
+            parts.append(gib(int(memory)))
         if (left := self._left()) is not None:
-            parts.append(f"{duration(left)} left")
+            parts.append(f"{duration(left / 3600)} left")
         return "  ".join(parts)
 
     def render(self, phase: str, *, bar: bool) -> Table:
@@ -178,10 +179,3 @@ def _change(event: Mapping[str, Any], key: str, form: str) -> str:
 
 def _figure(value: object, form: str) -> str:
     return form.format(value) if isinstance(value, int | float) else "unknown"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: `12 s`, `5 min`, `3.2 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

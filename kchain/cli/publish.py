@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kchain.cli.common import as_typed, console, load_project, target_option
-from kchain.cli.export import base_option
+from kchain.cli.common import base_option, console, gguf_kind, load_project, say, target_of, target_option
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -58,25 +57,22 @@ def publish(
     \b
     Exit codes: 0 published, or there already · 1 refused · 2 bad input · 3 not now · 4 target unreachable
     """
-    if kind is not None and form != "gguf":
-        raise click.UsageError("--type belongs to --format gguf")
+    kind = gguf_kind(form, kind)
     chain = load_project()
-    from kchain.client.target import Target
     from kchain.errors import NotReviewed
     from kchain.orchestrator.finished import choose_phase
     from kchain.publish import publish as library
 
-    place = Target(target or chain.target, chain.owner, chain.root)
-    trained = Target(trained_on or place.name, chain.owner, chain.root)
-    what = (chain, choose_phase(chain, phase), place, trained, form, kind or "f16", model)
+    place = target_of(chain, target)
+    what = (chain, choose_phase(chain, phase), place, target_of(chain, trained_on or place.name), form, kind, model)
     draft = library.draft(*what)
     if draft.content is None and not dry_run:
-        _say(f"making the export {os.path.relpath(draft.folder)} …")
+        say(f"making the export {os.path.relpath(draft.folder)} …")
         library.make(draft, base)
         draft = library.draft(*what)
     _show(draft)
     if draft.decision.found is not None:
-        _say(f"nothing to publish: version {draft.decision.found} holds these files")
+        say(f"nothing to publish: version {draft.decision.found} holds these files")
         return _tell_use(draft, library.Published(draft.decision.found, "", draft.decision.is_processed))
     if draft.decision.public and not public and not dry_run:
         raise NotReviewed(
@@ -123,11 +119,7 @@ class _Sent:
         from kchain.units import size as words
 
         on = f"going on with {name} at {words(reached)} of {words(size)}"
-        _say(on if reached else f"sending {name}, {words(size)}")
-
-
-def _say(text: str) -> None:
-    console.print(as_typed(text), markup=False, soft_wrap=True)
+        say(on if reached else f"sending {name}, {words(size)}")
 
 
 def _show(draft: Draft) -> None:
@@ -137,14 +129,14 @@ def _show(draft: Draft) -> None:
     decision, name, content = draft.decision, draft.name, draft.content
     seen = "new, private" if decision.new_model else "PUBLIC" if decision.public else "private"
     version = "new" if decision.new_variation else f"has version {decision.before}"
-    _say(f"model      {name.model} ({seen})")
-    _say(f"variation  {name.word}/{name.variation} ({version})")
+    say(f"model      {name.model} ({seen})")
+    say(f"variation  {name.word}/{name.variation} ({version})")
     if content is None:
-        return _say(f"files      {os.path.relpath(draft.folder)} is not made yet")
+        return say(f"files      {os.path.relpath(draft.folder)} is not made yet")
     for file, (count, digest) in sorted(content.files.items()):
-        _say(f"{size(count):>10}  {digest[:10]}  {file}")
-    _say(f"{size(content.bytes):>10}  in all, from {os.path.relpath(content.folder)}")
-    return _say(f"licence    {licence_of(content) or _no_licence(content.licence)}")
+        say(f"{size(count):>10}  {digest[:10]}  {file}")
+    say(f"{size(content.bytes):>10}  in all, from {os.path.relpath(content.folder)}")
+    return say(f"licence    {licence_of(content) or _no_licence(content.licence)}")
 
 
 def _no_licence(told: str) -> str:
@@ -156,13 +148,13 @@ def _no_licence(told: str) -> str:
 def _tell_use(draft: Draft, published: Published) -> None:
     number = published.version
     if number is None:
-        _say("published; the target does not list the version yet. The same command tells its number later")
+        say("published; the target does not list the version yet. The same command tells its number later")
         return
     handle = draft.name.handle(number)
-    _say(f"published  {handle}" + (f"  {published.url}" if published.url else ""))
+    say(f"published  {handle}" + (f"  {published.url}" if published.url else ""))
     if not published.is_processed:
-        _say("the target still processes it: it can be mounted when its page says that it is ready")
+        say("the target still processes it: it can be mounted when its page says that it is ready")
     if draft.form == "safetensors":
         model = draft.chain.model
-        _say("the base of another chain, in its kchain.toml:")
-        _say(f'[model]\nsource = "{handle}"\neos_token = "{model.eos_token}"\neos_id = {model.eos_id}')
+        say("the base of another chain, in its kchain.toml:")
+        say(f'[model]\nsource = "{handle}"\neos_token = "{model.eos_token}"\neos_id = {model.eos_id}')

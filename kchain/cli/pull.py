@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kchain.cli.common import console, load_project, target_option
+from kchain.cli.common import load_project, say, target_of, target_option
 
 
 @click.command()
@@ -17,12 +17,10 @@ def pull(phase: str, everything: bool, target: str | None) -> None:
     The models of an export stay on the target without --all. Nothing is verified: kchain watch does that.
     """
     chain = load_project()
-    from kchain.client.target import Target
     from kchain.orchestrator.logs import fetch_outputs
 
-    place = Target(target or chain.target, chain.owner, chain.root)
-    folder = fetch_outputs(chain, phase, place, everything=everything)
-    console.print(f"fetched into {folder.relative_to(chain.root)}", markup=False, soft_wrap=True)
+    folder = fetch_outputs(chain, phase, target_of(chain, target), everything=everything)
+    say(f"fetched into {folder.relative_to(chain.root)}")
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            console.print(f"{path.stat().st_size:>14,}  {path.relative_to(folder)}", markup=False, soft_wrap=True)
+            say(f"{path.stat().st_size:>14,}  {path.relative_to(folder)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kchain.cli.common import as_typed, console, load_project, target_option
+from kchain.cli.common import console, load_project, say, target_of, target_option
 
 if TYPE_CHECKING:
     from kchain.orchestrator.push import Preview
@@ -32,10 +32,9 @@ def push(phase: str, target: str | None, yes: bool, again: bool, no_wait: bool, 
     """
     chain = load_project()
     from kchain.cli.progress import Terminal
-    from kchain.client.target import Target
     from kchain.orchestrator import push as library
 
-    place = Target(target or chain.target, chain.owner, chain.root)
+    place = target_of(chain, target)
     if dry_run:
         _show(library.preview(chain, phase, place, yes=yes, again=again))
         return
@@ -47,19 +46,19 @@ def push(phase: str, target: str | None, yes: bool, again: bool, no_wait: bool, 
         text = f"nothing to push: version {done.version} of {phase} is this bundle (--again pushes it once more)"
     else:
         text = f"nothing to push: {phase} has an adopted result (--again trains it nevertheless)"
-    console.print(as_typed(text), markup=False, soft_wrap=True)
+    say(text)
 
 
 def _show(preview: Preview) -> None:
     from kchain.units import duration
 
-    console.print(f"kernel   {preview.kernel}", soft_wrap=True)
-    console.print(f"folder   {os.path.relpath(preview.folder)}", markup=False, soft_wrap=True)
-    console.print(f"bundle   {preview.hash}", soft_wrap=True)
-    console.print(f"timeout  {duration(preview.session_timeout / 3600)}")
-    console.print(json.dumps(preview.metadata, indent=2), markup=False, soft_wrap=True)
+    say(f"kernel   {preview.kernel}")
+    say(f"folder   {os.path.relpath(preview.folder)}")
+    say(f"bundle   {preview.hash}")
+    say(f"timeout  {duration(preview.session_timeout / 3600)}")
+    say(json.dumps(preview.metadata, indent=2))
     if preview.command:
-        console.print(f"by hand  {preview.command}", markup=False, soft_wrap=True)
+        say(f"by hand  {preview.command}")
     if preview.warning:
-        console.print(as_typed(f"warning  {preview.warning}"), markup=False, soft_wrap=True)
-    console.print(preview.verdict, markup=False, soft_wrap=True)
+        say(f"warning  {preview.warning}")
+    say(preview.verdict)

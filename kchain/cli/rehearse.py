@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from kchain.cli.common import as_typed, console, json_option, load_project, print_json
+from kchain.cli.common import console, json_option, load_project, print_json, progress_console, say
 
 if TYPE_CHECKING:
     from kchain.rehearse.run import Outcome, Rehearsal
@@ -43,7 +42,7 @@ def rehearse(phases: tuple[str, ...], tokenizer: Path | None, again: bool, as_js
     from kchain.rehearse.run import rehearse as run
 
     began = time.monotonic()
-    with Terminal(Console(stderr=True, highlight=False) if as_json else console) as terminal:
+    with Terminal(progress_console(as_json)) as terminal:
         done = run(chain, phases, terminal, tokenizer=tokenizer, again=again)
     seconds = time.monotonic() - began
     if as_json:
@@ -55,20 +54,20 @@ def rehearse(phases: tuple[str, ...], tokenizer: Path | None, again: bool, as_js
 
 
 def _print(done: Rehearsal, seconds: float) -> None:
-    from kchain.cli.progress import duration
     from kchain.cli.show import print_rehearsed
     from kchain.rehearse.account import not_rehearsed, rehearsed
+    from kchain.units import duration
 
     print_rehearsed(console, done.outcomes)
     for heading, sentences in (("Rehearsed", rehearsed(done)), ("Not rehearsed", not_rehearsed(done))):
         if sentences:
             console.print(f"\n{heading}:", style="bold")
         for sentence in sentences:
-            console.print(as_typed(f"  - {sentence}"), markup=False, soft_wrap=True)
+            say(f"  - {sentence}")
     if done.error() is None:
         fresh = sum(outcome.fresh for outcome in done.outcomes)
-        told = "Nothing has changed since the last rehearsal." if not fresh else f"It took {duration(seconds)}."
-        console.print(as_typed(f"\n{told} Next: kchain review, then kchain watch"), soft_wrap=True)
+        told = f"It took {duration(seconds / 3600)}." if fresh else "Nothing has changed since the last rehearsal."
+        say(f"\n{told} Next: kchain review, then kchain watch")
 
 
 def _as_json(done: Rehearsal, seconds: float) -> dict[str, Any]:

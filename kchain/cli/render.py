@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import click
-from rich.table import Table
 
-from kchain.cli.common import console, json_option, load_project, print_json, target_option
+from kchain.cli.common import (
+    console,
+    json_option,
+    load_project,
+    new_table,
+    phase_names,
+    print_json,
+    print_table,
+    target_of,
+    target_option,
+)
 
 
 @click.command()
@@ -19,13 +28,11 @@ def render(phase: str | None, target: str | None, as_json: bool) -> None:
     """
     chain = load_project()
     from kchain.bundle import build, source_bytes, write
-    from kchain.client.target import Target
     from kchain.orchestrator.driving.folders import adopted
 
-    place = Target(target or chain.target, chain.owner, chain.root)
+    place = target_of(chain, target)
     sources = adopted(chain.root, place.name)
-    names = [chain.phase(phase).name] if phase else [each.name for each in chain.phases]
-    bundles = [build(chain, name, place.name, sources) for name in names]
+    bundles = [build(chain, name, place.name, sources) for name in phase_names(chain, phase)]
     rows: list[dict[str, str | int]] = [
         {
             "phase": bundle.phase,
@@ -38,15 +45,9 @@ def render(phase: str | None, target: str | None, as_json: bool) -> None:
     ]
     if as_json:
         print_json(rows)
-    else:
-        _print(rows)
-
-
-def _print(rows: list[dict[str, str | int]]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for heading in ("phase", "written to", "bundle", "size"):
-        table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=True)
+        return
+    table = new_table("phase", "written to", "bundle", ">size")
     for row in rows:
         size = f"{int(row['bytes']) / 1024:.0f} KiB"
         table.add_row(str(row["phase"]), str(row["folder"]), str(row["hash"])[:12], size)
-    console.print(table)
+    print_table(console, table)

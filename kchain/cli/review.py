@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from kchain.cli.common import as_typed, console, load_project, target_option
+from kchain.cli.common import as_typed, console, load_project, phase_names, say, target_of, target_option
 from kchain.cli.plan import plan_table
 
 if TYPE_CHECKING:
@@ -32,19 +32,17 @@ def review(phase: str | None, target: str | None) -> None:
     watch push only what was shown here, for as many sessions as the plan says.
     """
     chain = load_project()
-    from kchain.client.target import Target
     from kchain.orchestrator.review import record
     from kchain.orchestrator.review import review as look
 
-    place = Target(target or chain.target, chain.owner, chain.root)
-    phases = [chain.phase(phase).name] if phase else [each.name for each in chain.phases]
-    reviews = look(chain, place, phases)
+    place = target_of(chain, target)
+    reviews = look(chain, place, phase_names(chain, phase))
     seen: dict[str, str] = {}
     for shown in reviews:
         _print(shown, seen)
     record(chain, place, reviews)
     names = ", ".join(shown.phase for shown in reviews)
-    console.print(as_typed(f"\nReviewed: {names}. Push with: kchain watch, or kchain push PHASE"), soft_wrap=True)
+    say(f"\nReviewed: {names}. Push with: kchain watch, or kchain push PHASE")
 
 
 def _print(shown: Review, seen: dict[str, str]) -> None:
@@ -57,12 +55,12 @@ def _print(shown: Review, seen: dict[str, str]) -> None:
     table.add_row("read it", Text(os.path.relpath(shown.folder / "notebook.ipynb")))
     console.print(table)
     console.print("\nmetadata", style="bold")
-    console.print(json.dumps(shown.metadata, indent=2), markup=False, soft_wrap=True)
+    say(json.dumps(shown.metadata, indent=2))
     if shown.findings:
         console.print("\nlint", style="bold")
     for finding in shown.findings:
-        console.print(f"{finding.severity} [{finding.rule}] {finding.where}: {finding.message}", markup=False)
-        console.print(f"  why: {finding.reason}\n  cure: {finding.cure}", markup=False)
+        say(f"{finding.severity} [{finding.rule}] {finding.where}: {finding.message}")
+        say(f"  why: {finding.reason}\n  cure: {finding.cure}")
     since = "the whole notebook (nothing was pushed yet)" if shown.pushed is None else f"since version {shown.pushed}"
     console.print(f"\nchanges: {since}", style="bold", markup=False)
     for line in _unseen(shown, seen):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kchain.errors import InputError
+from kchain.errors import InputError, need
 from kchain.phases import find_root
 
 if TYPE_CHECKING:
@@ -89,12 +89,11 @@ def serve(
     _publish(root, datasets, models)
     if publish_only:
         return None
-    try:
-        from kchain.server.serve import serve as run
-    except ImportError as error:
-        raise InputError(
-            f"the server needs the package {error.name}", "install it with: pip install 'kchain[server]'"
-        ) from error
+    from kchain.server.launch import NEEDED
+
+    need("server", *NEEDED)
+    from kchain.server.serve import serve as run
+
     return run(root, port, key_file or root / "key", profile, None, _announce)
 
 

@@ -77,11 +77,13 @@ def in_project() -> bool:
 
 
 def work_out_answer(model_config: Path | None, phase: str | None, given: Mapping[str, Any]) -> Answer:
-    """The answer for the options that were typed. Batch, checkpointing and 4 bits are chosen where they are left out,
-    16 examples a step kept; the rest is as in a chain without `[training]`.
+    """Memory and time for the options that were typed.
+
+    Batch, checkpointing and 4 bits are chosen where they are left out, with 16 examples a step; the rest is as in a
+    chain without `[training]`.
 
     Raises:
-        InputError: the options contradict each other, or name what there is not.
+        InputError: the options contradict each other, or name something that does not exist.
     """
     names = ", ".join("--no-checkpointing" if value is False else f"--{name}" for name, value in given.items())
     if model_config is None:

@@ -1,4 +1,4 @@
-"""The tables of a chain: where it stands, and what came out."""
+"""What commands show of a chain: where it stands, what came out of its phases, and how good its examples are."""
 
 from __future__ import annotations
 
@@ -8,109 +8,28 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from kchain.cli.common import as_typed
-from kchain.cli.progress import duration
+from kchain.cli.common import as_typed, new_table, print_table
 from kchain.data import Checked
 from kchain.orchestrator.journal.state import PhaseState
 from kchain.orchestrator.judging.result import JudgedSplit, Metrics
 from kchain.orchestrator.status import Row, columns, read_results, table
 from kchain.runtime.data import COUNTS
 from kchain.runtime.quality import WORDS
-from kchain.units import size
+from kchain.units import duration, size
 
 if TYPE_CHECKING:
     from kchain.phases import Chain
     from kchain.rehearse.run import Outcome
 
-
-# What `kchain data check` found, as a person reads it.
-
-REJECTED = 3  # rows that could not be used, that are shown
-WIDTH = 110  # columns of the terminal that the widest table needs
-
-
-def print_checked(console: Console, one: Checked) -> None:
-    """Sources, faults, lengths, and examples of what there is too much of."""
-    found = one.found
-    verdict = Text("not good enough", "red") if one.problems else Text("good enough", "green")
-    console.print(Text(one.name, "bold"), verdict, soft_wrap=True)
-    console.print(f"{found['train']:,} examples to learn from, {found['validation']:,} to judge by", soft_wrap=True)
-    if one.absent:
-        absent = ", ".join(one.absent)
-        console.print(f"not on this machine, so not looked at: {absent} (--with NAME=PATH)", markup=False)
-    # Whole lines, also where the terminal is narrow: it may wrap them.
-    wide = Console(file=console.file, width=max(console.width, WIDTH), force_terminal=console.is_terminal)
-    wide.print(_sources(one), highlight=False)
-    for source in found["sources"]:
-        if source["error"]:
-            console.print(f"source {source['name']} is skipped: {source['error']}", markup=False, soft_wrap=True)
-    wide.print(_faults(one), highlight=False)
-    for what, lengths in (("examples", found["lengths"]), ("answers", found["answers"])):
-        cap = f", cut at {lengths['cap']:,}" if lengths["cap"] else ""
-        told = (
-            f"median {lengths['median']:,}, 95 % up to {lengths['p95']:,}, at most {lengths['max']:,} {lengths['unit']}"
-        )
-        console.print(f"{what}: {told}{cap}", soft_wrap=True)
-    _print_rejected(console, one)
-    for problem in one.problems:
-        console.print(Text(problem, "red"), soft_wrap=True)
-    for name, fault in found["faults"].items():
-        for shown in fault["shown"] if fault["share"] > one.most.get(name, 1.0) else ():
-            console.print(Text(f"  {name}: {_short(shown)}"), soft_wrap=True)
-    console.print()
-
-
-def _sources(one: Checked) -> Table:
-    table = _table("source", *COUNTS)
-    for source in one.found["sources"]:
-        table.add_row(Text(source["name"]), *(f"{source[count]:,}" for count in COUNTS))
-    return table
-
-
-def _faults(one: Checked) -> Table:
-    table = _table("fault", "count", "of", "share", "allowed", "meaning")
-    for name, fault in one.found["faults"].items():
-        most = one.most.get(name, 1.0)
-        table.add_row(
-            Text(name, "red" if fault["share"] > most else ""),
-            f"{fault['count']:,}",
-            f"{fault['of']:,}",
-            f"{fault['share']:.2%}",
-            f"{most:.0%}",
-            WORDS[name],
-        )
-    return table
-
-
-def _short(shown: dict[str, str]) -> str:
-    prompt, answer = (" ".join(str(shown[part]).split())[:60] for part in ("prompt", "answer"))
-    return f"{prompt} -> {answer}"
-
-
-def _print_rejected(console: Console, one: Checked) -> None:
-    for row in one.rejected[:REJECTED]:
-        told = f"left out: {row['file']} line {row['line']}: {row['reason']}"
-        console.print(told, markup=False, soft_wrap=True)
-    more = len(one.rejected) - REJECTED
-    if more > 0:
-        console.print(f"and {more} more: --rejected FILE", soft_wrap=True)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        words = column == "meaning" or number == 0
-        table.add_column(column, justify="left" if words else "right", no_wrap=True)
-    return table
-
-
 _COLOURS = {"done": "green", "adopted": "green", "failed": "red", "stale": "yellow"}
 NOTHING = "-"
-# Columns that the widest table of a chain needs.
-_WIDTH = 150
+# A rise of the loss, in nats, from which it is shown as one: below it is rounding.
+_RISE = 0.005
+TITLE = "Validation loss before -> after each phase, on its own split and on those of earlier phases:"
+# Rejected rows that are shown.
+REJECTED = 3
 
 
 def print_status(console: Console, rows: list[Row]) -> None:
@@ -120,7 +39,7 @@ def print_status(console: Console, rows: list[Row]) -> None:
     for row in rows:
         shown.add_row(
             row.phase,
-            _state(row),
+            f"[{colour}]{row.state}[/]" if (colour := _COLOURS.get(row.state)) else row.state,
             *([row.progress or NOTHING] if several else []),
             _text(row.version),
             _number(row.loss_last, "{:.3f}"),
@@ -135,7 +54,7 @@ def print_status(console: Console, rows: list[Row]) -> None:
 
 
 def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseState]) -> None:
-    """What a finished chain came to, and what moving whole models would have cost."""
+    """The results of a finished chain, and what moving whole models would have cost."""
     rows = table(chain, states)
     shown = new_table(
         "phase", ">version", ">steps", "loss", ">accuracy", ">pad id", ">adapter", "hash", ">time", ">moved"
@@ -150,7 +69,7 @@ def print_finished(console: Console, chain: Chain, states: Mapping[str, PhaseSta
             _text(row.pad_id),
             _bytes(row.adapter_bytes),
             (row.sha256 or NOTHING)[:10],
-            NOTHING if row.seconds is None else duration(row.seconds),
+            NOTHING if row.seconds is None else duration(row.seconds / 3600),
             _bytes(row.moved),
         )
     print_table(console, shown)
@@ -167,7 +86,7 @@ def _print_found(console: Console, rows: Sequence[Row]) -> None:
 
 
 def print_rehearsed(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """What a rehearsal came to, phase by phase."""
+    """The results of a rehearsal, phase by phase."""
     shown = new_table("phase", "state", ">steps", "loss", ">time", ">adapter", "code")
     for outcome in outcomes:
         result = outcome.result
@@ -178,7 +97,7 @@ def print_rehearsed(console: Console, outcomes: Sequence[Outcome]) -> None:
             f"[{'red' if word == 'failed' else 'green'}]{word}[/]",
             _text(metrics.get("steps")),
             _loss(metrics.get("loss_first"), metrics.get("loss_last")),
-            NOTHING if result is None or result.seconds is None else duration(result.seconds),
+            NOTHING if result is None or result.seconds is None else duration(result.seconds / 3600),
             _bytes(result.bytes if result is not None and not result.found else None),
             outcome.code_hash[:10],
         )
@@ -196,54 +115,8 @@ def savings(rows: list[Row]) -> str:
     return f"{_bytes(moved)} moved; whole models would have been {_bytes(whole)}{share}."
 
 
-def new_table(*columns: str) -> Table:
-    """A plain table; a column whose name starts with `>` is set to the right."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        shown.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
-    return shown
-
-
-def print_table(console: Console, shown: Table) -> None:
-    """Whole lines, also where the terminal is narrow: it may wrap them, a cut figure helps nobody."""
-    wide = Console(
-        file=console.file, width=max(console.width, _WIDTH), force_terminal=console.is_terminal, highlight=False
-    )
-    wide.print(shown)
-
-
-def _state(row: Row) -> str:
-    colour = _COLOURS.get(row.state)
-    return f"[{colour}]{row.state}[/]" if colour else row.state
-
-
-def _loss(first: float | None, last: float | None) -> str:
-    if first is None and last is None:
-        return NOTHING
-    return f"{_number(first, '{:.3f}')} -> {_number(last, '{:.3f}')}"
-
-
-def _text(value: object) -> str:
-    return NOTHING if value is None else str(value)
-
-
-def _number(value: float | None, form: str) -> str:
-    return NOTHING if value is None else form.format(value)
-
-
-def _bytes(count: int | None) -> str:
-    return NOTHING if count is None else size(count)
-
-
-# What was learned and what was forgotten, as a table on a terminal.
-
-# A rise of the loss, in nats, from which it is shown as one: below it is rounding.
-_RISE = 0.005
-TITLE = "Validation loss before -> after each phase, on its own split and on those of earlier phases:"
-
-
 def print_judged(console: Console, chain: Chain, states: Mapping[str, PhaseState]) -> None:
-    """A row for each phase, a column for each validation split; nothing where nothing was judged."""
+    """What was learned and what was forgotten: a row for each phase, a column for each validation split."""
     results, names = read_results(chain, states), [phase.name for phase in chain.trained]
     splits = columns(results, names)
     if not splits:
@@ -279,3 +152,69 @@ def _rates(metrics: Metrics) -> str:
     if metrics.eos_rate_before is None or metrics.eos_rate is None:
         return NOTHING
     return f"{metrics.eos_rate_before:.0%} -> {metrics.eos_rate:.0%}"
+
+
+def print_checked(console: Console, one: Checked) -> None:
+    """Sources, faults, lengths, and examples of what there is too much of."""
+    found = one.found
+    verdict = Text("not good enough", "red") if one.problems else Text("good enough", "green")
+    console.print(Text(one.name, "bold"), verdict, soft_wrap=True)
+    console.print(f"{found['train']:,} training examples, {found['validation']:,} for validation", soft_wrap=True)
+    if one.absent:
+        absent = ", ".join(one.absent)
+        console.print(f"not on this machine, so not checked: {absent} (--with NAME=PATH)", markup=False)
+    sources = new_table("source", *(f">{count}" for count in COUNTS))
+    for source in found["sources"]:
+        sources.add_row(Text(source["name"]), *(f"{source[count]:,}" for count in COUNTS))
+    print_table(console, sources)
+    for source in found["sources"]:
+        if source["error"]:
+            console.print(f"source {source['name']} is skipped: {source['error']}", markup=False, soft_wrap=True)
+    faults = new_table("fault", ">count", ">of", ">share", ">allowed", "meaning")
+    for name, fault in found["faults"].items():
+        most = one.most.get(name, 1.0)
+        faults.add_row(
+            Text(name, "red" if fault["share"] > most else ""),
+            f"{fault['count']:,}",
+            f"{fault['of']:,}",
+            f"{fault['share']:.2%}",
+            f"{most:.0%}",
+            WORDS[name],
+        )
+    print_table(console, faults)
+    for what, lengths in (("examples", found["lengths"]), ("answers", found["answers"])):
+        cap = f", cut at {lengths['cap']:,}" if lengths["cap"] else ""
+        told = (
+            f"median {lengths['median']:,}, 95 % up to {lengths['p95']:,}, at most {lengths['max']:,} {lengths['unit']}"
+        )
+        console.print(f"{what}: {told}{cap}", soft_wrap=True)
+    for row in one.rejected[:REJECTED]:
+        told = f"rejected: {row['file']} line {row['line']}: {row['reason']}"
+        console.print(told, markup=False, soft_wrap=True)
+    if len(one.rejected) > REJECTED:
+        console.print(f"and {len(one.rejected) - REJECTED} more: --rejected FILE", soft_wrap=True)
+    for problem in one.problems:
+        console.print(Text(problem, "red"), soft_wrap=True)
+    for name, fault in found["faults"].items():
+        for shown in fault["shown"] if fault["share"] > one.most.get(name, 1.0) else ():
+            prompt, answer = (" ".join(str(shown[part]).split())[:60] for part in ("prompt", "answer"))
+            console.print(Text(f"  {name}: {prompt} -> {answer}"), soft_wrap=True)
+    console.print()
+
+
+def _loss(first: float | None, last: float | None) -> str:
+    if first is None and last is None:
+        return NOTHING
+    return f"{_number(first, '{:.3f}')} -> {_number(last, '{:.3f}')}"
+
+
+def _text(value: object) -> str:
+    return NOTHING if value is None else str(value)
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOTHING if value is None else form.format(value)
+
+
+def _bytes(count: int | None) -> str:
+    return NOTHING if count is None else size(count)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kchain.cli.common import as_typed, console, json_option, load_project, print_json, target_option
+from kchain.cli.common import console, json_option, load_project, print_json, say, target_option
 
 
 @click.command()
@@ -38,22 +38,22 @@ def status(target: str | None, html: Path | None, as_json: bool) -> None:
 
         write_page(html, chain, name, states)
     if as_json:
+        # What a session found; null where there is no result here, or it says nothing.
         told = {phase: result.told for phase, result in results.items()}
-        # What a session found, for programs: null where there is no result here, or it says nothing.
         phases = [
             {**asdict(row), **{key: told.get(row.phase, {}).get(key) for key in ("metrics", "evaluation")}}
             for row in rows
         ]
         print_json({"chain": chain.name, "owner": chain.owner, "target": name, "phases": phases})
         return
-    console.print(f"{chain.name} of {chain.owner} on {name}", markup=False)
+    say(f"{chain.name} of {chain.owner} on {name}")
     print_status(console, rows)
     print_judged(console, chain, states)
     for row in rows:
         state = states.get(row.phase)
         if state is not None and state.failure is not None:
-            console.print(f"\n{row.phase} failed: {state.failure.reason}", markup=False, soft_wrap=True)
+            say(f"\n{row.phase} failed: {state.failure.reason}")
             if state.failure.hint:
-                console.print(f"  try: {as_typed(state.failure.hint)}", markup=False, soft_wrap=True)
+                say(f"  try: {state.failure.hint}")
     if html is not None:
-        console.print(f"everything about it: {html}", markup=False, soft_wrap=True)
+        say(f"everything about it: {html}")

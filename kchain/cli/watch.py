@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kchain.cli.common import console, load_project, target_option
+from kchain.cli.common import console, load_project, say, target_of, target_option
 
 
 @click.command()
@@ -34,12 +34,11 @@ def _drive(target: str | None, yes: bool, once: bool) -> None:
     chain = load_project()
     from kchain.cli.progress import Terminal
     from kchain.cli.show import print_finished, print_judged, print_status
-    from kchain.client.target import Target
     from kchain.orchestrator.journal.journal import Key, read_states
     from kchain.orchestrator.status import is_finished, table
     from kchain.orchestrator.watch import watch as drive
 
-    place = Target(target or chain.target, chain.owner, chain.root)
+    place = target_of(chain, target)
     finished_before = is_finished(chain, read_states(chain.root, Key(place.name, chain.owner, chain.name)))
     with Terminal(console) as terminal:
         states = drive(chain, place, terminal, yes=yes, once=once)
@@ -49,4 +48,4 @@ def _drive(target: str | None, yes: bool, once: bool) -> None:
     print_finished(console, chain, states)
     print_judged(console, chain, states)
     if finished_before:
-        console.print("The chain is finished; nothing was pushed.")
+        say("The chain is finished; nothing was pushed.")

@@ -7,12 +7,11 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kchain.errors import InputError
+from kchain.errors import InputError, need
 from kchain.phases import Chain, Quality
 from kchain.runtime import data, quality
 from kchain.runtime.contract import TOKENIZER_CONFIG
@@ -25,8 +24,9 @@ from kchain.runtime.readers import Broken, rows
 from kchain.server.publish import dataset_folder
 from kchain.templates.parameters import data_table
 
-# What the columns of a file nobody has described probably are. Pure but for reading the first rows.
-
+SEED = 42  # of a file that belongs to no chain
+MOST = 100_000  # examples of a file that are checked, drawn from all of it
+SERVER = Path(".kchain") / "local"
 LOOKED_AT = 100  # rows that are searched for columns
 # Usual names, the likelier ones first.
 MESSAGES = ("messages", "conversations", "conversation")
@@ -34,78 +34,17 @@ PROMPTS = ("prompt", "instruction", "question", "query", "ask", "task.descriptio
 ANSWERS = ("completion", "response", "output", "answer", "execution.output", "story")
 TEXTS = ("text", "content")
 USUAL = (*MESSAGES, *PROMPTS, *ANSWERS, *TEXTS)
-
-
-def usual(recipe: str, seen: Collection[str]) -> dict[str, str] | None:
-    """field = column by usual names, for a recipe and a file that has these columns; None where they say nothing."""
-    found = (way(seen) for way in WAYS[recipe])
-    return next((fields for fields in found if fields), None)
-
-
-def guess(path: Path, given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """(recipe, field = column) of a file.
-
-    Args:
-        given: fields whose columns are known; they decide where they are enough.
-
-    Raises:
-        InputError: the columns say nothing; names them.
-    """
-    if given:
-        recipe = "conversation" if "messages" in given else "text" if "text" in given else "prompt_completion"
-        return recipe, dict(given)
-    first = [row for _, row in islice(rows(path), LOOKED_AT) if not isinstance(row, Broken)]
-    seen = {name for name in USUAL if any(lookup(row, name) is not MISSING for row in first)}
-    for recipe, way in (("conversation", _messages), ("prompt_completion", _pair), ("text", _text)):
-        if fields := way(seen):
-            return recipe, fields
-    names = ", ".join(first[0]) if first else "none that can be read"
-    raise InputError(
-        f"{path}: nothing tells which column is what; its columns: {names}",
-        "say it: --field prompt=COLUMN --field completion=COLUMN, or --field messages=COLUMN, or --field text=COLUMN",
-    )
-
-
-def _messages(seen: Collection[str]) -> dict[str, str]:
-    found = _first(MESSAGES, seen)
-    return {"messages": found} if found else {}
-
-
-def _pair(seen: Collection[str]) -> dict[str, str]:
-    prompt, answer = _first(PROMPTS, seen), _first(ANSWERS, seen)
-    if not prompt or not answer:
-        return {}
-    more = {"context": "input"} if prompt == "instruction" and "input" in seen else {}
-    return {"prompt": prompt, "completion": answer, **more}
-
-
-def _text(seen: Collection[str]) -> dict[str, str]:
-    found = _first(TEXTS, seen)
-    return {"text": found} if found else {}
-
-
-def _first(names: tuple[str, ...], seen: Collection[str]) -> str | None:
-    return next((name for name in names if name in seen), None)
-
-
-# Recipe -> what its columns may be, the likelier first.
-WAYS = {"text": (_text,), "prompt_completion": (_pair,), "conversation": (_messages, _pair)}
-
-
-SEED = 42  # of a file that belongs to no chain
-MOST = 100_000  # examples of a file that are looked at, drawn from all of it
-SERVER = Path(".kchain") / "local"
-Measure = Callable[[list[Example]], quality.Tokens]
+Measure = Callable[[list[Example]], Tokens]
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found in a phase's or a file's examples.
+    """What was found in the examples of a phase or a file.
 
     Attributes:
         found: see `runtime.quality.examine`.
         most: share of each fault that is allowed.
-        absent: sources of the phase that are not on this machine, and so were not looked at.
+        absent: sources of the phase that are not on this machine, and so were not checked.
         rejected: rows that could not be used: source, file, line, reason, row.
     """
 
@@ -117,7 +56,7 @@ class Checked:
 
     @property
     def problems(self) -> list[str]:
-        """What is above its threshold, in words."""
+        """Faults above their thresholds, in words."""
         return quality.problems(self.found, self.most)
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,7 +74,7 @@ class Checked:
 def check_phase(
     chain: Chain, phase: str, places: Mapping[str, Path], download: bool, measure: Measure | None
 ) -> Checked:
-    """Look at the sources of a phase that are on this machine.
+    """Check the sources of a phase that are on this machine.
 
     Args:
         places: file or folder of a source, by the source's name.
@@ -143,11 +82,11 @@ def check_phase(
         measure: lengths in tokens.
 
     Raises:
-        InputError: there is no such phase or source, the phase trains nothing, no source is here, or one that must not
-            fail did.
+        InputError: there is no such phase or source, the phase trains nothing, no source is here, or a required one
+            cannot be read.
     """
     if chain.phase(phase).use is not None:
-        raise InputError(f"{phase} trains nothing: it has no sources", f"look at those of {chain.phase(phase).after}")
+        raise InputError(f"{phase} trains nothing: it has no sources", f"check those of {chain.phase(phase).after}")
     table = data_table(chain.phase(phase))
     own = {source.name: chain.root / source.place for source in chain.phase(phase).data.sources if source.kind.travels}
     found = {source["name"]: _here(chain.root, source, {**own, **places}, download) for source in table["sources"]}
@@ -165,11 +104,11 @@ def check_phase(
 
 
 def check_file(path: Path, fields: Mapping[str, str], validation: Path | None, measure: Measure | None) -> Checked:
-    """Look at a file of this machine.
+    """Check a file of this machine.
 
     Args:
         fields: recipe field = column; empty: usual names are tried.
-        validation: a second file with the examples to judge by.
+        validation: a second file, with the validation examples.
 
     Raises:
         InputError: a file cannot be read, or nothing tells what its columns are.
@@ -236,7 +175,60 @@ def _load(table: dict[str, Any], seed: int, cure: str | None = None) -> Mix:
             raise InputError("\n".join([stop.reason, *first]), cure or stop.cure) from stop
 
 
-# Lengths of examples in the tokens of a model, as its notebook will count them.
+def usual(recipe: str, seen: Collection[str]) -> dict[str, str] | None:
+    """field = column by usual names, for a recipe and a file that has these columns; None where none is usual."""
+    found = (way(seen) for way in WAYS[recipe])
+    return next((fields for fields in found if fields), None)
+
+
+def guess(path: Path, given: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """(recipe, field = column) of a file.
+
+    Args:
+        given: fields whose columns are known; they decide where they are enough.
+
+    Raises:
+        InputError: no column has a usual name; lists them.
+    """
+    if given:
+        recipe = "conversation" if "messages" in given else "text" if "text" in given else "prompt_completion"
+        return recipe, dict(given)
+    first = [row for _, row in islice(rows(path), LOOKED_AT) if not isinstance(row, Broken)]
+    seen = {name for name in USUAL if any(lookup(row, name) is not MISSING for row in first)}
+    for recipe, way in (("conversation", _messages), ("prompt_completion", _pair), ("text", _text)):
+        if fields := way(seen):
+            return recipe, fields
+    names = ", ".join(first[0]) if first else "none that can be read"
+    raise InputError(
+        f"{path}: its columns have no usual names, so it is unclear which is which: {names}",
+        "say it: --field prompt=COLUMN --field completion=COLUMN, or --field messages=COLUMN, or --field text=COLUMN",
+    )
+
+
+def _messages(seen: Collection[str]) -> dict[str, str]:
+    found = _first(MESSAGES, seen)
+    return {"messages": found} if found else {}
+
+
+def _pair(seen: Collection[str]) -> dict[str, str]:
+    prompt, answer = _first(PROMPTS, seen), _first(ANSWERS, seen)
+    if not prompt or not answer:
+        return {}
+    more = {"context": "input"} if prompt == "instruction" and "input" in seen else {}
+    return {"prompt": prompt, "completion": answer, **more}
+
+
+def _text(seen: Collection[str]) -> dict[str, str]:
+    found = _first(TEXTS, seen)
+    return {"text": found} if found else {}
+
+
+def _first(names: tuple[str, ...], seen: Collection[str]) -> str | None:
+    return next((name for name in names if name in seen), None)
+
+
+# Recipe -> what its columns may be, the likelier first.
+WAYS = {"text": (_text,), "prompt_completion": (_pair,), "conversation": (_messages, _pair)}
 
 
 def measure(folder: Path, cap: int, eos: str | None) -> Measure:
@@ -252,8 +244,7 @@ def measure(folder: Path, cap: int, eos: str | None) -> Measure:
     """
     if not (folder / TOKENIZER_CONFIG).is_file():
         raise InputError(f"{folder} holds no tokenizer_config.json", "name a folder with a model or its tokenizer")
-    if find_spec("transformers") is None:
-        raise InputError("--tokenizer needs transformers", 'pip install "kchain[train]", or leave the option out')
+    need("train", "transformers")
     from transformers import AutoTokenizer
 
     from kchain.runtime.chat import Chat, Refused

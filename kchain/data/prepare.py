@@ -1,4 +1,4 @@
-"""Collected interactions become conversations to train on: filtered, de-duplicated, split exactly, each role prompted.
+"""Collected interactions become conversations to train on: filtered, de-duplicated, split, each role with its prompt.
 
 The split takes exact shares of the examples in the order of lots that their content draws: the same examples give the
 same split whatever their order in the files.
@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from kchain.errors import InputError
 from kchain.runtime.examples import MISSING, Example, Row, text
 from kchain.runtime.failure import Stop
@@ -28,16 +30,17 @@ REJECTED = "rejected.jsonl"
 FAILED = frozenset({"false", "0", "no", "failed", "failure", "error", "errored", "timeout", "cancelled"})
 DEFAULT_PROMPT = "You are a helpful assistant."
 ROLE_PROMPT = "You are a {role}. Do the task you are given and answer with its result."
+_PROMPTS = TypeAdapter(dict[str, str])
 
 
 @dataclass(frozen=True)
-class Settings:
+class Preparation:
     """Where in a record things stand (dots reach into nested objects), and how the examples are split.
 
     Attributes:
         success: fields of which the first that is there says whether the execution succeeded.
         prompts: system prompt by role; "default" for every other one. A role without a prompt gets a plain sentence.
-        validation: share of the examples to judge by; `test`: to test with; the rest is trained on.
+        validation, test: share of the examples in each set; the rest is trained on.
     """
 
     task: tuple[str, ...] = ("task.description",)
@@ -68,7 +71,7 @@ class _Rejected:
     row: str
 
 
-def prepare(source: Path, target: Path, settings: Settings, replace: bool = False) -> Prepared:
+def prepare(source: Path, target: Path, settings: Preparation, replace: bool = False) -> Prepared:
     """Write train.jsonl, validation.jsonl, test.jsonl and metadata.json, and rejected.jsonl where there are such.
 
     Args:
@@ -106,18 +109,20 @@ def read_prompts(path: Path) -> dict[str, str]:
     """System prompts by role, from a TOML or JSON table.
 
     Raises:
-        InputError: the file is no such table.
+        InputError: the file is not such a table.
     """
     try:
         told = path.read_text(encoding="utf-8-sig")
-        table = json.loads(told) if path.suffix == ".json" else tomllib.loads(told)
+        if path.suffix == ".json":
+            return _PROMPTS.validate_json(told)
+        return _PROMPTS.validate_python(tomllib.loads(told))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValidationError as error:
+        reason = f"{path}: not a table of texts: {error.errors()[0]['msg']}"
+        raise InputError(reason, 'one line a role: analyst = "You are an analyst."') from error
+    except ValueError as error:
         raise InputError(f"{path}: {error}", 'one line a role: analyst = "You are an analyst."') from error
-    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
-        raise InputError(f"{path}: not a table of texts", 'one line a role: analyst = "You are an analyst."')
-    return table
 
 
 def _files(source: Path) -> list[Path]:
@@ -131,7 +136,7 @@ def _files(source: Path) -> list[Path]:
     return [source]
 
 
-def _collect(files: list[Path], settings: Settings) -> tuple[list[Example], list[_Rejected], Counter[str]]:
+def _collect(files: list[Path], settings: Preparation) -> tuple[list[Example], list[_Rejected], Counter[str]]:
     """Examples in the order of the files, each content once; records that give none; examples by role."""
     examples: list[Example] = []
     rejected: list[_Rejected] = []
@@ -162,7 +167,7 @@ def _rows(files: list[Path]) -> Iterator[tuple[str, int, Row | Broken]]:
             raise InputError(stop.reason, stop.cure) from stop
 
 
-def _example(row: Row, settings: Settings) -> tuple[Example, str] | str:
+def _example(row: Row, settings: Preparation) -> tuple[Example, str] | str:
     """(example, role) of a record, or why it gives none."""
     success = pick(row, settings.success)
     if success is not MISSING and success is not None and text(success).strip().lower() in FAILED:
@@ -184,7 +189,7 @@ def system_prompt(role: str, prompts: Mapping[str, str]) -> str:
     return prompts.get("default", plain)
 
 
-def _split(examples: list[Example], settings: Settings) -> dict[str, list[Example]]:
+def _split(examples: list[Example], settings: Preparation) -> dict[str, list[Example]]:
     """Exact shares, rounded down; what is left of the rounding goes to the test: 298 give 238, 29 and 31."""
     lottery = Lottery(f"prepare/{settings.seed}")
     ordered = sorted(examples, key=lambda example: (lottery.lot(said(example)), fingerprint(example)))
@@ -209,7 +214,7 @@ def _reasons(rejected: list[_Rejected]) -> dict[str, int]:
 
 def _metadata(
     files: list[Path],
-    settings: Settings,
+    settings: Preparation,
     parts: Mapping[str, list[Example]],
     rejected: list[_Rejected],
     roles: Counter[str],

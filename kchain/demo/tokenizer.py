@@ -1,8 +1,8 @@
-"""A small tokenizer with genuine special ids.
+"""The demo's sample data sets, and a small tokenizer with genuine special ids that is trained on them.
 
-Byte-level BPE trained on the sample data, then filled up with entries that no text can produce, so that the special
-tokens land on the ids they have in the real model. The filler (5 MB on disk for Qwen2.5) is worth it: leaving a gap
-instead makes the library renumber tokens that are added later.
+It is byte-level BPE, filled up with entries that no text can produce, so that the special tokens get the ids they have
+in the real model. The filler (5 MB on disk for Qwen2.5) is worth it: leaving a gap instead makes the library renumber
+tokens that are added later.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-# What the demo publishes, by name: the sample data sets, a few hundred templated examples per theme, and the model.
-
+# The base model that the demo publishes; `demo.model` makes it.
 MODEL = "kchain/tiny-qwen/transformers/random/1"
 
 
@@ -29,7 +28,6 @@ class Sample:
     file: str = "train.jsonl"
 
     def text(self) -> str:
-        """The file's content."""
         return files("kchain.demo").joinpath("data", self.source).read_text(encoding="utf-8")
 
     def write(self, folder: Path) -> None:
@@ -149,24 +147,19 @@ def write_tokenizer(texts: Iterable[str], folder: Path, specials: Specials = QWE
         How many entries text can produce. They have the first ids that no special token has; filler has the others.
     """
     trained, merges = _train(texts)
-    vocabulary = _numbered(trained, specials.ids)
-    _write_json(folder / "tokenizer.json", _tokenizer(vocabulary, merges, specials))
-    _write_json(folder / "tokenizer_config.json", _configuration(specials))
-    return len(trained)
-
-
-def _numbered(trained: Mapping[str, int], specials: Mapping[str, int]) -> dict[str, int]:
-    """Every entry with its id: what was trained around the special tokens, which keep theirs, then filler."""
-    taken = set(specials.values())
-    free = _free(taken)
+    # What was trained is numbered around the special tokens, which keep their ids; then comes filler.
+    taken = set(specials.ids.values())
+    free = (number for number in count() if number not in taken)
     vocabulary = {text: next(free) for text in sorted(trained, key=trained.__getitem__)}
     while (number := next(free)) < max(taken):
         vocabulary[f"{FILLER}{number}|>"] = number
-    return {**vocabulary, **specials}
-
-
-def _free(taken: set[int]) -> Iterator[int]:
-    return (number for number in count() if number not in taken)
+    contents = {
+        "tokenizer.json": _tokenizer({**vocabulary, **specials.ids}, merges, specials),
+        "tokenizer_config.json": _configuration(specials),
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return len(trained)
 
 
 def _train(texts: Iterable[str]) -> tuple[dict[str, int], list[list[str]]]:
@@ -243,7 +236,3 @@ def _by_id(specials: Specials) -> list[tuple[str, int]]:
 def _special(text: str) -> dict[str, object]:
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     return {"content": text, **flags, "special": True}
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")

@@ -1,4 +1,8 @@
-"""The folders of an inbox, and files that move between them: never overwritten, whole or absent, safe to repeat."""
+"""The folders of an inbox, files that move between them, and the job: the file in work.
+
+A file is never overwritten, it is whole or absent, and every move can be repeated. The job is a copy of its file with
+what was found out before its run began; it is on the disk, so that no kill ends it.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,21 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kchain.errors import InputError, KchainError
-from kchain.orchestrator.judging.result import read_object
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from kchain.errors import InputError
 from kchain.runtime.files import begin_folder, hash_file, rename_folder, write_json, write_text
 
 SHORT_HASH = 10
 # File systems take names of 255 bytes; what is put around a name needs some of them.
 _NAME_BYTES = 200
+# The job's folder, its file of words, and the folder of its copy.
+_JOB, _FILE, _DROPPED = "job", "job.json", "dropped"
+_OBJECT = TypeAdapter(dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Box:
     def withdraw(self, name: str, sha256: str) -> None:
         """Take a file out of the inbox whose content is kept elsewhere; one with other content stays.
 
-        It is moved first and read then: what somebody writes under its name meanwhile is not touched.
+        It is moved first and then read: what somebody writes under its name meanwhile is not touched.
         """
         self._leaving.mkdir(exist_ok=True)
         leaving = self._leaving / name
@@ -95,7 +103,7 @@ def put(source: Path, folder: Path, name: str, sha256: str) -> Path:
     Done again it changes nothing.
 
     Returns:
-        where it lies.
+        where it is.
     """
     target = _free(folder, name, sha256)
     if not target.exists():
@@ -107,7 +115,7 @@ def put(source: Path, folder: Path, name: str, sha256: str) -> Path:
 
 
 def put_reason(beside: Path, text: str) -> Path:
-    """A text beside a file: why it lies there."""
+    """A text beside a file: why it is there."""
     reason = beside.with_name(f"{beside.name}.reason.txt")
     write_text(reason, text)
     return reason
@@ -152,35 +160,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def _free(folder: Path, name: str, sha256: str) -> Path:
-    """The first name that is free, or that the very same content has already."""
-    suffix = Path(name).suffix
-    stem = name.removesuffix(suffix)
-    number = 0
-    while True:
-        tail = "" if number == 0 else f"-{sha256[:SHORT_HASH]}" if number == 1 else f"-{sha256[:SHORT_HASH]}-{number}"
-        target = folder / f"{_cut(stem, suffix)}{tail}{suffix}"
-        if not os.path.lexists(target) or (target.is_file() and hash_file(target) == sha256):
-            return target
-        number += 1
-
-
-def _cut(stem: str, suffix: str) -> str:
-    """A stem short enough to be a name with something around it."""
-    while len(os.fsencode(stem + suffix)) > _NAME_BYTES:
-        stem = stem[:-1]
-    return stem
-
-
-# The file in work: a copy of it, and what was found out before its run began. On the disk, so no kill ends it.
-
-_JOB = "job"
-_FILE = "job.json"
-_DROPPED = "dropped"
-
-
-@dataclass(frozen=True)
-class Job:
+class InboxJob(BaseModel):
     """One file on its way to an adapter.
 
     Attributes:
@@ -193,7 +173,9 @@ class Job:
         already: an earlier run of the same content counts.
     """
 
-    folder: Path
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    folder: Path = Field(exclude=True)
     name: str
     sha256: str
     phase: str
@@ -215,14 +197,14 @@ class Job:
     def stem(self) -> str:
         return Path(self.name).stem
 
-    def looked(self, since: int, *, again: bool, already: bool) -> Job:
+    def looked(self, since: int, *, again: bool, already: bool) -> InboxJob:
         """The job with what was found of earlier runs; written down before anything is pushed."""
-        job = replace(self, since=since, again=again, already=already)
-        write_json(self.folder / _FILE, _as_json(job))
+        job = self.model_copy(update={"since": since, "again": again, "already": already})
+        write_json(self.folder / _FILE, job.model_dump())
         return job
 
 
-def take(box: Box, name: str, phase: str, target: str) -> Job | None:
+def take(box: Box, name: str, phase: str, target: str) -> InboxJob | None:
     """Make a file of the inbox the job; None where it changed while it was copied, or is gone."""
     partial = begin_folder(box.state / _JOB)
     (partial / _DROPPED).mkdir()
@@ -239,13 +221,13 @@ def take(box: Box, name: str, phase: str, target: str) -> Job | None:
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         return None
     os.utime(copy, ns=(before.st_mtime_ns, before.st_mtime_ns))
-    job = Job(box.state / _JOB, name, hash_file(copy), phase, target)
-    write_json(partial / _FILE, _as_json(job))
+    job = InboxJob(folder=box.state / _JOB, name=name, sha256=hash_file(copy), phase=phase, target=target)
+    write_json(partial / _FILE, job.model_dump())
     rename_folder(partial, job.folder)
     return job
 
 
-def unfinished_job(box: Box) -> Job | None:
+def unfinished_job(box: Box) -> InboxJob | None:
     """The job that an earlier kchain left.
 
     Raises:
@@ -255,25 +237,37 @@ def unfinished_job(box: Box) -> Job | None:
     if not folder.is_dir():
         return None
     try:
-        return Job(folder, **read_object(folder / _FILE))
-    except (TypeError, KchainError) as error:
-        raise _damaged(folder, error) from None
+        return InboxJob.model_validate({**_OBJECT.validate_json((folder / _FILE).read_bytes()), "folder": folder})
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder / _FILE}: cannot be read: {error}",
+            f"the dropped file is in {folder / _DROPPED}; see that it is in the inbox, then remove {folder}",
+        ) from None
 
 
-def forget(job: Job) -> None:
-    """The job is done: nothing of it is left."""
+def forget(job: InboxJob) -> None:
+    """Remove a job that is done."""
     done = job.folder.with_name("done")
     shutil.rmtree(done, ignore_errors=True)
     job.folder.rename(done)
     shutil.rmtree(done, ignore_errors=True)
 
 
-def _as_json(job: Job) -> dict[str, Any]:
-    return {key: value for key, value in asdict(job).items() if key != "folder"}
+def _free(folder: Path, name: str, sha256: str) -> Path:
+    """The first name that is free, or that the very same content has already."""
+    suffix = Path(name).suffix
+    stem = name.removesuffix(suffix)
+    number = 0
+    while True:
+        tail = "" if number == 0 else f"-{sha256[:SHORT_HASH]}" if number == 1 else f"-{sha256[:SHORT_HASH]}-{number}"
+        target = folder / f"{_cut(stem, suffix)}{tail}{suffix}"
+        if not os.path.lexists(target) or (target.is_file() and hash_file(target) == sha256):
+            return target
+        number += 1
 
 
-def _damaged(folder: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{folder}: the file in work cannot be told: {error}",
-        f"its copy is in {folder / _DROPPED}; see that it is in the inbox, then remove {folder}",
-    )
+def _cut(stem: str, suffix: str) -> str:
+    """A stem short enough to be a name with something around it."""
+    while len(os.fsencode(stem + suffix)) > _NAME_BYTES:
+        stem = stem[:-1]
+    return stem

@@ -1,11 +1,15 @@
-"""A dropped file as examples of a phase: its columns mapped, its rows as the JSON lines that travel."""
+"""A dropped file as examples of a phase: its columns mapped, its rows as the JSON lines that travel, and its run.
+
+The run is the phase as it is, on this file: a phase of its own, so that the named one keeps its kernel, result and
+children.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +27,11 @@ from kchain.runtime.examples import MISSING, lookup, text
 from kchain.runtime.lots import alternatives
 from kchain.runtime.readers import Broken, rows
 
-# Characters of a line of no use that travel, so that the notebook counts it, too.
+# Characters of an unusable line that travel, so that the notebook counts it, too.
 _BROKEN = 2000
-# Gates that ask about examples that were kept aside.
+# Characters of the phase's title, so that the whole has the 50 that Kaggle takes.
+_TITLE = 33
+# Gates that ask about the validation set.
 _OF_VALIDATION = ("min_token_accuracy", "max_eval_loss", "min_eos_rate", "min_style_separation")
 # The source of a run: a phase's own are not used.
 SOURCE = "inbox"
@@ -51,7 +57,7 @@ class Written:
     Attributes:
         seen: the columns that rows have, of those that a mapping may name.
         names: the columns of the first row.
-        broken: the first lines that are no objects, each with its fault.
+        broken: the first lines that are not objects, each with its fault.
     """
 
     seen: frozenset[str]
@@ -62,12 +68,13 @@ class Written:
 def write_lines(path: Path, to: Path, phase: Phase) -> Written:
     """Write the rows of a file as JSON lines, one where its row stood.
 
-    A line that is no object becomes a JSON text: the notebook counts it as broken, like the check here.
+    A line that is not an object becomes a JSON text: the notebook counts it as broken, like the check here.
 
     Raises:
         Stop: the file is damaged as a whole.
     """
-    missing, seen = set(_candidates(phase)), set[str]()
+    columns = [column for source in phase.data.sources for column in source.fields.values()]
+    missing, seen = {name for column in columns for name in alternatives(column)} | set(USUAL), set[str]()
     names: tuple[str, ...] = ()
     broken: list[str] = []
     to.parent.mkdir(exist_ok=True)
@@ -122,13 +129,21 @@ def mapping(phase: Phase, written: Written) -> dict[str, Column]:
 
 
 def check(chain: Chain, phase: str, path: Path) -> Rejection | str:
-    """Look at a file as `kchain data check` and the notebook do: why it gives nothing, or what there is to learn."""
+    """Check a file as `kchain data check` and the notebook do: why it is rejected, or what there is to learn from."""
     try:
         found = check_phase(chain, phase, {SOURCE: path}, False, None)
     except InputError as error:
         return Rejection(error.message, "correct the file and put it into inbox/ again")
     if not found.problems:
-        return _few(chain.phase(phase), found.found) or _counts(found.found)
+        # A good file may be too small: its run would miss gates for want of validation examples, after hours.
+        gates = chain.phase(phase).gates
+        asked = [f"gates.{gate}" for gate in _OF_VALIDATION if getattr(gates, gate) is not None]
+        if asked and not found.found["validation"]:
+            return Rejection(
+                f"no example could be held out for validation, which {', '.join(asked)} of {phase} need",
+                "put more rows into the file, and the file into inbox/ again",
+            )
+        return _counts(found.found)
     shown = [f"{row['file']} line {row['line']}: {row['reason'][:200]}" for row in found.rejected[:SHOWN]]
     for fault, about in found.found["faults"].items():
         if fault != "broken" and about["share"] > found.most.get(fault, 1.0):
@@ -140,28 +155,10 @@ def check(chain: Chain, phase: str, path: Path) -> Rejection | str:
     )
 
 
-def _few(phase: Phase, found: Mapping[str, Any]) -> Rejection | None:
-    """What speaks against a good file that is too small: gates that would miss for want of examples, after hours."""
-    asked = [f"gates.{gate}" for gate in _OF_VALIDATION if getattr(phase.gates, gate) is not None]
-    if found["validation"] or not asked:
-        return None
-    return Rejection(
-        f"no example could be kept aside to judge by, as {', '.join(asked)} of {phase.name} want",
-        "put more rows into the file, and the file into inbox/ again",
-    )
-
-
 def _counts(found: Mapping[str, Any]) -> str:
     capped = sum(source["capped"] for source in found["sources"])
     left_out = f"; {capped:,} more are left out by data.max_examples or max_validation" if capped else ""
-    return f"examples to learn: {found['train']:,}, to judge by: {found['validation']:,}{left_out}"
-
-
-def _candidates(phase: Phase) -> Iterator[str]:
-    for source in phase.data.sources:
-        for column in source.fields.values():
-            yield from alternatives(column)
-    yield from USUAL
+    return f"{found['train']:,} training examples, {found['validation']:,} for validation{left_out}"
 
 
 def _encoded(value: object) -> bytes:
@@ -170,12 +167,6 @@ def _encoded(value: object) -> bytes:
     except UnicodeEncodeError:
         # Half of a surrogate pair has no UTF-8; as an escape it can travel.
         return json.dumps(value).encode() + b"\n"
-
-
-# The named phase as it is, on another file: a run of its own, so that the phase's kernel, result and children stay.
-
-# Of the phase's title, so that the whole has the 50 letters that Kaggle takes.
-_TITLE = 33
 
 
 @dataclass(frozen=True)

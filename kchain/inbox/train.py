@@ -12,7 +12,7 @@ from typing import Any
 
 from kchain.client.target import Target
 from kchain.errors import GateMissed, KchainError, NotReviewed, PhaseFailed
-from kchain.inbox.box import Job
+from kchain.inbox.box import InboxJob
 from kchain.inbox.examples import Rejection, Run
 from kchain.orchestrator.driving.actions import Reporter, Wish
 from kchain.orchestrator.driving.drive import Driver, Ports, driving, wait_until_ready
@@ -46,7 +46,7 @@ class Named:
         self.reporter.event(self.name, event)
 
 
-def look_back(run: Run, target: Target, job: Job) -> Job:
+def look_back(run: Run, target: Target, job: InboxJob) -> InboxJob:
     """What the journal knows of earlier runs of the same content, written into the job; once."""
     if job.since is not None:
         return job
@@ -72,7 +72,7 @@ def _asks_other_gates(run: Run, folder: BundleFolder, failure: Failure) -> bool:
     return same and failure.gates != run.chain.phase(run.name).gates.model_dump_json()
 
 
-def has_begun(job: Job, state: PhaseState) -> bool:
+def has_begun(job: InboxJob, state: PhaseState) -> bool:
     """Whether the job's own run is on its way, or over."""
     if state.intent is not None or job.already:
         return True
@@ -80,7 +80,7 @@ def has_begun(job: Job, state: PhaseState) -> bool:
 
 
 def train(
-    run: Run, target: Target, job: Job, lines: Path, reporter: Reporter, ports: Ports | None
+    run: Run, target: Target, job: InboxJob, lines: Path, reporter: Reporter, ports: Ports | None
 ) -> Result | Rejection:
     """Bring the run of a file to its end, from wherever it is.
 
@@ -110,14 +110,14 @@ def train(
         return state.result
 
 
-def _is_over(driver: Driver, run: Run, job: Job) -> bool:
+def _is_over(driver: Driver, run: Run, job: InboxJob) -> bool:
     """Whether the job's run has come to its end, whatever its phase file says by now."""
     state = driver.states().get(run.name, PhaseState())
     failed = state.failure is not None and not _asks_other_gates(run, driver.folders[run.name], state.failure)
     return has_begun(job, state) and (failed or state.result is not None)
 
 
-def _drive(driver: Driver, run: Run, job: Job, lines: Path, reporter: Reporter) -> None:
+def _drive(driver: Driver, run: Run, job: InboxJob, lines: Path, reporter: Reporter) -> None:
     wish = _get_ready(driver, run, job, lines, reporter)
     try:
         driver.drive(run.name, wish)
@@ -128,7 +128,7 @@ def _drive(driver: Driver, run: Run, job: Job, lines: Path, reporter: Reporter) 
         driver.drive(run.name, _get_ready(driver, run, job, lines, reporter))
 
 
-def _get_ready(driver: Driver, run: Run, job: Job, lines: Path, reporter: Reporter) -> Wish:
+def _get_ready(driver: Driver, run: Run, job: InboxJob, lines: Path, reporter: Reporter) -> Wish:
     """Have ready what the push of a new run needs."""
     states = driver.states()
     if has_begun(job, states.get(run.name, PhaseState())):

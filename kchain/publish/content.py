@@ -1,4 +1,4 @@
-"""An export on this disk as it would be uploaded: its files, by hash, and what its card says."""
+"""A finished phase on this machine: its verified adapters with their base, and its export as it would be uploaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kchain.client.target import Target
 from kchain.errors import InputError
@@ -20,13 +19,18 @@ from kchain.runtime.files import hash_file
 from kchain.uses.companions import read_json
 from kchain.uses.subject import Part, Subject
 
-# A finished phase of a project on this machine, as what can be exported, asked and evaluated.
-
+# Where a merged model is while it is needed.
 WORK = Path(".kchain") / "merged"
+CARD = "README.md"
+MODEL_METADATA, VARIATION_METADATA = "model-metadata.json", "model-instance-metadata.json"
+# What stands beside the files of a version and is not part of them; Kaggle's client leaves the same names out.
+_BESIDE = (MODEL_METADATA, VARIATION_METADATA)
+_FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_LICENCE = re.compile(r"^license:[ \t]*(\S+)[ \t]*$", re.MULTILINE)
 
 
 def read_subject(chain: Chain, phase: str, target: Target, base: Path | None) -> Subject:
-    """A finished phase, its adapters verified again.
+    """A finished phase as it can be exported, asked and evaluated, its adapters verified again.
 
     Args:
         base: folder of the base model; None: the one that the server on this machine has.
@@ -38,7 +42,7 @@ def read_subject(chain: Chain, phase: str, target: Target, base: Path | None) ->
     links = finished(chain, states, phase)
     folder = base_folder(chain, target, base, links)
     for file in sorted(folder.glob("*.json")):
-        read_json(file)  # damage is told now, by name, not by whichever library meets it first
+        read_json(file)  # damage is named now, not by whichever library meets it first
     last = chain.phase(phase)
     return Subject(
         chain=chain.name,
@@ -65,14 +69,6 @@ def _part(chain: Chain, link: Link) -> Part:
     return Part(adapter, recorded.version, recorded.adopted, told, phase.tokens.all, sources)
 
 
-CARD = "README.md"
-MODEL_METADATA, VARIATION_METADATA = "model-metadata.json", "model-instance-metadata.json"
-# What lies beside the files and is no part of them; Kaggle's client leaves the same names out.
-_BESIDE = (MODEL_METADATA, VARIATION_METADATA)
-_FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
-_LICENCE = re.compile(r"^license:[ \t]*(\S+)[ \t]*$", re.MULTILINE)
-
-
 @dataclass(frozen=True)
 class Content:
     """The files of one version.
@@ -90,7 +86,6 @@ class Content:
 
     @property
     def bytes(self) -> int:
-        """Of all files."""
         return sum(size for size, _ in self.files.values())
 
     @property
@@ -109,9 +104,15 @@ def read_content(chain: Chain, links: Sequence[Link], form: str, kind: str, fold
     """The export in a folder, after every file was hashed. The card may have been edited: it asks for that.
 
     Raises:
-        InputError: it is no export, was made of something else, or was changed.
+        InputError: it is not an export, was made of something else, or was changed.
     """
-    manifest = _manifest(folder)
+    if not (folder / EXPORT_MANIFEST).is_file():
+        raise InputError(
+            f"{folder} exists, and is not an export of kchain", "move it away: `kchain publish` makes its own"
+        )
+    manifest = read_json(folder / EXPORT_MANIFEST)
+    if not isinstance(manifest.get("files"), dict):
+        raise _stale(f"{folder / EXPORT_MANIFEST} lists no files")
     due = {
         "format": form,
         "type": kind if form == "gguf" else None,
@@ -127,26 +128,12 @@ def read_content(chain: Chain, links: Sequence[Link], form: str, kind: str, fold
     for name, told in manifest["files"].items():
         if name != CARD and (name not in files or files[name][1] != told["sha256"]):
             raise _stale(f"{folder / name} is not what was exported")
-    header, card = _card(folder / CARD)
-    found = _LICENCE.search(header)
-    return Content(folder, files, card, "" if found is None or found[1] == "unknown" else found[1])
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    if not (folder / EXPORT_MANIFEST).is_file():
-        raise InputError(f"{folder} exists, and is no export of kchain", "move it away: `kchain publish` makes its own")
-    manifest = read_json(folder / EXPORT_MANIFEST)
-    if not isinstance(manifest.get("files"), dict):
-        raise _stale(f"{folder / EXPORT_MANIFEST} lists no files")
-    return manifest
+    card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
+    front = _FRONT.match(card)
+    found = _LICENCE.search(front[1] if front else "")
+    licence = "" if found is None or found[1] == "unknown" else found[1]
+    return Content(folder, files, card[front.end() :] if front else card, licence)
 
 
 def _stale(what: str) -> InputError:
-    return InputError(what, "delete the folder: `kchain publish` makes it anew")
-
-
-def _card(path: Path) -> tuple[str, str]:
-    """(header, text) of a model card."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    front = _FRONT.match(text)
-    return ("", text) if front is None else (front[1], text[front.end() :])
+    return InputError(what, "delete the folder: `kchain publish` makes it again")

@@ -9,10 +9,10 @@ from typing import Any
 
 from slugify import slugify
 
-from kchain.client.models import Model, Variation
+from kchain.client.models import Model
 from kchain.errors import InputError, PushRefused
 from kchain.orchestrator.finished import Link
-from kchain.phases import Chain, Source
+from kchain.phases import Chain
 from kchain.publish.content import Content
 
 # Hugging Face's word for a licence -> Kaggle's name for the same text (docs/models_metadata.md of Kaggle's client).
@@ -64,11 +64,13 @@ def name_of(chain: Chain, phase: str, form: str, kind: str, model: str | None) -
         model: another slug for the model.
 
     Raises:
-        InputError: the slug is none that Kaggle takes.
+        InputError: Kaggle does not take this slug.
     """
     slug = model if model is not None else slugify(chain.name)
     if not _SLUG.fullmatch(slug):
-        raise InputError(f"--model {slug}: no name for a model", "lower-case letters and digits, single '-' between")
+        raise InputError(
+            f"--model {slug}: not a name for a model", "lower-case letters and digits, with single '-' between"
+        )
     endings = {"safetensors": "", "adapter": "-adapter", "gguf": f"-{slugify(kind)}"}
     return Name(f"{chain.owner}/{slug}", *_FRAMEWORKS[form], slugify(phase) + endings[form])
 
@@ -115,18 +117,14 @@ def decide(name: Name, model: Model | None, form: str, sha256: str | None) -> De
         return Decision(None, False, True, 0, not model.private)
     if not there.overview.startswith(_mark(form)):
         raise PushRefused(
-            f"{name.handle(there.version)} is there, and is no {form} that kchain published",
+            f"{name.handle(there.version)} exists, and is not a {form} that kchain published",
             "publish under another name: --model SLUG; or rename or delete that variation on its page",
         )
-    found = None if sha256 is None else _version_with(there, sha256)
+    # The newest version names its hash in its notes, the first one in the variation's overview.
+    found = None
+    if sha256 is not None:
+        found = there.version if sha256 in there.notes else 1 if sha256 in there.overview else None
     return Decision(found, False, False, there.version, not model.private, there.status.upper())
-
-
-def _version_with(variation: Variation, sha256: str) -> int | None:
-    """The version that names this hash: the newest in its notes, the first in the variation's overview."""
-    if sha256 in variation.notes:
-        return variation.version
-    return 1 if sha256 in variation.overview else None
 
 
 def notes_of(sha256: str) -> str:
@@ -152,9 +150,12 @@ def model_metadata(chain: Chain, name: Name) -> dict[str, Any]:
 
 
 def variation_metadata(chain: Chain, links: Sequence[Link], name: Name, content: Content, form: str) -> dict[str, Any]:
-    """model-instance-metadata.json. Without a licence in the card it has none: nobody's is invented."""
+    """model-instance-metadata.json. Without a licence in the card it has none: none is invented."""
     owner, slug = name.model.split("/")
     licence = licence_of(content)
+    trained = [link for link in links if not link.recorded.adopted]
+    sources = [source for link in trained for source in chain.phase(link.phase).data.sources]
+    data = {source.place for source in sources if not source.kind.travels}
     return {
         "ownerSlug": owner,
         "modelSlug": slug,
@@ -165,7 +166,7 @@ def variation_metadata(chain: Chain, links: Sequence[Link], name: Name, content:
         "usage": content.card,
         **({"licenseName": licence} if licence else {}),
         "fineTunable": form == "safetensors",
-        "trainingData": sorted(_data(chain, links)),
+        "trainingData": sorted(data),
         "modelInstanceType": "KaggleVariant",
         "baseModelInstance": chain.model.source.rpartition("/")[0],
     }
@@ -174,12 +175,3 @@ def variation_metadata(chain: Chain, links: Sequence[Link], name: Name, content:
 def licence_of(content: Content) -> str:
     """Kaggle's name for the licence that the card tells; "" where it tells none that Kaggle has."""
     return _LICENCES.get(content.licence.lower(), "")
-
-
-def _data(chain: Chain, links: Sequence[Link]) -> set[str]:
-    sources = (source for link in links if not link.recorded.adopted for source in _sources(chain, link))
-    return {source.place for source in sources if not source.kind.travels}
-
-
-def _sources(chain: Chain, link: Link) -> Sequence[Source]:
-    return chain.phase(link.phase).data.sources

@@ -29,7 +29,7 @@ from kchain.uses.export import export, export_name
 _BEGUN = Path(".kchain") / "uploads.json"
 # One upload at a time from a project.
 _LOCK = Path(".kchain") / "publish.lock"
-# A version that the target took may show up in its lists a while later; so long it counts as perhaps there.
+# A version that the target took may show up in its lists later: for so many settling times it counts as perhaps there.
 _SETTLING = 3
 # Told the name of a file, how many of its bytes have left, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -103,7 +103,7 @@ def draft(chain: Chain, phase: str, target: Target, trained: Target, form: str, 
     if content is not None and decision.found is None:
         _check_settled(found, content)
     elif content is not None:
-        forget(transport, content.paths, "MODEL", Begun(chain.root / _BEGUN))  # of a try that got no answer
+        forget(transport, content.paths, "MODEL", Begun(chain.root / _BEGUN))  # of an attempt that got no answer
     return found
 
 
@@ -128,29 +128,29 @@ def publish(draft_: Draft, progress: Progress) -> Published:
         NotNow: another one did just now, and its version may be about to appear.
         PushRefused: the target does not want it.
         Ambiguous: it may have been made; the same command looks first.
-        Unreachable: an upload broke off; the same command goes on with it.
+        Unreachable: an upload broke off; the same command resumes it.
     """
     content, root = draft_.content, draft_.chain.root
     assert content is not None
     with only_one(root / _LOCK, "another kchain publishes from this project"):
         transport, begun = open_transport(draft_.target), Begun(root / _BEGUN)
+
+        def send(path: Path) -> str:
+            size = path.stat().st_size
+            return upload(transport, path, "MODEL", begun, lambda reached: progress(path.name, reached, size))
+
         decision = decide(draft_.name, find_model(transport, draft_.name.model), draft_.form, content.sha256)
         if decision.found is not None:
             return Published(decision.found, "", decision.is_processed)
         _check_settled(draft_, content)
         of_model, of_variation = _describe(draft_, content)
-        tokens = [_send(transport, path, begun, progress) for path in content.paths]
+        tokens = [send(path) for path in content.paths]
         if decision.new_model:
             create_model(transport, draft_.name.model, of_model)
         made = of_variation if decision.new_variation else None
         url = _make_version(transport, draft_, content, made, tokens)
         forget(transport, content.paths, "MODEL", begun)
         return _published(transport, draft_, content, url)
-
-
-def _send(transport: Transport, path: Path, begun: Begun, progress: Progress) -> str:
-    size = path.stat().st_size
-    return upload(transport, path, "MODEL", begun, lambda reached: progress(path.name, reached, size))
 
 
 def _make_version(
@@ -182,7 +182,7 @@ def _told(draft_: Draft, content: Content) -> dict[str, Any]:
 
 
 def _describe(draft_: Draft, content: Content) -> tuple[dict[str, object], dict[str, object]]:
-    """Write the two metadata files of Kaggle's client beside the files, for whoever goes on by hand; what they hold."""
+    """Write the two metadata files of Kaggle's client beside the files, for use by hand; returns what they hold."""
     of_model = model_metadata(draft_.chain, draft_.name)
     of_variation = variation_metadata(draft_.chain, draft_.links, draft_.name, content, draft_.form)
     write_json(content.folder / MODEL_METADATA, of_model)
@@ -201,14 +201,14 @@ def _published(transport: Transport, draft_: Draft, content: Content, url: str) 
 
 
 def _check_settled(draft_: Draft, content: Content) -> None:
-    """Not to be published again while an earlier try may still show up."""
+    """Refuse to publish again while an earlier attempt may still show up."""
     if not (draft_.chain.root / JOURNAL).exists():
         return
     with Journal(draft_.chain.root, _key(draft_)) as journal:
-        tries = [each for each in journal.entries() if each.detail == _told(draft_, content)]
-    if not tries or tries[-1].kind == "refused":
+        attempts = [each for each in journal.entries() if each.detail == _told(draft_, content)]
+    if not attempts or attempts[-1].kind == "refused":
         return
-    left = tries[-1].time + _SETTLING * draft_.target.settle_seconds - time.time()
+    left = attempts[-1].time + _SETTLING * draft_.target.settle_seconds - time.time()
     if left > 0:
         raise NotNow(
             f"these files were sent to {draft_.name.model} just now, and may show up there any moment",

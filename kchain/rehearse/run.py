@@ -15,7 +15,7 @@ from typing import Any
 
 from kchain.bundle import adapter_sources, build
 from kchain.client.target import KAGGLE, LOCAL, Target
-from kchain.demo.run import check_packages
+from kchain.demo.project import check_packages
 from kchain.errors import KchainError, PhaseFailed
 from kchain.orchestrator.driving.actions import Reporter, Wish
 from kchain.orchestrator.driving.drive import Driver, driving

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from kchain.errors import InputError
 from kchain.runtime.failure import Stop, emit
-from kchain.uses.settings import Styles
-from kchain.uses.subject import Use
+from kchain.uses.sampling import Styles
+from kchain.uses.subject import UseSession
 
 if TYPE_CHECKING:
     from kchain.uses.conversation import Conversation
@@ -26,7 +26,7 @@ def start(parameters: dict[str, Any], bundle: str) -> Generate:
     return Generate(parameters, bundle)
 
 
-class Generate(Use):
+class Generate(UseSession):
     """The chain, loaded once, answers the prompts of its phase file, and then whoever asks."""
 
     prompts: list[str]
@@ -44,7 +44,7 @@ class Generate(Use):
             self.talk = Conversation(speaker, self.subject, None, None, self._styles(), {})
 
     def answer(self) -> None:
-        """Answers every prompt in every style; each answer lies in the output as soon as it is known."""
+        """Answers every prompt in every style; each answer is in the output as soon as it is known."""
         with self._stage("answer"):
             rows = []
             with (self.paths.working / ANSWERS).open("w", encoding="utf-8") as file:
@@ -79,7 +79,7 @@ class Generate(Use):
                 yield {"prompt": prompt, "style": style, **asdict(self.talk.ask(prompt))}
             emit("answered", side="chain", count=number, of=len(self.prompts))
 
-    def _look(self) -> None:
+    def _check_task(self) -> None:
         file = self.table["file"]
         of_file = _read_prompts(Path(self.paths.scratch, "project", file)) if file else []
         self.prompts = [*self.table["prompts"], *of_file][: self.table["limit"]]
@@ -132,7 +132,11 @@ def _read_prompts(path: Path) -> list[str]:
     prompts = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if line.strip():
-            prompt = json.loads(line).get("prompt")
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            prompt = row.get("prompt") if isinstance(row, dict) else None
             if not isinstance(prompt, str) or not prompt.strip():
                 raise InputError(f"{path.name}: line {number}: has no prompt", 'write {"prompt": "..."}')
             prompts.append(prompt)

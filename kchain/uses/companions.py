@@ -15,7 +15,7 @@ def copy_tokenizer(source: Path, base: Path, target: Path, pad: dict[str, Any]) 
     """Put one tokenizer in place of what `target` has, its pad and EOS token forced to the chain's.
 
     Args:
-        base: the base model's folder, whose chat template holds where the tokenizer brings none.
+        base: the base model's folder, whose chat template is used where the tokenizer brings none.
         pad: {"token", "id"} of the chain's EOS token.
     """
     for name in TOKENIZER:
@@ -55,7 +55,7 @@ def force_ids(target: Path, pad: dict[str, Any]) -> None:
 
 
 def copy_licences(base: Path, target: Path) -> list[str]:
-    """Licence texts that lie beside the base's weights go along; returns their names."""
+    """Copy the licence texts that stand beside the base's weights; returns their names."""
     names = sorted(
         path.name for path in base.iterdir() if path.is_file() and path.name.upper().startswith(("LICEN", "NOTICE"))
     )
@@ -73,14 +73,12 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = path.read_bytes()
         if content.startswith(b"\x1f\x8b"):
-            raise InputError(
-                f"{path} is gzip although its name says otherwise", f"unpack {path.name}, or fetch it anew"
-            )
+            raise InputError(f"{path} is gzip although its name says otherwise", "unpack it, or fetch it again")
         found = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error!s:.100}", "fetch the model anew") from None
+        raise InputError(f"{path}: cannot be read as JSON: {error!s:.100}", "fetch the model again") from None
     if not isinstance(found, dict):
-        raise InputError(f"{path}: holds no JSON object", "fetch the model anew")
+        raise InputError(f"{path}: does not hold a JSON object", "fetch the model again")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A conversation with a chain: what was said, the system prompt, and the style that is on."""
+"""A conversation with a chain: what was said, the system prompt, and the style in use."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kchain.errors import InputError
-from kchain.uses.settings import Styles, settings_for
-from kchain.uses.speaker import Answer, Speaker
+from kchain.uses.sampling import Styles, sampling_for
+from kchain.uses.speaker import Reply, Speaker
 from kchain.uses.subject import Subject
 
 
@@ -51,13 +51,13 @@ class Conversation:
         """
         if style and len(self.speaker.tokenizer.encode(style, add_special_tokens=False)) != 1:
             known = f"styles of this chain: {', '.join(self._known)}" if self._known else "this chain trained no styles"
-            raise InputError(f"{style!r} is no token of this chain's tokenizer", known)
+            raise InputError(f"{style!r} is not a token of this chain's tokenizer", known)
         self._style = style or None
 
-    def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Answer:
+    def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Reply:
         """The answer to a question; both are remembered."""
         content = f"{self._style} {question}" if self._style else question
         turns = [*self.turns, {"role": "user", "content": content}]
-        answer = self.speaker.answer(turns, settings_for(self._style, self._styles, self._typed), on_text)
+        answer = self.speaker.answer(turns, sampling_for(self._style, self._styles, self._typed), on_text)
         self.turns = [*turns, {"role": "assistant", "content": answer.text}]
         return answer

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from kchain.uses.merged import merged_model
-from kchain.uses.questions import Question, Questions
+from kchain.uses.questions import HeldOut, HeldOutQuestion
 from kchain.uses.report import choose
-from kchain.uses.settings import Settings
+from kchain.uses.sampling import Sampling
 from kchain.uses.sides import Side, ask, compare
 from kchain.uses.speaker import Probe, Speaker, compare_probe
 from kchain.uses.subject import Subject
@@ -23,7 +23,7 @@ Told = Callable[[str, int], None]
 
 
 def evaluate(
-    subject: Subject, questions: Questions, check: str, max_tokens: int, precision: str, tell: Told
+    subject: Subject, questions: HeldOut, check: str, max_tokens: int, precision: str, tell: Told
 ) -> dict[str, Any]:
     """Ask the base model, then the chain; both with the chain's tokenizer and prompts, greedily, one by one.
 
@@ -36,7 +36,7 @@ def evaluate(
     Raises:
         InputError: see `merged.write_merged` and `Speaker`.
     """
-    judge, settings = choose(check), Settings(max_tokens=max_tokens)
+    judge, settings = choose(check), Sampling(max_tokens=max_tokens)
     sides: dict[str, Side] = {}
     probes: list[Probe | None] = []
     with merged_model(subject) as merged:
@@ -59,8 +59,8 @@ def evaluate(
     }
 
 
-def _about(subject: Subject, questions: Questions, check: str, max_tokens: int, precision: str) -> dict[str, Any]:
-    gpu = torch.cuda.is_available()
+def _about(subject: Subject, questions: HeldOut, check: str, max_tokens: int, precision: str) -> dict[str, Any]:
+    cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     return {
         "chain": subject.chain,
         "phase": subject.phase,
@@ -76,12 +76,10 @@ def _about(subject: Subject, questions: Questions, check: str, max_tokens: int, 
         "check": check,
         "max_tokens": max_tokens,
         "precision": precision,
-        "machine": torch.cuda.get_device_name()
-        if gpu
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
     }
 
 
-def _row(question: Question, sides: dict[str, Side], place: int) -> dict[str, Any]:
+def _row(question: HeldOutQuestion, sides: dict[str, Side], place: int) -> dict[str, Any]:
     told = {name: {**asdict(side.answers[place]), "passed": side.passed[place]} for name, side in sides.items()}
     return {"question": question.turns[-1]["content"], "expected": question.expected, **told}

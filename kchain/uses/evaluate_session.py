@@ -6,17 +6,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kchain.runtime.contract import VALIDATION
 from kchain.runtime.failure import Stop, emit
 from kchain.runtime.files import write_json
-from kchain.uses.questions import Questions, read_questions
+from kchain.uses.questions import HeldOut, read_questions, validation_set
 from kchain.uses.report import choose
-from kchain.uses.subject import Use
+from kchain.uses.subject import UseSession
 
 REPORT, PAGE = "evaluation.json", "evaluation.html"
 # Answers between two progress events.
 TOLD = 5
-# Answers of the base after which it is foreseen how long the others take, and how far beyond the time that may lie.
+# Answers of the base after which the rest is estimated, and how far beyond the session's time that estimate may be.
 FORESEEN, TOLERANCE = 10, 1.25
 
 
@@ -25,15 +24,15 @@ def start(parameters: dict[str, Any], bundle: str) -> Evaluate:
     return Evaluate(parameters, bundle)
 
 
-class Evaluate(Use):
+class Evaluate(UseSession):
     """Base and chain are asked the same questions."""
 
-    questions: Questions
+    questions: HeldOut
     report: dict[str, Any]
     first: float  # time.monotonic() at the base's first answer
 
     def ask(self) -> None:
-        """Asks both sides; the report lies in the output as soon as it is known."""
+        """Asks both sides; the report is in the output as soon as it is known."""
         with self._stage("ask"):
             from kchain.uses.evaluate import evaluate
             from kchain.uses.report import write_page
@@ -48,30 +47,14 @@ class Evaluate(Use):
             self.result["metrics"] = metrics(self.report)
             self.result["found"] = found(self.report)
 
-    def _look(self) -> None:
+    def _check_task(self) -> None:
         choose(self.table["check"])
-        subject, table = self.subject, self.table
-        self.questions = read_questions(
-            self._file(),
-            table["check"],
-            subject.system_prompt,
-            table["limit"],
-            subject.seed,
-            written=table["file"] is not None,
-        )
-        told = self.questions
+        prompt, table, seed = self.subject.system_prompt, self.table, self.subject.seed
+        own = Path(self.paths.scratch, "project", table["file"]) if table["file"] else None
+        file = own or validation_set(self.subject, "set evaluate.file")
+        told = read_questions(file, table["check"], prompt, table["limit"], seed, written=own is not None)
+        self.questions = told
         emit("questions", file=told.path.name, held=told.held, left_out=told.left_out, asked=len(told.asked))
-
-    def _file(self) -> Path:
-        """The project's own file, or what the session of the phase kept aside."""
-        if self.table["file"]:
-            return Path(self.paths.scratch, "project", self.table["file"])
-        folder = self.subject.last.folder
-        places = [place / VALIDATION for place in (folder.parent, folder)]
-        for place in places:
-            if place.is_file():
-                return place
-        raise Stop(f"{places[0]}: the session of {self.subject.phase} kept no questions aside", "set evaluate.file")
 
     def _tell(self, side: str, count: int) -> None:
         self._check_time(f"{count} answers of the {side}")
@@ -81,7 +64,7 @@ class Evaluate(Use):
             emit("answered", side=side, count=count, of=len(self.questions.asked))
 
     def _foresee(self, count: int) -> None:
-        """Stops early where both sides cannot be asked everything: half an evaluation says nothing."""
+        """Stops early where there is no time to ask both sides everything: half an evaluation says nothing."""
         if count == 1:
             self.first = time.monotonic()
         if count < FORESEEN:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kchain import __version__
+from kchain.errors import need
 from kchain.runtime.contract import EXPORT_MANIFEST
 from kchain.runtime.files import hash_file
 from kchain.uses.companions import copy_licences, write_json
@@ -15,7 +16,7 @@ from kchain.uses.gguf import TYPES, write_gguf
 from kchain.uses.merged import merged_model, put_in_place, workshop, write_merged
 from kchain.uses.model_card import card
 from kchain.uses.stacked import write_stacked
-from kchain.uses.subject import Subject, need
+from kchain.uses.subject import Subject
 
 FORMATS = ("safetensors", "adapter", "gguf")
 # Name of the export, and the disk it takes as a share of the base model's bytes.
@@ -28,7 +29,7 @@ _WRITERS: dict[str, Callable[[Subject, Path], list[str]]] = {"safetensors": writ
 
 @dataclass(frozen=True)
 class Exported:
-    """What lies in its place now; `files` are names with bytes and sha256."""
+    """An export in its place, and its manifest."""
 
     path: Path
     manifest: dict[str, Any]
@@ -42,7 +43,7 @@ class Exported:
 
 
 def export_name(phase: str, form: str, kind: str) -> str:
-    """What an export is called when nobody says: PHASE-model, PHASE-adapter, PHASE-f16.gguf."""
+    """The usual name of an export: PHASE-model, PHASE-adapter, PHASE-f16.gguf."""
     return f"{phase}-{kind}.gguf" if form == "gguf" else f"{phase}-{_NAMES[form]}"
 
 
@@ -56,7 +57,7 @@ def export(subject: Subject, form: str, kind: str, out: Path, force: bool, in_fo
         in_folder: a GGUF file gets a folder with its card and manifest; the other forms always are one.
 
     Raises:
-        InputError: a package or the room is missing, `out` is taken, or the model cannot be exported so.
+        InputError: a package or room on the disk is missing, `out` is taken, or the model has no such form.
     """
     assert form in FORMATS and kind in TYPES
     need("export", "safetensors", "torch", *(("gguf",) if form == "gguf" else ()))
@@ -99,7 +100,7 @@ def _gguf(subject: Subject, kind: str, shop: Path) -> Path:
 
 def _manifest(subject: Subject, form: str, kind: str, made: Path, out: Path) -> dict[str, Any]:
     """What was exported, from what, by hash."""
-    files = sorted(path for path in made.iterdir()) if made.is_dir() else [made]
+    files = sorted(made.iterdir()) if made.is_dir() else [made]
     names = {path: path.name if made.is_dir() else out.name for path in files}
     return {
         "kchain": __version__,

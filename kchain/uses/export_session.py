@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+from kchain.errors import need
 from kchain.runtime.contract import EXPORT
 from kchain.runtime.failure import emit
 from kchain.units import size
 from kchain.uses.companions import read_json
-from kchain.uses.subject import Use, need
-
-# Folder of the output; `kchain watch` leaves what is in it on the target, but for the words.
+from kchain.uses.subject import UseSession
 
 
 def start(parameters: dict[str, Any], bundle: str) -> Exports:
@@ -19,7 +18,7 @@ def start(parameters: dict[str, Any], bundle: str) -> Exports:
     return Exports(parameters, bundle)
 
 
-class Exports(Use):
+class Exports(UseSession):
     """The chain in every format that was asked for, each in a folder of its own."""
 
     def export(self) -> None:
@@ -39,7 +38,7 @@ class Exports(Use):
         emit("exported", format=form, place=place.relative_to(self.paths.working).as_posix(), bytes=made.bytes)
         return made.bytes
 
-    def _look(self) -> None:
+    def _check_task(self) -> None:
         if "gguf" in self.table["formats"]:
             need("export", "gguf")
             from kchain.uses.gguf import read_shape

@@ -1,4 +1,8 @@
-"""The chain as an ordinary model: every adapter added to the base in fp32, rounded once to fp16."""
+"""The chain as an ordinary model: every adapter added to the base in fp32, rounded once to fp16.
+
+It is made, as every export is, in a workshop: a folder beside its place on the same disk. What is done there is flushed
+and renamed, and nothing is replaced that kchain did not write.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,44 @@ from kchain.units import size
 from kchain.uses.companions import copy_licences, copy_tokenizer, force_ids
 from kchain.uses.subject import Subject, stops_told
 
-# Where an export goes: made beside its place on the same disk, flushed, then renamed; nothing else is overwritten.
-
-# Only what kchain wrote is ever replaced: a folder that has this file, or a file that begins like this.
+# What kchain wrote, and may replace: a folder that has EXPORT_MANIFEST, or a file that begins like this.
 GGUF_MAGIC = b"GGUF"
 # Bytes that stay free on the disk.
 SPARE = 64 * 1024**2
-# Seconds after which what lies in a workshop was left by an export that died.
+# Seconds without a change after which a workshop was left by an export that died.
 LEFT = 24 * 3600
+
+
+@contextmanager
+def merged_model(subject: Subject) -> Iterator[Path]:
+    """The folder of the merged chain, as it is exported; it is gone afterwards.
+
+    Raises:
+        InputError: the disk has too little room for it, or an adapter does not fit.
+    """
+    needed = sum(file.stat().st_size for file in subject.base.glob("*.safetensors"))
+    with workshop(subject.work, needed, force=False) as shop:
+        write_merged(subject, shop / "model")
+        yield shop / "model"
+
+
+def write_merged(subject: Subject, folder: Path) -> list[str]:
+    """Write the model, its tokenizer and its configurations into `folder`, which must not exist.
+
+    Returns:
+        The names of the licence texts that were copied along.
+
+    Raises:
+        InputError: an adapter does not fit the base, or a sum does not fit into fp16.
+    """
+    from kchain.runtime.merge import merge
+    from kchain.runtime.tokenizer import tokenizer_folder
+
+    with stops_told():
+        merge(subject.base, subject.adapters, subject.lora, folder)
+    copy_tokenizer(tokenizer_folder(subject.base, subject.adapters), subject.base, folder, subject.pad)
+    force_ids(folder, subject.pad)
+    return copy_licences(subject.base, folder)
 
 
 @contextmanager
@@ -36,9 +70,13 @@ def workshop(out: Path, needed: int, force: bool) -> Iterator[Path]:
         force: whether an earlier export may be replaced.
 
     Raises:
-        InputError: `out` exists and may not be replaced, or the disk has not enough room.
+        InputError: `out` exists and may not be replaced, or the disk has too little room.
     """
-    _check_free(out, force)
+    if out.exists():
+        if not _is_export(out):
+            raise InputError(f"{out} exists, and is not an export of kchain", "choose another place: --out PATH")
+        if not force:
+            raise InputError(f"{out} exists", "replace it with --force, or choose another place: --out PATH")
     parent = out.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{out.name}-"
@@ -51,14 +89,6 @@ def workshop(out: Path, needed: int, force: bool) -> Iterator[Path]:
         )
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
         yield Path(name)
-
-
-def _sweep(parent: Path, prefix: str) -> None:
-    """Remove workshops that an export left when it was killed: each may hold a whole model."""
-    for old in parent.glob(f"{glob.escape(prefix)}*"):
-        newest = max(path.lstat().st_mtime for path in (old, *old.rglob("*")))
-        if time.time() - newest > LEFT:
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def put_in_place(made: Path, out: Path) -> None:
@@ -79,15 +109,6 @@ def put_in_place(made: Path, out: Path) -> None:
         _flush(out.absolute().parent)
 
 
-def _check_free(out: Path, force: bool) -> None:
-    if not out.exists():
-        return
-    if not _is_export(out):
-        raise InputError(f"{out} exists, and is no export of kchain", "choose another place: --out PATH")
-    if not force:
-        raise InputError(f"{out} exists", "replace it with --force, or choose another place: --out PATH")
-
-
 def _is_export(out: Path) -> bool:
     if out.is_dir():
         return (out / EXPORT_MANIFEST).is_file()
@@ -95,41 +116,18 @@ def _is_export(out: Path) -> bool:
         return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
 
 
+def _sweep(parent: Path, prefix: str) -> None:
+    """Remove workshops that an export left when it was killed: each may hold a whole model."""
+    for old in parent.glob(f"{glob.escape(prefix)}*"):
+        newest = max(path.lstat().st_mtime for path in (old, *old.rglob("*")))
+        if time.time() - newest > LEFT:
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def merged_model(subject: Subject) -> Iterator[Path]:
-    """The folder of the chain merged as it is exported; it is gone afterwards.
-
-    Raises:
-        InputError: the disk lacks the room for it, or an adapter does not fit.
-    """
-    size = sum(file.stat().st_size for file in subject.base.glob("*.safetensors"))
-    with workshop(subject.work, size, force=False) as shop:
-        write_merged(subject, shop / "model")
-        yield shop / "model"
-
-
-def write_merged(subject: Subject, folder: Path) -> list[str]:
-    """Write the model, its tokenizer and its configurations into `folder`, which must not exist.
-
-    Returns:
-        The names of the licence texts that went along.
-
-    Raises:
-        InputError: an adapter does not fit the base, or a sum does not fit into fp16.
-    """
-    from kchain.runtime.merge import merge
-    from kchain.runtime.tokenizer import tokenizer_folder
-
-    with stops_told():
-        merge(subject.base, subject.adapters, subject.lora, folder)
-    copy_tokenizer(tokenizer_folder(subject.base, subject.adapters), subject.base, folder, subject.pad)
-    force_ids(folder, subject.pad)
-    return copy_licences(subject.base, folder)

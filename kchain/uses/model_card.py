@@ -1,4 +1,4 @@
-"""README.md of an export: what it is, what it was made of, how good it was found, and under which licences. Pure."""
+"""README.md of an export: what it is, what it was made of, how good it was found to be, and its licences. Pure."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ def card(subject: Subject, form: str, licences: Sequence[str]) -> str:
 
     Args:
         form: "safetensors", "adapter" or "gguf".
-        licences: names of licence texts that lay beside the base model and were copied.
+        licences: names of the licence texts that were copied from beside the base model.
     """
     library, what = _WHAT[form]
+    prompt = subject.system_prompt
     lines = [
         *("---", f"base_model: {subject.base_model}", f"library_name: {library}", "license: unknown"),
         *("tags: [kchain, lora]", "---", f"# {subject.chain} / {subject.phase}: {subject.title}", ""),
         *(subject.description, "", what, ""),
         f"Every answer ends with `{subject.pad['token']}` (id {subject.pad['id']}), which is also the padding token.",
-        *_system_prompt(subject.system_prompt),
+        *([f"The last phase was trained with the system prompt `{prompt}`."] if prompt else []),
         *("", "## Lineage", "", f"Base model: `{subject.base_model}` (Kaggle). Then, in this order:", ""),
         *_table(("phase", "trained by", "sha256 of its adapter", "LoRA"), _lineage_rows(subject)),
         *("", "## Data", ""),
@@ -51,10 +52,6 @@ def card(subject: Subject, form: str, licences: Sequence[str]) -> str:
         *("", "## Licences", "", *_licence_words(licences), ""),
     ]
     return "\n".join(lines)
-
-
-def _system_prompt(prompt: str) -> list[str]:
-    return [f"The last phase was trained with the system prompt `{prompt}`."] if prompt else []
 
 
 def _table(heads: Sequence[str], rows: Iterator[tuple[str, ...]]) -> list[str]:
@@ -106,9 +103,9 @@ def _number(metrics: Mapping[str, Any], name: str, form: str) -> str:
 
 def _licence_words(licences: Sequence[str]) -> list[str]:
     base = (
-        f"The base model came with {', '.join(licences)}, which lies beside this file."
+        f"The base model came with {', '.join(licences)}, copied to beside this file."
         if licences
-        else "The base model's licence is unknown to kchain: no licence text lay beside its weights."
+        else "The base model's licence is unknown to kchain: there was no licence text beside its weights."
     )
     return [
         base,

@@ -1,4 +1,7 @@
-"""Whether an answer counts as a success, by a check that a person chose. Nothing of an answer is ever run."""
+"""What an evaluation may say: whether an answer counts, what figures of many answers allow to say, and the page.
+
+A person chooses the check that makes an answer a success. Nothing of an answer is ever run.
+"""
 
 from __future__ import annotations
 
@@ -19,81 +22,15 @@ from kchain.errors import InputError
 from kchain.pages import render, write
 from kchain.units import size
 
-# What numbers of successes and seconds allow to say. Pure.
-
+# A code block in an answer: what is checked is what stands in the first one.
+_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+# Seconds for bash to read an answer.
+_PATIENCE = 20
 # Two-sided 95 %: the quantile of the normal distribution, and the level of every test.
 _Z = 1.959963984540054
 LEVEL = 0.05
 # Samples of the bootstrap: the ends of the interval are then known to about a thirtieth of its width.
 _ROUNDS = 4000
-
-
-def wilson(successes: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a rate, after Wilson (1927): sensible for few trials, and at 0 and 1."""
-    if not count:
-        return 0.0, 1.0
-    rate, weight = successes / count, _Z * _Z / count
-    middle = (rate + weight / 2) / (1 + weight)
-    half = _Z * math.sqrt(rate * (1 - rate) / count + weight / (4 * count)) / (1 + weight)
-    # At the ends the formula is exact, its rounding is not.
-    return (0.0 if successes == 0 else middle - half), (1.0 if successes == count else middle + half)
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """p of McNemar's exact test: how likely so uneven a split of the disagreements is, were both sides as good.
-
-    Args:
-        only_first, only_second: questions on which that side alone succeeded.
-    """
-    count, fewer = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(count, k) for k in range(fewer + 1))
-    # Whole numbers until here: 2 ** count is beyond a float from 1024 questions on.
-    return min(1.0, float(2 * tail / 2**count))
-
-
-def mean_difference(first: Sequence[float], second: Sequence[float], seed: int) -> tuple[float, float, float]:
-    """(mean of second - first, and its 95 % interval): pairs drawn anew with replacement, percentiles of the means.
-
-    Args:
-        first, second: of the same questions, in the same order.
-    """
-    differences = np.asarray(second) - np.asarray(first)
-    draw = np.random.default_rng(seed)
-    means = [draw.choice(differences, len(differences)).mean() for _ in range(_ROUNDS)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(differences.mean()), float(low), float(high)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of the values lie, interpolated."""
-    return float(np.percentile(values, 100 * share))
-
-
-# The evaluation as one HTML page that needs nothing else.
-
-
-def page(report: Mapping[str, Any]) -> str:
-    """The page of a report as `run.evaluate` makes it; what models said is escaped."""
-    memory = {
-        name: "unknown" if side["peak_bytes"] is None else size(side["peak_bytes"])
-        for name, side in report["sides"].items()
-    }
-    return render("uses", "page.html.jinja", report=report, memory=memory)
-
-
-def write_page(path: Path, report: Mapping[str, Any]) -> None:
-    """Write the page.
-
-    Raises:
-        InputError: it cannot be written there.
-    """
-    write(path, page(report))
-
-
-# A code block in an answer: what is checked is what stands in the first one.
-_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
-# Seconds for bash to read an answer.
-_PATIENCE = 20
 
 
 def exact(answer: str, expected: str) -> bool:
@@ -112,7 +49,7 @@ def regex(answer: str, expected: str) -> bool:
 
 
 def valid_json(answer: str, expected: str) -> bool:
-    """The answer is a JSON object or list; a bare number or word is none."""
+    """The answer is a JSON object or list; a bare number or word does not count."""
     try:
         return isinstance(json.loads(code(answer)), dict | list)
     except (ValueError, RecursionError):
@@ -140,7 +77,7 @@ def shell(answer: str, expected: str) -> bool:
         done = subprocess.run(["bash", "-n"], input=text, capture_output=True, timeout=_PATIENCE, check=False)
     except subprocess.TimeoutExpired:
         return False
-    # bash warns of a here-document that never ends, and takes it.
+    # bash only warns of a here-document that never ends.
     return done.returncode == 0 and b"warning" not in done.stderr
 
 
@@ -172,3 +109,62 @@ def code(answer: str) -> str:
     """What stands in the first code block of an answer, or the whole answer where there is none."""
     found = _FENCE.search(answer)
     return found[1] if found else answer
+
+
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a rate, after Wilson (1927): sensible for few trials, and at 0 and 1."""
+    if not count:
+        return 0.0, 1.0
+    rate, weight = successes / count, _Z * _Z / count
+    middle = (rate + weight / 2) / (1 + weight)
+    half = _Z * math.sqrt(rate * (1 - rate) / count + weight / (4 * count)) / (1 + weight)
+    # At the ends the formula is exact, its rounding is not.
+    return (0.0 if successes == 0 else middle - half), (1.0 if successes == count else middle + half)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """p of McNemar's exact test: how likely so uneven a split of the disagreements is, were both sides as good.
+
+    Args:
+        only_first, only_second: questions on which that side alone succeeded.
+    """
+    count, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(count, k) for k in range(fewer + 1))
+    # Whole numbers until here: 2 ** count is beyond a float from 1024 questions on.
+    return min(1.0, float(2 * tail / 2**count))
+
+
+def mean_difference(first: Sequence[float], second: Sequence[float], seed: int) -> tuple[float, float, float]:
+    """(mean of second - first, and its 95 % interval): a paired bootstrap, percentiles of the resampled means.
+
+    Args:
+        first, second: of the same questions, in the same order.
+    """
+    differences = np.asarray(second) - np.asarray(first)
+    draw = np.random.default_rng(seed)
+    means = [draw.choice(differences, len(differences)).mean() for _ in range(_ROUNDS)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(differences.mean()), float(low), float(high)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of the values lie, interpolated."""
+    return float(np.percentile(values, 100 * share))
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The HTML page of a report as `evaluate` makes it; what models said is escaped."""
+    memory = {
+        name: "unknown" if side["peak_bytes"] is None else size(side["peak_bytes"])
+        for name, side in report["sides"].items()
+    }
+    return render("uses", "page.html.jinja", report=report, memory=memory)
+
+
+def write_page(path: Path, report: Mapping[str, Any]) -> None:
+    """Write the page.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    write(path, page(report))

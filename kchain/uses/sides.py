@@ -1,4 +1,4 @@
-"""Both sides answer the same questions, one by one and greedily; what they said, what it cost, and who is better."""
+"""Both sides answer the same questions, one by one and greedily: what they said, what it cost, and which is better."""
 
 from __future__ import annotations
 
@@ -11,44 +11,24 @@ from typing import Any
 
 import torch
 
-from kchain.uses.questions import Question
+from kchain.uses.questions import HeldOutQuestion
 from kchain.uses.report import LEVEL, Check, mcnemar, mean_difference, percentile, wilson
-from kchain.uses.settings import Settings
-from kchain.uses.speaker import Answer, Speaker
+from kchain.uses.sampling import Sampling
+from kchain.uses.speaker import Reply, Speaker
 
-# The most memory that a part of a run held: of the GPU where there is one, of the process otherwise.
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def begin_peak() -> None:
-    """Begin to measure anew. Linux and CUDA alone can; elsewhere there is no figure."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    elif _CLEAR.exists():
-        _CLEAR.write_text("5", encoding="ascii")  # the kernel's word for "set the high-water mark back"
-
-
-def peak() -> int | None:
-    """Bytes since `begin_peak`: allocated on the GPU, or resident in memory; None where nobody can say."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii")) if _STATUS.exists() else None
-    return int(found[1]) * 1024 if found else None
-
-
-# Drawing fewer pairs anew gives intervals that are far too narrow.
+# Resampling fewer pairs gives intervals that are far too narrow.
 _FEWEST = 10
 # The first answer of a process pays for everything that is set up once; it is not counted.
-_WARM_UP = Settings(max_tokens=2)
+_WARM_UP = Sampling(max_tokens=2)
+# Where Linux tells the most memory that this process held, and where that mark is set back.
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
 class Side:
     """One model's answers, which of them passed the check, and the most memory it took in bytes (None: unknown)."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[Reply, ...]
     passed: tuple[bool, ...]
     peak_bytes: int | None
 
@@ -73,9 +53,9 @@ class Side:
 
 def ask(
     load: Callable[[], Speaker],
-    questions: Sequence[Question],
+    questions: Sequence[HeldOutQuestion],
     check: Check,
-    settings: Settings,
+    settings: Sampling,
     tell: Callable[[int], None],
 ) -> Side:
     """One side: loaded, asked everything, and gone from memory again.
@@ -84,7 +64,7 @@ def ask(
         tell: called with the number of answers so far.
     """
     gc.collect()
-    begin_peak()
+    _begin_peak()
     speaker = load()
     speaker.answer(questions[0].turns, _WARM_UP)
     answers = []
@@ -92,12 +72,29 @@ def ask(
         answers.append(speaker.answer(question.turns, settings))
         tell(number)
     passed = tuple(check(answer.text, question.expected) for answer, question in zip(answers, questions, strict=True))
-    return Side(tuple(answers), passed, peak())
+    return Side(tuple(answers), passed, _peak())
+
+
+def _begin_peak() -> None:
+    """Begin to measure memory anew: the GPU's where there is one, else the process's. Elsewhere there is no figure."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    elif _CLEAR.exists():
+        _CLEAR.write_text("5", encoding="ascii")  # the kernel's word for "set the high-water mark back"
+
+
+def _peak() -> int | None:
+    """Bytes since `_begin_peak`: allocated on the GPU, or resident in memory; None where it is unknown."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii")) if _STATUS.exists() else None
+    return int(found[1]) * 1024 if found else None
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Who is better, as far as the answers show it.
+class Comparison:
+    """Which side is better, as far as the answers show it.
 
     Attributes:
         better, faster: "base", "chain", or "" where no difference is shown.
@@ -120,25 +117,19 @@ class Verdict:
 
     def words(self) -> str:
         """The verdict in one sentence."""
-        split = (
-            f"{self.chain_only} questions the chain alone got right, {self.base_only} the base alone, p = {self.p:.2g}"
-        )
-        quality = (
-            f"the {self.better} is better ({split})" if self.better else f"no difference in success shown ({split})"
-        )
-        return f"{quality[0].upper()}{quality[1:]}; {self._speed()}."
+        found = f"The {self.better} is better" if self.better else "No difference in success shown"
+        right = f"{self.chain_only} questions the chain alone got right, {self.base_only} the base alone"
+        return f"{found} ({right}, p = {self.p:.2g}); {self._speed()}."
 
     def _speed(self) -> str:
         mean, low, high = self.slower_by
         if self.questions < _FEWEST:
-            return f"so few answers ({self.questions}) tell nothing about time; {_FEWEST} are the fewest that do"
-        apart = f"the chain's time less the base's: {mean:+.2f} s, 95 % interval {low:+.2f} to {high:+.2f}"
-        return (
-            f"the {self.faster} answers faster ({apart})" if self.faster else f"no difference in time shown ({apart})"
-        )
+            return f"so few answers ({self.questions}) tell nothing about time: at least {_FEWEST} are needed"
+        found = f"the {self.faster} answers faster" if self.faster else "no difference in time shown"
+        return f"{found} (the chain's time less the base's: {mean:+.2f} s, 95 % interval {low:+.2f} to {high:+.2f})"
 
 
-def compare(base: Side, chain: Side, seed: int) -> Verdict:
+def compare(base: Side, chain: Side, seed: int) -> Comparison:
     """The verdict on two sides that answered the same questions."""
     pairs = list(zip(base.passed, chain.passed, strict=True))
     base_only, chain_only = pairs.count((True, False)), pairs.count((False, True))
@@ -147,4 +138,4 @@ def compare(base: Side, chain: Side, seed: int) -> Verdict:
     seconds = [[answer.seconds for answer in side.answers] for side in (base, chain)]
     mean, low, high = mean_difference(seconds[0], seconds[1], seed)
     faster = "" if len(pairs) < _FEWEST else "chain" if high < 0 else "base" if low > 0 else ""
-    return Verdict(better, faster, len(pairs), base_only, chain_only, p, (mean, low, high))
+    return Comparison(better, faster, len(pairs), base_only, chain_only, p, (mean, low, high))

@@ -1,4 +1,7 @@
-"""A model that answers: loaded once, prompted as the training prompted it, stopped where an answer ends."""
+"""A model that answers: loaded once, prompted as the training prompted it, stopped where an answer ends.
+
+`load_chain` loads the chain, merged as it is exported; `compare_probe` proves that it is the chain that was trained.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,22 @@ from kchain.runtime.contract import answer_ends
 from kchain.runtime.model import load_base
 from kchain.uses.companions import read_json
 from kchain.uses.merged import merged_model
-from kchain.uses.settings import Settings
+from kchain.uses.sampling import Sampling
 from kchain.uses.subject import Subject, stops_told
 
-# What each style changes, by its token: some of the keys of Settings.
-
-
-PRECISIONS = ("auto", "fp16", "bf16", "fp32", "nf4")
+# Share of the largest logit by which the probe may differ: another device, and weights rounded to fp16 once.
+PROBE_TOLERANCE = 0.05
 Turns = Sequence[dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What a model said.
 
     Attributes:
-        tokens: that were made, the one that ends the answer included.
+        tokens: generated, the one that ends the answer included.
         seconds: from the prompt's first token to the answer's last.
-        ended: it ended by itself, not because max_tokens were reached.
+        ended: it ended by itself, not because max_tokens was reached.
     """
 
     text: str
@@ -47,14 +48,14 @@ class Speaker:
     """A model's folder, ready to answer.
 
     Args:
-        folder: a whole model with its tokenizer, as `export.merged` writes it.
+        folder: a whole model with its tokenizer, as `merged.write_merged` writes it.
         tokenizer_folder: whose tokenizer and chat template are used; the model's own, or its successor's.
         pad: {"token", "id"} of the token that ends an answer.
         real: special tokens that count wherever they stand: the styles.
-        precision: one of PRECISIONS; auto is fp16 on a GPU and fp32 on a CPU.
+        precision: fp16, bf16, fp32, nf4, or auto: fp16 on a GPU and fp32 on a CPU.
 
     Raises:
-        InputError: the tokenizer is another one, or the model cannot be loaded so.
+        InputError: the tokenizer is another one, or the model cannot be loaded in this precision.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Speaker:
         found = self.tokenizer.convert_tokens_to_ids(pad["token"])
         if found != pad["id"]:
             raise InputError(
-                f"{folder}: {pad['token']} has id {found}, the chain says {pad['id']}", "give another base"
+                f"{folder}: {pad['token']} has id {found}, the chain says {pad['id']}", "give another base model"
             )
         self._chat = Chat(self.tokenizer, real)
         gpu = torch.cuda.is_available()
@@ -73,13 +74,14 @@ class Speaker:
             self.model = load_base(folder, number, "nf4" if precision == "nf4" else "none").eval()
         if len(self.tokenizer) > self.model.get_input_embeddings().num_embeddings:
             self.model.resize_token_embeddings(len(self.tokenizer))
-        path = folder / "generation_config.json"
-        self._ends = answer_ends(pad["id"], read_json(path).get("eos_token_id") if path.is_file() else None)
+        generation = folder / "generation_config.json"
+        told = read_json(generation).get("eos_token_id") if generation.is_file() else None
+        self._ends = answer_ends(pad["id"], told)
         self._pad = pad["id"]
         # Nothing of the base model's own sampling may leak into what was asked for here.
         self.model.generation_config = _generation(eos_token_id=self._ends, pad_token_id=self._pad)
 
-    def answer(self, turns: Turns, settings: Settings, on_text: Callable[[str], None] | None = None) -> Answer:
+    def answer(self, turns: Turns, settings: Sampling, on_text: Callable[[str], None] | None = None) -> Reply:
         """The answer to a conversation that ends with a question.
 
         Args:
@@ -103,7 +105,7 @@ class Speaker:
         new = made[0, ids.shape[1] :].tolist()
         seconds = time.perf_counter() - began  # tolist has waited for the GPU
         text = str(self.tokenizer.decode(new, skip_special_tokens=True))
-        return Answer(text, len(new), seconds, bool(new) and new[-1] in self._ends)
+        return Reply(text, len(new), seconds, bool(new) and new[-1] in self._ends)
 
     def encode(self, turns: Turns) -> list[int]:
         """Token ids of the prompt, as the training encoded prompts."""
@@ -115,7 +117,7 @@ class Speaker:
         except Refused as error:
             raise InputError(f"the chat template refuses this conversation: {error}", "correct its roles") from None
 
-    def _how(self, settings: Settings) -> GenerationConfig:
+    def _how(self, settings: Sampling) -> GenerationConfig:
         drawn = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
         return _generation(
             max_new_tokens=settings.max_tokens,
@@ -143,15 +145,9 @@ def _generation(**settings: Any) -> GenerationConfig:
     return GenerationConfig(**settings)  # type: ignore[no-untyped-call,unused-ignore]
 
 
-# The models behind a subject: its base, and the chain merged as it is exported; and a proof that it is that chain.
-
-# Share of the largest logit by which the probe may differ: another device, and weights rounded to fp16 once.
-PROBE_TOLERANCE = 0.05
-
-
 @dataclass(frozen=True)
 class Probe:
-    """What the session recorded of its trained model against what this one says: the largest difference of a logit."""
+    """The largest difference between a logit that the session recorded of its trained model and this model's."""
 
     difference: float
     agrees: bool
@@ -168,7 +164,7 @@ def load_chain(subject: Subject, precision: str) -> Speaker:
 
 
 def compare_probe(speaker: Speaker, result: Mapping[str, Any]) -> Probe | None:
-    """Whether the loaded model says what the trained one said in its session; None where that recorded nothing."""
+    """Whether the loaded model says what the trained one said in its session; None where nothing was recorded."""
     told = result.get("probe")
     if not told:
         return None

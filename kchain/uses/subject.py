@@ -1,6 +1,8 @@
-"""What is exported, asked or evaluated: a phase's adapters and the base model they belong to, as plain values.
+"""What is exported, asked or evaluated: a phase's adapters and the base model they belong to.
 
-`export.read` makes one of the journal of a project, `export.use` one of what is mounted into a session.
+On this machine `kchain.publish.content` makes a `Subject` of a project's journal; in a session on the target,
+`UseSession` makes it of what is mounted there. The session imports this module before it installs its packages, so
+nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -10,13 +12,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from kchain.errors import InputError, KchainError
 from kchain.runtime import preflight
-from kchain.runtime import preflight as preflight_module
 from kchain.runtime.adapters import Adapter, find
 from kchain.runtime.contract import RESULT
 from kchain.runtime.failure import Stop, emit
@@ -65,7 +65,7 @@ class Subject:
         lora: the chain's LoRA configuration.
         quantization: of the frozen base in training: "none" or "nf4".
         parts: the adapters it is made of, root first.
-        work: folder in which a merged model may lie for a while.
+        work: folder for a merged model while it is needed.
     """
 
     chain: str
@@ -105,34 +105,25 @@ class Subject:
 
 @contextmanager
 def stops_told() -> Iterator[None]:
-    """Turns the runtime's reasons to stop into errors that the command line prints."""
+    """Turns the runtime's reasons to stop into errors that the command line prints.
+
+    Raises:
+        InputError: in place of `Stop`.
+    """
     try:
         yield
     except Stop as stop:
         raise InputError(stop.reason, stop.cure) from stop
 
 
-def need(extra: str, *packages: str) -> None:
-    """Look for packages without importing them.
-
-    Raises:
-        InputError: some are missing; says which extra of kchain brings them.
-    """
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise InputError(f"this needs {', '.join(missing)}", f'pip install "kchain[{extra}]"')
-
-
-# What the sessions have in common that use a trained phase: the machine and the adapters checked, the files recorded.
-
-# Only what needs no torch: the environment is not installed yet when this module is imported.
-
-# Share of the session's time that is left for the end, and its least in seconds.
+# Share of a session's time that is kept for its end, and the least of it in seconds.
 RESERVE, LEAST_RESERVE = 0.05, 30.0
 
 
-class Use(Stages):
-    """The state that the driver cells share. Each method is one stage; a stage that fails ends the notebook.
+class UseSession(Stages):
+    """A session that uses a trained phase: what its driver cells share, and the stages that all such sessions have.
+
+    Each public method is one stage; a stage that fails ends the notebook.
 
     Args:
         parameters: the notebook's PARAMETERS.
@@ -173,7 +164,13 @@ class Use(Stages):
     def preflight(self) -> None:
         """Checks the machine and the inputs, and stops in the first minute if something is wrong."""
         with self._stage("preflight"):
-            self._check_machine()
+            accelerator = self.parameters["accelerator"]
+            self.result["versions"] = preflight.versions()
+            emit("versions", **self.result["versions"])
+            preflight.check_precision(self.parameters["precision"], accelerator)
+            preflight.check_bitsandbytes(self.parameters["quantization"], "")
+            if accelerator["gpus"]:
+                preflight.check_gpus(accelerator, preflight.look(), preflight.others())
             base = self.paths.mount("model", self.parameters["model"]["source"])
             preflight.check_model(base)
             adapters = find(self.paths, self.parameters)
@@ -184,17 +181,16 @@ class Use(Stages):
             preflight.check_disk(self.paths.scratch, base_bytes)
             self._record_inputs(adapters, base_bytes)
             self.subject = self._subject(base, adapters)
-            self._look()
+            self._check_task()
 
     def save(self) -> None:
         """Records every file of the output by its hash and, last of all, that this session reached its end."""
         with self._stage("save"):
             files = sorted(path for path in self.paths.working.rglob("*") if path.is_file() and path.name != RESULT)
-            names = {path.relative_to(self.paths.working).as_posix(): path for path in files}
             self.result["outputs"] = {
                 name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}
-                for name, path in names.items()
-                if not name.startswith((".", "__"))
+                for path in files
+                if not (name := path.relative_to(self.paths.working).as_posix()).startswith((".", "__"))
             }
             self.result.update(status="complete", reason=None)
             self._write_result()
@@ -202,13 +198,13 @@ class Use(Stages):
             print(self.result["found"])
 
     def _tell_probe(self, probe: dict[str, Any] | None) -> None:
-        """Says so where the merged model is not what the session trained; in 4 bits it never is."""
+        """Warns where the merged model is not what the session trained; in 4 bits it never is."""
         if probe is not None and not probe["agrees"] and self.parameters["quantization"] == "none":
             last, far = self.subject.phase, probe["difference"]
-            emit("warning", message=f"the session of {last} recorded logits {far:.2f} away: is the base another one?")
+            emit("warning", message=f"the session of {last} recorded logits {far:.2f} away: is this another base?")
 
-    def _look(self) -> None:
-        """What else can be found wrong before time is spent."""
+    def _check_task(self) -> None:
+        """Finds what else is wrong with this kind of session's own task before time is spent."""
 
     def _check_time(self, done: str) -> None:
         """Stops when the session's time is nearly over: it has to say why before it is ended."""
@@ -223,20 +219,17 @@ class Use(Stages):
         return float(self.began + limit - max(LEAST_RESERVE, RESERVE * limit) - time.monotonic())
 
     def _shorter(self) -> str:
-        """What to change where the time does not suffice."""
+        """What to change where the time is too short."""
         return "raise session_timeout"
-
-    def _check_machine(self) -> None:
-        accelerator, precision = self.parameters["accelerator"], self.parameters["precision"]
-        self.result["versions"] = preflight.versions()
-        emit("versions", **self.result["versions"])
-        preflight.check_precision(precision, accelerator)
-        preflight.check_bitsandbytes(self.parameters["quantization"], "")
-        if accelerator["gpus"]:
-            preflight.check_gpus(accelerator, preflight_module.look(), preflight_module.others())
 
     def _subject(self, base: Path, adapters: list[Adapter]) -> Subject:
         told, last = self.parameters, adapters[-1].phase
+        parts = []
+        for adapter, line in zip(adapters, told["lineage"], strict=True):
+            file, trained = self.paths.mount(adapter.kind, adapter.ref) / RESULT, told["trained"][adapter.phase]
+            result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            adopted = line["sha256"] is not None
+            parts.append(Part(adapter, None, adopted, result, trained["tokens"], trained["sources"]))
         return Subject(
             chain=told["chain"],
             phase=last,
@@ -248,20 +241,14 @@ class Use(Stages):
             pad=told["pad"],
             lora=told["lora"],
             quantization=told["quantization"],
-            parts=[self._part(adapter, line) for adapter, line in zip(adapters, told["lineage"], strict=True)],
+            parts=parts,
             base=base,
             work=self.paths.scratch / "merged",
         )
 
-    def _part(self, adapter: Adapter, line: dict[str, Any]) -> Part:
-        mount, trained = self.paths.mount(adapter.kind, adapter.ref), self.parameters["trained"][adapter.phase]
-        file = mount / RESULT
-        result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        return Part(adapter, None, line["sha256"] is not None, result, trained["tokens"], trained["sources"])
-
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        """A stage whose errors of kchain's are told as reasons to stop."""
+        """A stage that turns kchain's errors into the runtime's reasons to stop."""
         with super()._stage(name):
             try:
                 yield

@@ -63,7 +63,7 @@ def test_a_phase_with_good_examples_passes_and_all_of_it_is_told(tmp_path: Path)
     assert found["validation"] > 0
     done = kchain(tmp_path, "check", "one")
     assert done.returncode == 0
-    for word in ("good enough", "bare_numbers", "duplicates", "examples to learn from", "characters"):
+    for word in ("good enough", "bare_numbers", "duplicates", "training examples", "characters"):
         assert word in done.stdout
 
 
@@ -109,7 +109,7 @@ def test_a_data_set_of_the_local_server_is_found(tmp_path: Path) -> None:
         (["--with", "x=y"], "one has no source x"),
         (["--with", "x"], "'x': a name, = and a value"),
         (["one", "--validation", "own.jsonl"], "--validation goes with one FILE"),
-        (["odd.jsonl"], "nothing tells which column is what; its columns: who, what"),
+        (["odd.jsonl"], "so it is unclear which is which: who, what"),
         (["odd.jsonl", "--field", "prompt=who", "--field", "completion=why"], "no row has the column why"),
         (["empty.jsonl", "--field", "text=x"], "2 gave no example\nempty.jsonl line 1: not a JSON object"),
         (["zip.jsonl"], "zip.jsonl is a zip archive"),

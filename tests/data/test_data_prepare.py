@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kchain.data import Settings, prepare
+from kchain.data import Preparation, prepare
 from kchain.data.prepare import PARTS, read_prompts
 from kchain.errors import InputError
 
@@ -35,7 +35,7 @@ def part(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def test_298_interactions_give_238_29_and_31(tmp_path: Path) -> None:
-    found = prepare(write(tmp_path / "in.json", [record(n) for n in range(298)]), tmp_path / "out", Settings())
+    found = prepare(write(tmp_path / "in.json", [record(n) for n in range(298)]), tmp_path / "out", Preparation())
     assert found.metadata["examples"] == {"train": 238, "validation": 29, "test": 31, "total": 298}
     assert [len(part(tmp_path / "out", name)) for name in PARTS] == [238, 29, 31]
     asked = {one["messages"][1]["content"] for name in PARTS for one in part(tmp_path / "out", name)}
@@ -51,15 +51,15 @@ def test_298_interactions_give_238_29_and_31(tmp_path: Path) -> None:
 )
 def test_the_shares_are_exact(tmp_path: Path, count: int, validation: float, test: float, sizes: list[int]) -> None:
     source = write(tmp_path / "in.jsonl", [record(n) for n in range(count)])
-    found = prepare(source, tmp_path / "out", Settings(validation=validation, test=test))
+    found = prepare(source, tmp_path / "out", Preparation(validation=validation, test=test))
     assert [len(found.parts[name]) for name in PARTS] == sizes
 
 
 def test_the_order_of_the_records_changes_nothing_and_the_seed_does(tmp_path: Path) -> None:
     records = [record(n) for n in range(60)]
-    one = prepare(write(tmp_path / "a.jsonl", records), tmp_path / "one", Settings())
-    two = prepare(write(tmp_path / "b.json", records[::-1]), tmp_path / "two", Settings())
-    other = prepare(tmp_path / "a.jsonl", tmp_path / "other", Settings(seed=1))
+    one = prepare(write(tmp_path / "a.jsonl", records), tmp_path / "one", Preparation())
+    two = prepare(write(tmp_path / "b.json", records[::-1]), tmp_path / "two", Preparation())
+    other = prepare(tmp_path / "a.jsonl", tmp_path / "other", Preparation(seed=1))
     assert one.metadata["sha256"] == two.metadata["sha256"] != other.metadata["sha256"]
 
 
@@ -69,7 +69,7 @@ def test_a_folder_of_files_with_one_record_each_is_read(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record(number), indent=2))
     write(tmp_path / "in" / "more.jsonl", [record(n) for n in range(5, 8)])
-    assert prepare(tmp_path / "in", tmp_path / "out", Settings()).metadata["examples"]["total"] == 8
+    assert prepare(tmp_path / "in", tmp_path / "out", Preparation()).metadata["examples"]["total"] == 8
 
 
 def test_what_is_left_out_is_kept_aside_with_its_reason(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_what_is_left_out_is_kept_aside_with_its_reason(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", records)
     with source.open("a") as file:
         file.write('{"half\n')
-    metadata = prepare(source, tmp_path / "out", Settings()).metadata
+    metadata = prepare(source, tmp_path / "out", Preparation()).metadata
     aside = part(tmp_path / "out", "rejected")
     assert [row["line"] for row in aside] == [5, 6, 7, 8, 9, 10]
     assert [row["reason"] for row in aside[:5]] == [
@@ -101,7 +101,7 @@ def test_what_is_left_out_is_kept_aside_with_its_reason(tmp_path: Path) -> None:
 
 def test_each_role_gets_its_own_system_prompt(tmp_path: Path) -> None:
     (tmp_path / "roles.toml").write_text('analyst = "You analyse."\n')
-    settings = Settings(prompts=read_prompts(tmp_path / "roles.toml"))
+    settings = Preparation(prompts=read_prompts(tmp_path / "roles.toml"))
     source = write(tmp_path / "in.jsonl", [*(record(n) for n in range(30)), {**record(99), "agent": {}}])
     metadata = prepare(source, tmp_path / "out", settings).metadata
     prompts = {role: told["system_prompt"] for role, told in metadata["roles"].items()}
@@ -119,7 +119,7 @@ def test_each_role_gets_its_own_system_prompt(tmp_path: Path) -> None:
 
 def test_other_paths_and_alternatives_are_searched(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [{"q": {"text": "a"}, "out": "b"}, {"q": {"text": "c"}, "answer": {"d": 1}}])
-    settings = Settings(task=("q.text",), answer=("out", "answer"))
+    settings = Preparation(task=("q.text",), answer=("out", "answer"))
     found = prepare(source, tmp_path / "out", settings)
     told = {one["messages"][2]["content"] for examples in found.parts.values() for one in examples}
     assert told == {"b", '{"d": 1}'}
@@ -127,7 +127,7 @@ def test_other_paths_and_alternatives_are_searched(tmp_path: Path) -> None:
 
 def test_metadata_tells_the_hash_of_every_file(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(n) for n in range(20)])
-    metadata = prepare(source, tmp_path / "out", Settings()).metadata
+    metadata = prepare(source, tmp_path / "out", Preparation()).metadata
     assert json.loads((tmp_path / "out" / "metadata.json").read_text()) == json.loads(json.dumps(metadata))
     assert metadata["source"] == {"in.jsonl": hashlib.sha256(source.read_bytes()).hexdigest()}
     for name, digest in metadata["sha256"].items():
@@ -136,10 +136,10 @@ def test_metadata_tells_the_hash_of_every_file(tmp_path: Path) -> None:
 
 def test_what_is_there_is_not_overwritten_unless_asked_for(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(0), record(1), {}])
-    prepare(source, tmp_path / "out", Settings())
+    prepare(source, tmp_path / "out", Preparation())
     with pytest.raises(InputError, match=r"has train\.jsonl, .*rejected\.jsonl already"):
-        prepare(source, tmp_path / "out", Settings())
-    prepare(write(source, [record(0), record(1)]), tmp_path / "out", Settings(), replace=True)
+        prepare(source, tmp_path / "out", Preparation())
+    prepare(write(source, [record(0), record(1)]), tmp_path / "out", Preparation(), replace=True)
     assert not (tmp_path / "out" / "rejected.jsonl").exists(), "nothing of the earlier run is left"
 
 
@@ -150,7 +150,7 @@ def test_what_is_there_is_not_overwritten_unless_asked_for(tmp_path: Path) -> No
 def test_input_of_no_use_is_told_and_nothing_is_written(tmp_path: Path, content: str, reason: str) -> None:
     (tmp_path / "in.json").write_text(content)
     with pytest.raises(InputError, match=reason):
-        prepare(tmp_path / "in.json", tmp_path / "out", Settings())
+        prepare(tmp_path / "in.json", tmp_path / "out", Preparation())
     assert not (tmp_path / "out").exists()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kchain.demo import run
+from kchain.demo import project as run
 from kchain.demo.tokenizer import MODEL, SAMPLES
 from kchain.errors import InputError
 from kchain.phases.init import make_project
@@ -68,7 +68,7 @@ def test_missing_packages_are_named_with_the_command_that_brings_them(monkeypatc
 
 def test_looking_for_packages_imports_none_of_them() -> None:
     code = (
-        "import sys; from kchain.demo.run import NEEDED, check_packages; check_packages(); "
+        "import sys; from kchain.demo.project import NEEDED, check_packages; check_packages(); "
         "assert not set(NEEDED) & set(sys.modules), set(NEEDED) & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -76,7 +76,7 @@ def test_looking_for_packages_imports_none_of_them() -> None:
 
 def test_opening_the_project_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from kchain.demo.run import open_project; "
+        "import sys; from pathlib import Path; from kchain.demo.project import open_project; "
         f"open_project(Path({str(tmp_path / 'd')!r})); "
         "assert not {'torch', 'transformers', 'kaggle', 'jupytext', 'numpy'} & set(sys.modules)"
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from kchain.client.client import connect
 from kchain.client.target import LOCAL, Target
-from kchain.demo.run import open_project, publish
+from kchain.demo.project import open_project, publish
 from kchain.phases import load_chain
 
 

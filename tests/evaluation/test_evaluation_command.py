@@ -67,7 +67,7 @@ def test_the_page_stands_alone_and_escapes_what_models_say(report: dict[str, Any
 def test_without_a_file_the_questions_are_those_the_session_kept_aside(project: Path) -> None:
     done = kchain(project, "evaluate", "--check", "shell")
     assert done.returncode == 2
-    assert "the session kept no questions aside" in " ".join(done.stderr.split())
+    assert "saved no validation set" in " ".join(done.stderr.split())
     kept = project / "runs/local/phase2/v1/validation.jsonl"
     turns = [{"role": "user", "content": "List"}, {"role": "assistant", "content": "ls"}]
     kept.write_text(json.dumps({"messages": turns}) + "\n")
@@ -88,7 +88,7 @@ def test_bad_input_is_refused_before_a_model_is_loaded(project: Path, tmp_path: 
     for given, words in (
         (("--data", str(tmp_path / "missing")), "cannot be read"),
         (("nobody",), "there is no phase 'nobody'"),
-        (("--check", "regex"), "are no regular expressions"),
+        (("--check", "regex"), "are not regular expressions"),
         (("--base", str(base_of(project) / "missing")), "is no model's folder"),
     ):
         done = kchain(project, "evaluate", "--check", "json", *given)

@@ -14,7 +14,7 @@ from kchain.errors import InputError
 from kchain.uses.questions import read_questions
 from kchain.uses.report import CHECKS, COMPARING, mcnemar, mean_difference, percentile, wilson
 from kchain.uses.sides import Side, compare
-from kchain.uses.speaker import Answer
+from kchain.uses.speaker import Reply
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_bootstrapped_difference_is_repeatable_and_brackets_the_mean() -> None
 
 
 def side(passed: list[bool], seconds: float) -> Side:
-    return Side(tuple(Answer("x", 10, seconds + place / 100, True) for place in range(len(passed))), tuple(passed), 7)
+    return Side(tuple(Reply("x", 10, seconds + place / 100, True) for place in range(len(passed))), tuple(passed), 7)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_the_verdict_names_a_winner_only_where_one_is_shown(base: list[bool], ch
 def test_nothing_is_said_of_time_where_too_little_was_asked() -> None:
     answers = [True] * 9
     words = compare(side(answers, 2.0), side(answers, 1.0), 42).words()
-    assert words.endswith("so few answers (9) tell nothing about time; 10 are the fewest that do.")
+    assert words.endswith("so few answers (9) tell nothing about time: at least 10 are needed.")
     assert "in time shown" not in words and "faster" not in words
     assert "no difference in time shown" in compare(side([True] * 10, 1.0), side([True] * 10, 1.0), 42).words()
 
@@ -177,11 +177,11 @@ def test_of_examples_that_were_kept_aside_those_that_are_no_questions_are_left_o
     "line, check, words",
     [
         ("{", "json", "line 2: "),
-        ("[1]", "json", "is no JSON object"),
+        ("[1]", "json", "is not a JSON object"),
         ('{"text": "x"}', "json", "has neither messages nor prompt"),
         ('{"prompt": " "}', "json", "prompt is empty"),
         ('{"prompt": "x"}', "exact", "no completion or expect, which the check exact compares with"),
-        ('{"prompt": "x", "expect": "("}', "regex", "expects no regular expression"),
+        ('{"prompt": "x", "expect": "("}', "regex", "expects something that is not a regular expression"),
         ('{"messages": [{"role": "user", "content": "x"}]}', "json", "nothing that the assistant says"),
         ('{"messages": "x"}', "json", "messages is not a list"),
     ],

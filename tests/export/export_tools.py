@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from kchain.demo.run import open_project, publish
+from kchain.demo.project import open_project, publish
 from kchain.demo.tokenizer import MODEL
 from kchain.orchestrator.journal.journal import Journal, Key
 from kchain.orchestrator.judging.adapter import Expected, verify

@@ -199,18 +199,18 @@ def test_a_name_that_holds_something_else_is_refused_and_so_is_a_public_model(pr
     state = project.root / ".kchain/local/state.db"
     with sqlite3.connect(state) as db:
         db.execute("UPDATE model_instances SET details = json_set(details, '$.overview', 'by hand')")
-    assert "is no safetensors that kchain published" in project.publish("--yes", "--public", code=1)
+    assert "is not a safetensors that kchain published" in project.publish("--yes", "--public", code=1)
 
 
 def test_what_cannot_be_published_is_told_before_anything_is_sent(project: Project) -> None:
-    assert "no name for a model" in project.publish("--model", "No_Slug", code=2)
+    assert "not a name for a model" in project.publish("--model", "No_Slug", code=2)
     project.publish("--type", "q8_0", code=2)
     config = project.root / "exports/phase2-model/config.json"
     config.write_text(config.read_text() + " ")
     assert "config.json is not what was exported" in project.publish("--yes", code=2)
     shutil.rmtree(config.parent)
     config.parent.mkdir()
-    assert "is no export of kchain" in project.publish("--yes", code=2)
+    assert "is not an export of kchain" in project.publish("--yes", code=2)
     config.parent.rmdir()
     shutil.rmtree(project.root / ".kchain/local/models/kchain")
     assert "--base" in project.publish("--yes", code=2)

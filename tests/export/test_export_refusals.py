@@ -39,7 +39,7 @@ def test_a_place_that_is_taken_is_replaced_only_by_force_and_only_if_it_is_an_ex
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years")
-    assert "is no export of kchain" in refused(finished, "--format", "adapter", "--out", str(mine), "--force")
+    assert "is not an export of kchain" in refused(finished, "--format", "adapter", "--out", str(mine), "--force")
     assert (mine / "thesis.txt").read_text() == "years"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"], "no working files are left"
 

@@ -14,10 +14,10 @@ from slugify import slugify
 
 from kchain.inbox import box as moving
 from kchain.inbox import box as taking
-from kchain.inbox import run as running
+from kchain.inbox import loop as running
 from kchain.inbox.box import Box
 from kchain.inbox.examples import title_of
-from kchain.inbox.run import Inbox, Settled
+from kchain.inbox.loop import Handled, Inbox
 from kchain.runtime.files import hash_file
 
 STEPS: tuple[tuple[Any, str], ...] = (
@@ -38,12 +38,12 @@ class Place:
         self.world = make_world(root, 2)
         self.box = Box(root / "box")
         self.box.prepare()
-        self.done: list[Settled] = []
+        self.done: list[Handled] = []
 
     def drop(self, name: str, text: str) -> None:
         (self.box.inbox / name).write_text(text, encoding="utf-8")
 
-    def run(self, phase: str = "one", *, once: bool = True, told: Callable[[Settled], None] | None = None) -> int:
+    def run(self, phase: str = "one", *, once: bool = True, told: Callable[[Handled], None] | None = None) -> int:
         ports, pull = self.world.ports, self.world.service.pull
 
         def with_adapter(client: Any, ref: str, version: int, to: Path) -> Path:

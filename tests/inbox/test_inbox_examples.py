@@ -143,7 +143,7 @@ def test_a_file_is_measured_by_the_thresholds_of_the_phase(tmp_path: Path) -> No
     assert "numbers.jsonl line 51" in wrong.wrong
     assert "data.quality" in wrong.cure
     good = write(tmp_path / "good.jsonl", [{"q": f"how many {n}?", "a": f"There are {n} of them."} for n in range(50)])
-    assert check(run.chain, run.name, good) == "examples to learn: 49, to judge by: 1"
+    assert check(run.chain, run.name, good) == "49 training examples, 1 for validation"
 
 
 def test_what_a_cap_leaves_out_is_said(tmp_path: Path) -> None:
@@ -163,12 +163,12 @@ def test_a_file_too_small_for_the_gates_is_rejected_before_it_is_trained_on(tmp_
     small = write(tmp_path / "small.jsonl", [{"q": "how many?", "a": "There are some."}])
     fields: dict[str, Any] = {"prompt": "q", "completion": "a"}
     run = derive(chain, "one", SHA256, small, fields)
-    assert check(run.chain, run.name, small) == "examples to learn: 1, to judge by: 0"
+    assert check(run.chain, run.name, small) == "1 training examples, 0 for validation"
     gated = dataclasses.replace(one, gates=Gates(max_eval_loss=1.0))
     run = derive(dataclasses.replace(chain, phases=(gated,)), "one", SHA256, small, fields)
     wrong = check(run.chain, run.name, small)
     assert isinstance(wrong, Rejection)
-    assert "no example could be kept aside to judge by, as gates.max_eval_loss" in wrong.wrong
+    assert "no example could be held out for validation, which gates.max_eval_loss" in wrong.wrong
 
 
 def test_phases_whose_titles_begin_alike_have_kernels_of_their_own_for_a_file() -> None:

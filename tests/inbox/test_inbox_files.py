@@ -9,8 +9,8 @@ from drive_model import ModelFolder
 from inbox_place import Place, rows
 
 from kchain.errors import DriverLocked, NotNow, NotReviewed, PhaseFailed, PushRefused, QuotaUsedUp, Unreachable
-from kchain.inbox import run as running
-from kchain.inbox.run import Settled
+from kchain.inbox import loop as running
+from kchain.inbox.loop import Handled
 from kchain.orchestrator.journal.lock import driver_lock, only_one
 
 
@@ -32,7 +32,7 @@ def test_an_inbox_that_stays_tries_again_by_itself(place: Place, monkeypatch: py
     place.drop("x.jsonl", rows("cat"))
     place.world.service.faults = [QuotaUsedUp("no hours left"), QuotaUsedUp("no hours left")]
 
-    def stop(settled: Settled) -> None:
+    def stop(settled: Handled) -> None:
         place.done.append(settled)
         raise KeyboardInterrupt
 

@@ -10,7 +10,7 @@ from command import kchain
 
 from kchain.cli.chat import read_styles
 from kchain.errors import InputError
-from kchain.uses.settings import Settings, settings_for
+from kchain.uses.sampling import Sampling, sampling_for
 
 
 def test_one_prompt_is_answered_as_text_and_as_json(project: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_pipe_is_a_conversation_with_commands(project: Path) -> None:
     done = kchain(project, "chat", "--max-tokens", "3", stdin=lines)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("cut after 3 tokens") == 3
-    assert "'nothing like it' is no token" in done.stderr
+    assert "'nothing like it' is not a token" in done.stderr
 
 
 def test_what_cannot_be_is_said_at_once(project: Path, tmp_path: Path) -> None:
@@ -45,10 +45,10 @@ def test_styles_come_from_the_project_unless_another_file_is_named(tmp_path: Pat
     assert read_styles(tmp_path, None) == {}
     (tmp_path / "styles.toml").write_text('["<|terse|>"]\nmax_tokens = 32\n')
     styles = read_styles(tmp_path, None)
-    assert settings_for("<|terse|>", styles, {}) == Settings(max_tokens=32)
-    assert settings_for("<|terse|>", styles, {"max_tokens": 5, "top_p": None}) == Settings(max_tokens=5), "typed wins"
-    assert settings_for(None, styles, {}) == Settings()
+    assert sampling_for("<|terse|>", styles, {}) == Sampling(max_tokens=32)
+    assert sampling_for("<|terse|>", styles, {"max_tokens": 5, "top_p": None}) == Sampling(max_tokens=5), "typed wins"
+    assert sampling_for(None, styles, {}) == Sampling()
     usual = {**styles, "": {"max_tokens": 9}}
-    assert [settings_for(style, usual, {}).max_tokens for style in (None, "<|new|>", "<|terse|>")] == [9, 9, 32]
+    assert [sampling_for(style, usual, {}).max_tokens for style in (None, "<|new|>", "<|terse|>")] == [9, 9, 32]
     with pytest.raises(InputError, match="cannot be read"):
         read_styles(tmp_path, tmp_path / "missing.toml")

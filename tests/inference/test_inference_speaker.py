@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kchain.errors import InputError
 from kchain.uses.conversation import Conversation
-from kchain.uses.settings import Settings
+from kchain.uses.sampling import Sampling
 from kchain.uses.speaker import Speaker, compare_probe
 from kchain.uses.subject import Subject
 
@@ -31,14 +31,14 @@ def test_it_says_what_the_adapters_say_when_peft_loads_them_in_order(project: Pa
     ids = tokenizer.apply_chat_template(ASK, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     made = model.generate(**ids, max_new_tokens=12, do_sample=False, eos_token_id=PAD["id"], pad_token_id=PAD["id"])
     theirs = tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
-    answer = speaker.answer(ASK, Settings(max_tokens=12))
+    answer = speaker.answer(ASK, Sampling(max_tokens=12))
     assert answer.text == theirs
     assert speaker.encode(ASK) == ids["input_ids"][0].tolist()
 
 
 def test_the_answer_arrives_in_pieces_and_is_the_same(speaker: Speaker) -> None:
     pieces: list[str] = []
-    answer = speaker.answer(ASK, Settings(max_tokens=12), pieces.append)
+    answer = speaker.answer(ASK, Sampling(max_tokens=12), pieces.append)
     assert "".join(pieces).strip() == answer.text.strip()
     assert answer.tokens == 12 and not answer.ended
 
@@ -52,13 +52,13 @@ def test_an_answer_stops_at_its_end(speaker: Speaker, monkeypatch: pytest.Monkey
         return logits
 
     monkeypatch.setattr(speaker.model.lm_head, "forward", always_ends)
-    answer = speaker.answer(ASK, Settings(max_tokens=12))
+    answer = speaker.answer(ASK, Sampling(max_tokens=12))
     assert (answer.text, answer.tokens, answer.ended) == ("", 1, True)
 
 
 def test_greedy_answers_repeat_and_drawn_ones_repeat_with_their_seed(speaker: Speaker) -> None:
-    drawn = Settings(max_tokens=8, temperature=5.0)
-    assert speaker.answer(ASK, Settings(max_tokens=8)).text == speaker.answer(ASK, Settings(max_tokens=8)).text
+    drawn = Sampling(max_tokens=8, temperature=5.0)
+    assert speaker.answer(ASK, Sampling(max_tokens=8)).text == speaker.answer(ASK, Sampling(max_tokens=8)).text
     assert speaker.answer(ASK, drawn).text == speaker.answer(ASK, drawn).text
     others = {speaker.answer(ASK, replace(drawn, seed=seed)).text for seed in range(4)}
     assert len(others) > 1
@@ -66,10 +66,10 @@ def test_greedy_answers_repeat_and_drawn_ones_repeat_with_their_seed(speaker: Sp
 
 def test_the_base_model_s_own_sampling_does_not_leak_in(project: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(base_of(project), tmp_path / "base"))
-    plain = Speaker(folder, folder, PAD, (), "auto").answer(ASK, Settings(max_tokens=8))
+    plain = Speaker(folder, folder, PAD, (), "auto").answer(ASK, Sampling(max_tokens=8))
     path = folder / "generation_config.json"
     path.write_text(json.dumps({"do_sample": True, "temperature": 9.0, "repetition_penalty": 5.0, "eos_token_id": [1]}))
-    assert Speaker(folder, folder, PAD, (), "auto").answer(ASK, Settings(max_tokens=8)).text == plain.text
+    assert Speaker(folder, folder, PAD, (), "auto").answer(ASK, Sampling(max_tokens=8)).text == plain.text
 
 
 def test_tokens_beyond_the_model_s_rows_get_rows(project: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_tokens_beyond_the_model_s_rows_get_rows(project: Path, tmp_path: Path) 
     tokenizer.save_pretrained(tmp_path)
     speaker = Speaker(base_of(project), tmp_path, PAD, (), "auto")
     assert speaker.model.get_input_embeddings().num_embeddings == len(tokenizer) > 151936
-    speaker.answer([{"role": "user", "content": "<new-299>"}], Settings(max_tokens=2))
+    speaker.answer([{"role": "user", "content": "<new-299>"}], Sampling(max_tokens=2))
 
 
 def test_a_tokenizer_of_another_model_is_refused(project: Path) -> None:
@@ -139,5 +139,5 @@ def test_a_style_stands_in_front_of_the_prompt_and_brings_its_settings(
     turns, settings = asked[0]
     assert [turn["content"] for turn in turns] == ["<|box_start|> hi"], "no system prompt where it is empty"
     assert (settings.max_tokens, settings.temperature) == (3, 0.5)
-    with pytest.raises(InputError, match="is no token of this chain's tokenizer"):
+    with pytest.raises(InputError, match="is not a token of this chain's tokenizer"):
         conversation.choose_style("no such style")

@@ -14,7 +14,7 @@ import pytest
 from drive_model import make_chain
 from rich.console import Console
 
-from kchain.cli.progress import Terminal, duration
+from kchain.cli.progress import Terminal
 from kchain.cli.show import print_finished, print_status, savings
 from kchain.client.answers import LogLine
 from kchain.client.log import event_of
@@ -169,11 +169,6 @@ def test_strange_events_do_not_stop_a_watch() -> None:
             terminal.event("one", event)
         terminal.note("one", "still here")
     assert "still here" in printed.getvalue()
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(4, "4 s"), (600, "10 min"), (11520, "3.2 h")])
-def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize(("count", "words"), [(812, "812 B"), (41_943_040, "41.9 MB"), (9_600_000_000, "9.6 GB")])

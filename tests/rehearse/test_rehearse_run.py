@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import kchain.demo.run
+import kchain.demo.project
 from kchain.client.target import Target
 from kchain.errors import DriverLocked, InputError
 from kchain.orchestrator.driving.folders import bundle_folders, record_rehearsal, rehearsals, tell_unrehearsed
@@ -41,7 +41,7 @@ def chain(tmp_path: Path) -> Chain:
 
 
 def test_missing_packages_are_named_before_anything_is_written(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kchain.demo.run, "NEEDED", ("json", "kchain_no_such_package"))
+    monkeypatch.setattr(kchain.demo.project, "NEEDED", ("json", "kchain_no_such_package"))
     with pytest.raises(InputError, match="kchain_no_such_package") as error:
         rehearse(chain, ["phase1"], Listener())
     assert error.value.hint == 'pip install "kchain[train]"'

@@ -67,7 +67,7 @@ def refused(session: Any) -> str:
 
 
 def test_questions_that_nobody_kept_aside_are_asked_for(start: Start, tmp_path: Path) -> None:
-    assert "kept no questions aside; set evaluate.file" in refused(start("judge"))
+    assert "saved no validation set; set evaluate.file" in refused(start("judge"))
     (tmp_path / "temp" / "project").mkdir()
     (tmp_path / "temp" / "project" / "own.jsonl").write_text('{"prompt": "x"}\n', encoding="utf-8")
     assert "line 1: has no completion or expect" in refused(start("judge", file="own.jsonl"))

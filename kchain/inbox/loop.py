@@ -14,7 +14,7 @@ from pathlib import Path
 from kchain.client.target import Target
 from kchain.errors import InputError, NotNow, NotReviewed, PhaseFailed, Unreachable
 from kchain.inbox.arrivals import Arrivals
-from kchain.inbox.box import Box, Job, clear, forget, land, put, put_reason, take, unfinished_job
+from kchain.inbox.box import Box, InboxJob, clear, forget, land, put, put_reason, take, unfinished_job
 from kchain.inbox.examples import Rejection, Run, check, derive, mapping, write_lines
 from kchain.inbox.train import has_begun, look_back, require_review, train
 from kchain.orchestrator.driving.actions import Reporter
@@ -36,7 +36,7 @@ _FAILURES = 3
 
 
 @dataclass(frozen=True)
-class Settled:
+class Handled:
     """What became of a file.
 
     Attributes:
@@ -73,7 +73,7 @@ class Inbox:
     phase: str
     target: str | None
     reporter: Reporter
-    settled: Callable[[Settled], None]
+    settled: Callable[[Handled], None]
     still: float
     ports: Ports | None = None
     _failures: int = field(default=0, init=False)
@@ -101,7 +101,7 @@ class Inbox:
                 self._require_review()
             return self._work(job, once)
 
-    def _work(self, job: Job | None, once: bool) -> int:
+    def _work(self, job: InboxJob | None, once: bool) -> int:
         arrivals = Arrivals(self.box.inbox, self.still, self.reporter.note)
         done, rejected, rested = 0, 0, False
         if not once:
@@ -126,7 +126,7 @@ class Inbox:
                 time.sleep(self.still + 0.1 if once else _POLL)
                 rested = True
 
-    def _insist(self, job: Job, once: bool) -> Settled:
+    def _insist(self, job: InboxJob, once: bool) -> Handled:
         """Bring the job to its end, however often that has to be tried."""
         pause = _FIRST_PAUSE
         while True:
@@ -141,7 +141,7 @@ class Inbox:
             # With what was found out about it meanwhile.
             job = unfinished_job(self.box) or job
 
-    def _settle(self, job: Job) -> Settled:
+    def _settle(self, job: InboxJob) -> Handled:
         chain = load_chain(self.root)
         chain.trained_phase(job.phase)
         target = Target(job.target, chain.owner, chain.root)
@@ -153,7 +153,7 @@ class Inbox:
         forget(job)
         return settled
 
-    def _outcome(self, chain: Chain, target: Target, job: Job) -> tuple[Job, Result | Rejection]:
+    def _outcome(self, chain: Chain, target: Target, job: InboxJob) -> tuple[InboxJob, Result | Rejection]:
         lines = job.folder / "examples" / f"{job.short_hash}.jsonl"
         try:
             phase = chain.phase(job.phase)
@@ -175,21 +175,21 @@ class Inbox:
     def _state(self, chain: Chain, target: Target, run: Run) -> PhaseState:
         return read_states(chain.root, Key(target.name, chain.owner, chain.name)).get(run.name, PhaseState())
 
-    def _keep(self, chain: Chain, job: Job, result: Result) -> Settled:
+    def _keep(self, chain: Chain, job: InboxJob, result: Result) -> Handled:
         folder = chain.root / result.folder
         rest = sorted(path for path in folder.iterdir() if path.is_file() and path.name != WEIGHTS)
         files = [folder / WEIGHTS, *rest, folder.parent / RESULT]
         adapter = land(files, self.box.adapters, job.stem, job.sha256, result.version)
         moved_to = put(job.dropped, self.box.archive, job.name, job.sha256)
         word = "already trained" if job.already else "trained"
-        return Settled(job.name, job.sha256, word, moved_to, adapter, result.version)
+        return Handled(job.name, job.sha256, word, moved_to, adapter, result.version)
 
-    def _reject(self, job: Job, found: Rejection) -> Settled:
+    def _reject(self, job: InboxJob, found: Rejection) -> Handled:
         moved_to = put(job.dropped, self.box.rejected, job.name, job.sha256)
         put_reason(moved_to, f"{job.name} was rejected\n\nwhat is wrong:\n{found.wrong}\n\nwhat to do:\n{found.cure}\n")
-        return Settled(job.name, job.sha256, "rejected", moved_to, wrong=found.wrong, ran=found.ran)
+        return Handled(job.name, job.sha256, "rejected", moved_to, wrong=found.wrong, ran=found.ran)
 
-    def _stop_on_failures(self, outcome: Settled) -> None:
+    def _stop_on_failures(self, outcome: Handled) -> None:
         self._failures = self._failures + 1 if outcome.ran else 0 if outcome.adapter else self._failures
         if self._failures >= _FAILURES:
             raise PhaseFailed(

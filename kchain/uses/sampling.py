@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Settings:
+class Sampling:
     """How an answer is drawn.
 
     Attributes:
@@ -26,11 +26,11 @@ class Settings:
     seed: int = 0
 
 
-# What each style changes, by its token: some of the keys of Settings.
+# What each style changes, by its token: some of the keys of Sampling.
 Styles = Mapping[str, Mapping[str, Any]]
 
 
-def settings_for(style: str | None, styles: Styles, typed: Mapping[str, Any]) -> Settings:
+def sampling_for(style: str | None, styles: Styles, typed: Mapping[str, Any]) -> Sampling:
     """What holds for a style: what was typed, then what its table says, then the defaults.
 
     Args:
@@ -39,4 +39,4 @@ def settings_for(style: str | None, styles: Styles, typed: Mapping[str, Any]) ->
     """
     table = {key: value for key, value in styles.get(style or "", styles.get("", {})).items() if value is not None}
     given = {key: value for key, value in typed.items() if value is not None}
-    return replace(Settings(), **(table | given))
+    return replace(Sampling(), **(table | given))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 from kchain.demo.tokenizer import MODEL, SAMPLES
-from kchain.errors import InputError
+from kchain.errors import InputError, need
 from kchain.phases import CHAIN_FILE, Chain, load_chain
 from kchain.phases.init import make_project
 from kchain.server import launch
@@ -41,9 +40,7 @@ def check_packages() -> None:
     Raises:
         InputError: some are missing; says which.
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise InputError(f"this trains on this machine and needs {', '.join(missing)}", 'pip install "kchain[train]"')
+    need("train", *NEEDED)
 
 
 def publish(server_root: Path) -> None:
