@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from kchain.errors import InputError
+from kchain.files import put_in_place
 from kchain.runtime.files import begin_folder, hash_file, rename_folder, write_json, write_text
 
 SHORT_HASH = 10
@@ -109,8 +110,7 @@ def put(source: Path, folder: Path, name: str, sha256: str) -> Path:
     if not target.exists():
         partial = folder / f".{SHORT_HASH}-{sha256[:SHORT_HASH]}.partial"
         shutil.copy2(source, partial)
-        flush(partial)
-        partial.rename(target)
+        put_in_place(partial, target)
     return target
 
 
@@ -142,16 +142,11 @@ def land(files: list[Path], adapters: Path, stem: str, sha256: str, version: int
     partial = Path(tempfile.mkdtemp(prefix=".landing-", dir=adapters))
     for file in files:
         shutil.copyfile(file, partial / file.name)
-        flush(partial / file.name)
+        with (partial / file.name).open("rb+") as copied:
+            os.fsync(copied.fileno())
     partial.chmod(0o755)
-    partial.rename(target)
+    put_in_place(partial, target)
     return target
-
-
-def flush(path: Path) -> None:
-    """Wait until a file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def clear(folder: Path) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kchain.errors import InputError
+from kchain.files import sync_folder
 from kchain.runtime.contract import EXPORT_MANIFEST
 from kchain.units import size
 from kchain.uses.companions import copy_licences, copy_tokenizer, force_ids
@@ -95,7 +96,8 @@ def put_in_place(made: Path, out: Path) -> None:
     """Give what was made in the workshop its name; what was there before goes when the new one is in place."""
     for path in sorted(made.rglob("*")) if made.is_dir() else [made]:
         if path.is_file():
-            _flush(path)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     before = made.with_name(f"{made.name}.before")
     if out.exists():
         out.rename(before)
@@ -105,8 +107,7 @@ def put_in_place(made: Path, out: Path) -> None:
         if before.exists():
             before.rename(out)
         raise
-    if os.name == "posix":
-        _flush(out.absolute().parent)
+    sync_folder(out.absolute().parent)
 
 
 def _is_export(out: Path) -> bool:
@@ -122,12 +123,3 @@ def _sweep(parent: Path, prefix: str) -> None:
         newest = max(path.lstat().st_mtime for path in (old, *old.rglob("*")))
         if time.time() - newest > LEFT:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

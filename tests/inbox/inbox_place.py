@@ -13,7 +13,6 @@ from drive_model import Points, make_world, model_parts
 from slugify import slugify
 
 from kchain.inbox import box as moving
-from kchain.inbox import box as taking
 from kchain.inbox import loop as running
 from kchain.inbox.box import Box
 from kchain.inbox.examples import title_of
@@ -22,8 +21,8 @@ from kchain.runtime.files import hash_file
 
 STEPS: tuple[tuple[Any, str], ...] = (
     (running, "take"), (running, "write_lines"), (running, "put"), (running, "land"), (running, "put_reason"),
-    (running, "forget"), (taking, "hash_file"), (taking, "write_json"), (taking, "rename_folder"),
-    (moving, "hash_file"), (moving, "flush"), (Box, "withdraw"),
+    (running, "forget"), (moving, "hash_file"), (moving, "write_json"), (moving, "rename_folder"),
+    (moving, "put_in_place"), (Box, "withdraw"),
 )  # fmt: skip
 
 
