@@ -107,7 +107,7 @@ def test_a_data_set_of_the_local_server_is_found(tmp_path: Path) -> None:
     [
         (["nothing"], "'nothing' is neither a file nor a phase"),
         (["--with", "x=y"], "one has no source x"),
-        (["--with", "x"], "'x': a name, = and a value"),
+        (["--with", "x"], "'x' is not NAME=VALUE"),
         (["one", "--validation", "own.jsonl"], "--validation goes with one FILE"),
         (["odd.jsonl"], "so it is unclear which is which: who, what"),
         (["odd.jsonl", "--field", "prompt=who", "--field", "completion=why"], "no row has the column why"),
