@@ -100,7 +100,7 @@ def test_another_lora_than_the_chains_is_refused(tmp_path: Path, change: dict[st
 
 
 def test_a_wrong_rank_in_the_weights_is_found_though_the_config_lies(tmp_path: Path) -> None:
-    assert "rank 4 was due" in refused(write_outputs(tmp_path, weights(r=8))).message
+    assert "rank 4 was expected" in refused(write_outputs(tmp_path, weights(r=8))).message
 
 
 @pytest.mark.parametrize(

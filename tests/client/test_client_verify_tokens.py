@@ -59,8 +59,8 @@ def test_a_head_of_its_own_has_rows_of_its_own(tmp_path: Path) -> None:
     ("arrays", "indices", "word"),
     [
         (weights(), None, "0 tensors of token rows; the phase trains 2 tokens"),
-        (with_rows(EMBEDDING, tokens=3), None, r"has shape (3, 16); (2, 16) was due"),
-        (with_rows(EMBEDDING, width=8), None, r"has shape (2, 8); (2, 16) was due"),
+        (with_rows(EMBEDDING, tokens=3), None, r"has shape (3, 16); (2, 16) was expected"),
+        (with_rows(EMBEDDING, width=8), None, r"has shape (2, 8); (2, 16) was expected"),
         (with_rows(EMBEDDING), {"embed_tokens": [151665]}, "it trained rows of the tokens"),
         (with_rows(EMBEDDING), {"embed_tokens": IDS, "lm_head": IDS[:1]}, "it trained rows of the tokens"),
         (with_rows(EMBEDDING), {}, "it trained rows of the tokens"),

@@ -1,16 +1,16 @@
-"""What a failure probably means and what to change: one table, most telling first. Pure."""
+"""Why a session failed: the traceback of its cell, and what that probably means and what to change. Pure."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
+
+from pydantic_core import from_json
 
 from kchain.client.log import lines_of
 from kchain.runtime.contract import EVENT_PREFIX
 
-# The traceback of the cell that failed, out of a session's log. Pure.
-
+_EVENT = re.compile("^" + EVENT_PREFIX + r"(\{.*\"event\": ?\"failed\".*\})\s*$", re.MULTILINE)
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # IPython's first line of a traceback: the error's name, and far to the right the words.
 _START = re.compile(r"^(?P<error>[A-Za-z_][\w.]*) +Traceback \(most recent call last\)$")
@@ -19,62 +19,6 @@ _NOISE = re.compile(rf"\[\w+App\]|{EVENT_PREFIX}|(Executing|Ending) Cell ")
 _PLAIN = "Traceback (most recent call last):"
 _MOST_LINES = 60
 _HEAD = 12
-
-
-def failing_cell(log: str) -> str | None:
-    """The last traceback in a log, without colours, shortened in the middle; None where there is none.
-
-    Args:
-        log: plain text, or the JSON array of log events as Kaggle stores it.
-    """
-    text = "\n".join(line.text for line in lines_of(log)) if log.lstrip().startswith("[{") else log
-    lines = [_COLOURS.sub("", line).rstrip() for line in text.splitlines()]
-    found = _of_cell(lines) or _plain(lines)
-    return _shortened(found) if found else None
-
-
-def _of_cell(lines: list[str]) -> list[str]:
-    """IPython's traceback: from its first line to the line that names the error again, and what that one says."""
-    for index in range(len(lines) - 1, -1, -1):
-        match = _START.match(lines[index])
-        if match:
-            return lines[index : _end(lines, index + 1, match["error"])]
-    return []
-
-
-def _end(lines: list[str], start: int, error: str) -> int:
-    for index in range(start, len(lines)):
-        if re.match(rf"(?:[\w.]*\.)?{re.escape(error)}(:|$)", lines[index]):
-            return _end_of_message(lines, index + 1)
-    return len(lines)
-
-
-def _end_of_message(lines: list[str], start: int) -> int:
-    ends = (index for index in range(start, len(lines)) if not lines[index] or _NOISE.match(lines[index]))
-    return next(ends, len(lines))
-
-
-def _plain(lines: list[str]) -> list[str]:
-    """Python's own traceback: up to the first line that is not indented, and what that one says."""
-    for index in range(len(lines) - 1, -1, -1):
-        if lines[index].endswith(_PLAIN):
-            last = next(
-                (at for at in range(index + 1, len(lines)) if lines[at] and lines[at][0] != " "), len(lines) - 1
-            )
-            return lines[index : _end_of_message(lines, last + 1)]
-    return []
-
-
-def _shortened(lines: list[str]) -> str:
-    if len(lines) > _MOST_LINES:
-        cut = len(lines) - _MOST_LINES
-        lines = [*lines[:_HEAD], f"... {cut} lines ...", *lines[_HEAD + cut :]]
-    return "\n".join(lines)
-
-
-__all__ = ["Advice", "advise", "failing_cell"]
-
-_EVENT = re.compile("^" + EVENT_PREFIX + r"(\{.*\"event\": ?\"failed\".*\})\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -268,10 +212,57 @@ def _said(text: str) -> Advice | None:
     """The last `failed` event of a log, where it carries a cure of its own."""
     for found in reversed(_EVENT.findall(text)):
         try:
-            event = json.loads(found)
+            event = from_json(found)
         except ValueError:
             continue
         reason, cure = event.get("reason"), event.get("cure")
         if isinstance(reason, str) and isinstance(cure, str) and "traceback" not in cure:
             return Advice(reason, cure)
     return None
+
+
+def failing_cell(log: str) -> str | None:
+    """The last traceback in a log, without colours, shortened in the middle; None where there is none.
+
+    Args:
+        log: plain text, or the JSON array of log events as Kaggle stores it.
+    """
+    text = "\n".join(line.text for line in lines_of(log)) if log.lstrip().startswith("[{") else log
+    lines = [_COLOURS.sub("", line).rstrip() for line in text.splitlines()]
+    found = _of_cell(lines) or _plain(lines)
+    if len(found) > _MOST_LINES:
+        cut = len(found) - _MOST_LINES
+        found = [*found[:_HEAD], f"... {cut} lines ...", *found[_HEAD + cut :]]
+    return "\n".join(found) or None
+
+
+def _of_cell(lines: list[str]) -> list[str]:
+    """IPython's traceback: from its first line to the line that names the error again, and what that one says."""
+    for index in range(len(lines) - 1, -1, -1):
+        match = _START.match(lines[index])
+        if match:
+            return lines[index : _end(lines, index + 1, match["error"])]
+    return []
+
+
+def _end(lines: list[str], start: int, error: str) -> int:
+    for index in range(start, len(lines)):
+        if re.match(rf"(?:[\w.]*\.)?{re.escape(error)}(:|$)", lines[index]):
+            return _end_of_message(lines, index + 1)
+    return len(lines)
+
+
+def _end_of_message(lines: list[str], start: int) -> int:
+    ends = (index for index in range(start, len(lines)) if not lines[index] or _NOISE.match(lines[index]))
+    return next(ends, len(lines))
+
+
+def _plain(lines: list[str]) -> list[str]:
+    """Python's own traceback: up to the first line that is not indented, and what that one says."""
+    for index in range(len(lines) - 1, -1, -1):
+        if lines[index].endswith(_PLAIN):
+            last = next(
+                (at for at in range(index + 1, len(lines)) if lines[at] and lines[at][0] != " "), len(lines) - 1
+            )
+            return lines[index : _end_of_message(lines, last + 1)]
+    return []

@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,15 @@ from kchain.errors import AdapterRefused
 from kchain.phases import Lora
 from kchain.runtime.contract import LORA_A, LORA_B, TOKEN_ROWS
 
-# The safetensors format, read with numpy alone: a checked header, and tensors in pieces.
-
+# PEFT's name of a matrix: base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight
+_SIDES = {LORA_A: "A", LORA_B: "B"}
+_NAME = re.compile(rf"(?P<module>.+)(?P<side>{'|'.join(map(re.escape, _SIDES))})")
+# In place of names: every linear module, which the session found by looking.
+ALL_LINEAR = ("all-linear",)
+# Modules that read the hidden state: their A is as wide as a row of the embedding.
+_READERS = frozenset({"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"})
+_LAYER = re.compile(r"(?P<before>.*?)\.(?P<layer>\d+)\.(?P<after>.+)")
+_AGAIN = "the training did not save what it should have: kchain logs PHASE, then train it again"
 # The reference implementation's own limit of a header.
 LARGEST_HEADER = 100_000_000
 _PIECE = 1 << 22
@@ -44,118 +50,6 @@ class Scan:
     finite: bool
     zero: bool
 
-
-def read_header(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a file, checked against the file's size.
-
-    Raises:
-        AdapterRefused: it is not a whole and sound safetensors file of floating-point tensors.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or not 2 <= length <= min(LARGEST_HEADER, size - 8):
-                raise _tensor_file_refuse(path, f"its header would have {length} bytes, the file has {size}")
-            header = file.read(length)
-    except OSError as error:
-        raise _tensor_file_refuse(path, f"it cannot be read: {error.strerror or error}") from None
-    return _tensors(path, header, size)
-
-
-def _tensor_file_refuse(path: Path, what: str) -> AdapterRefused:
-    return AdapterRefused(
-        f"{path}: not a sound safetensors file: {what}",
-        "fetch it again (kchain pull); if it stays so, the session saved it wrongly: run the phase again",
-    )
-
-
-def _tensors(path: Path, header: bytes, size: int) -> dict[str, Tensor]:
-    try:
-        fields = json.loads(header, object_pairs_hook=_no_twins)
-    except (ValueError, RecursionError) as error:
-        raise _tensor_file_refuse(path, f"its header is not JSON: {error!s:.100}") from None
-    if not isinstance(fields, dict):
-        raise _tensor_file_refuse(path, "its header is no JSON object")
-    base = 8 + len(header)
-    tensors = [_tensor(path, name, entry, base) for name, entry in fields.items() if name != "__metadata__"]
-    position = base
-    for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)):
-        if tensor.start != position:
-            raise _tensor_file_refuse(path, f"a gap or an overlap in front of {tensor.name}")
-        position = tensor.end
-    if position != size:
-        raise _tensor_file_refuse(
-            path, f"{position} bytes were due, it has {size}: cut short, or something is appended"
-        )
-    return {tensor.name: tensor for tensor in tensors}
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
-def _tensor(path: Path, name: str, entry: Any, base: int) -> Tensor:
-    if not isinstance(entry, dict):
-        raise _tensor_file_refuse(path, f"{name} has no entry")
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if (
-        not isinstance(shape, list)
-        or not isinstance(offsets, list)
-        or len(offsets) != 2
-        or not _counts(shape + offsets)
-    ):
-        raise _tensor_file_refuse(path, f"{name} has no proper shape or place")
-    if not isinstance(dtype, str) or dtype not in _WIDTHS:
-        raise _tensor_file_refuse(path, f"{name} is of type {dtype!r}; an adapter is {', '.join(_WIDTHS)}")
-    if offsets[1] - offsets[0] != math.prod(shape) * _WIDTHS[dtype]:
-        raise _tensor_file_refuse(path, f"{name} has another number of bytes than its shape")
-    return Tensor(name, dtype, tuple(shape), base + offsets[0], base + offsets[1])
-
-
-def _counts(values: list[Any]) -> bool:
-    return all(type(value) is int and value >= 0 for value in values)
-
-
-def scan(path: Path, tensor: Tensor) -> Scan:
-    """Go over a tensor's values in pieces of some megabytes."""
-    finite, zero = True, True
-    for piece in _pieces(path, tensor):
-        if tensor.dtype == "BF16":
-            # The upper half of a float32: all exponent bits set means infinite or no number.
-            finite = finite and bool(np.all((piece & 0x7F80) != 0x7F80))
-            zero = zero and not np.any(piece & 0x7FFF)
-        else:
-            finite = finite and bool(np.all(np.isfinite(piece)))
-            zero = zero and not np.any(piece)
-    return Scan(finite, zero)
-
-
-def _pieces(path: Path, tensor: Tensor) -> Iterator[np.ndarray[Any, Any]]:
-    kind = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}[tensor.dtype]
-    count = (tensor.end - tensor.start) // _WIDTHS[tensor.dtype]
-    with path.open("rb") as file:
-        file.seek(tensor.start)
-        while count > 0:
-            piece = np.fromfile(file, dtype=kind, count=min(count, _PIECE))
-            if piece.size == 0:
-                raise _tensor_file_refuse(path, f"{tensor.name} is cut short")
-            count -= piece.size
-            yield piece
-
-
-# PEFT's name of a matrix: base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight
-_SIDES = {LORA_A: "A", LORA_B: "B"}
-_NAME = re.compile(rf"(?P<module>.+)(?P<side>{'|'.join(map(re.escape, _SIDES))})")
-# In place of names: every linear module, which the session found by looking.
-ALL_LINEAR = ("all-linear",)
-# Modules that read the hidden state: their A is as wide as a row of the embedding.
-_READERS = frozenset({"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"})
-_LAYER = re.compile(r"(?P<before>.*?)\.(?P<layer>\d+)\.(?P<after>.+)")
-_AGAIN = "the training did not save what it should have: kchain logs PHASE, then train it again"
 
 Pair = dict[str, Tensor]
 
@@ -209,7 +103,8 @@ def _check_shapes(path: Path, modules: dict[str, Pair], lora: Lora) -> None:
         a, b = pair["A"].shape, pair["B"].shape
         if len(a) != 2 or len(b) != 2 or a[0] != lora.r or b[1] != lora.r or not all((*a, *b)):
             raise _refuse(
-                path, f"{module} has shapes A {a}, B {b}; rank {lora.r} was due: A ({lora.r}, in), B (out, {lora.r})"
+                path,
+                f"{module} has shapes A {a}, B {b}; rank {lora.r} was expected: A ({lora.r}, in), B (out, {lora.r})",
             )
 
 
@@ -247,7 +142,7 @@ def _check_rows(path: Path, rows: dict[str, Tensor], modules: dict[str, Pair], t
     for name, tensor in rows.items():
         if len(tensor.shape) != 2 or tensor.shape[0] != tokens or widths - {tensor.shape[1]}:
             width = ", ".join(map(str, widths)) or "hidden size"
-            raise _refuse(path, f"{name} has shape {tensor.shape}; ({tokens}, {width}) was due")
+            raise _refuse(path, f"{name} has shape {tensor.shape}; ({tokens}, {width}) was expected")
         if not scan(path, tensor).finite:
             raise _refuse(path, f"{name} holds NaN or infinite values: the training diverged")
 
@@ -270,3 +165,98 @@ def _check_values(path: Path, modules: dict[str, Pair], warnings: list[str]) -> 
 
 def _last(name: str) -> str:
     return name.rsplit(".", 1)[-1]
+
+
+# The safetensors format, read with numpy alone: a checked header, and tensors in pieces. The reference implementation
+# opens no bf16 in numpy, and takes a header that names a tensor twice.
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a file, checked against the file's size.
+
+    Raises:
+        AdapterRefused: it is not a whole and sound safetensors file of floating-point tensors.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or not 2 <= length <= min(LARGEST_HEADER, size - 8):
+                raise _not_sound(path, f"its header would have {length} bytes, the file has {size}")
+            header = file.read(length)
+    except OSError as error:
+        raise _not_sound(path, f"it cannot be read: {error.strerror or error}") from None
+    return _tensors(path, header, size)
+
+
+def _not_sound(path: Path, what: str) -> AdapterRefused:
+    return AdapterRefused(
+        f"{path}: not a sound safetensors file: {what}",
+        "fetch it again (kchain pull); if it stays so, the session saved it wrongly: run the phase again",
+    )
+
+
+def _tensors(path: Path, header: bytes, size: int) -> dict[str, Tensor]:
+    try:
+        fields = json.loads(header, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _not_sound(path, f"its header is not JSON: {error!s:.100}") from None
+    if not isinstance(fields, dict):
+        raise _not_sound(path, "its header is not a JSON object")
+    base = 8 + len(header)
+    tensors = [_tensor(path, name, entry, base) for name, entry in fields.items() if name != "__metadata__"]
+    position = base
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)):
+        if tensor.start != position:
+            raise _not_sound(path, f"a gap or an overlap in front of {tensor.name}")
+        position = tensor.end
+    if position != size:
+        raise _not_sound(path, f"it has {size} bytes, not {position}: cut short, or something is appended")
+    return {tensor.name: tensor for tensor in tensors}
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("it has a name twice")
+    return found
+
+
+def _tensor(path: Path, name: str, entry: Any, base: int) -> Tensor:
+    if not isinstance(entry, dict):
+        raise _not_sound(path, f"{name} has no entry")
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not (
+        isinstance(shape, list)
+        and isinstance(offsets, list)
+        and len(offsets) == 2
+        and all(type(value) is int and value >= 0 for value in shape + offsets)
+    ):
+        raise _not_sound(path, f"{name} has no valid shape or place")
+    if not isinstance(dtype, str) or dtype not in _WIDTHS:
+        raise _not_sound(path, f"{name} is of type {dtype!r}; an adapter is {', '.join(_WIDTHS)}")
+    if offsets[1] - offsets[0] != math.prod(shape) * _WIDTHS[dtype]:
+        raise _not_sound(path, f"{name} has another number of bytes than its shape")
+    return Tensor(name, dtype, tuple(shape), base + offsets[0], base + offsets[1])
+
+
+def scan(path: Path, tensor: Tensor) -> Scan:
+    """Go over a tensor's values in pieces of some megabytes."""
+    finite, zero = True, True
+    kind = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}[tensor.dtype]
+    left = (tensor.end - tensor.start) // _WIDTHS[tensor.dtype]
+    with path.open("rb") as file:
+        file.seek(tensor.start)
+        while left > 0:
+            piece = np.fromfile(file, dtype=kind, count=min(left, _PIECE))
+            if piece.size == 0:
+                raise _not_sound(path, f"{tensor.name} is cut short")
+            left -= piece.size
+            if tensor.dtype == "BF16":
+                # The upper half of a float32: all exponent bits set means infinite or NaN.
+                finite = finite and bool(np.all((piece & 0x7F80) != 0x7F80))
+                zero = zero and not np.any(piece & 0x7FFF)
+            else:
+                finite = finite and bool(np.all(np.isfinite(piece)))
+                zero = zero and not np.any(piece)
+    return Scan(finite, zero)
