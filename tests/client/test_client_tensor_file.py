@@ -80,7 +80,7 @@ def test_a_flipped_byte_is_read_within_the_file_or_refused(tmp_path: Path, posit
     ("header", "data", "word"),
     [
         (b"{x", b"", "not JSON"),
-        (b"[]", b"", "no JSON object"),
+        (b"[]", b"", "not a JSON object"),
         (b'{"a": 1}', b"", "no entry"),
         (b"[" * 100_000, b"", "not JSON"),
         ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, b"x" * 7, "cut short"),

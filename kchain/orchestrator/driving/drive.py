@@ -111,14 +111,26 @@ class Driver:
         Raises:
             KchainError: only a person can go on from here.
         """
+        folder = self.folders[phase]
         while True:
-            action = self.step(phase, wish)
+            states = self.states()
+            at_hand = self._observer.at_hand(folder, states, wish, self._clock.now())
+            try:
+                seen = self._observer.look(self.client, folder, states, wish, at_hand)
+                self._reached = self._reached or seen is not at_hand
+                action = decide(phase, states.get(phase, PhaseState()), seen, wish)
+                action = self._actor.act(self.client, folder, states, seen, action)
+            except (Unreachable, RateLimited) as error:
+                action = self._sit_out(error)
+            else:
+                self._failed_reads = 0
+                if not (isinstance(action, Wait) and action.live):
+                    self._stop_following()
             match action:
                 case Done():
                     return action
-                case GiveUp(error):
-                    self._stop_following()
-                    raise error
+                case GiveUp(reason):
+                    raise reason
                 case Push() | Found():
                     wish = Wish.FINISH
                     if until_pushed:
@@ -126,7 +138,10 @@ class Driver:
                 case Wait() if not wait:
                     return action
                 case Wait():
-                    self._pause(phase, action)
+                    self.reporter.waiting(phase, action.reason)
+                    if action.live:
+                        self._follow(phase)
+                    self._clock.sleep(action.pause or self.target.poll_seconds)
 
     def fetch(self, ref: str, version: int, to: Path) -> None:
         """Fetch the outputs of any kernel version into a folder."""
@@ -152,36 +167,14 @@ class Driver:
         """One ordinary pause between two looks at the target."""
         self._clock.sleep(self.target.poll_seconds)
 
-    def step(self, phase: str, wish: Wish) -> Action:
-        """Observe once, decide, act once."""
-        states, folder = self.states(), self.folders[phase]
-        at_hand = self._observer.at_hand(folder, states, wish, self._clock.now())
-        try:
-            seen = self._observer.look(self.client, folder, states, wish, at_hand)
-            self._reached = self._reached or seen is not at_hand
-            action = decide(phase, states.get(phase, PhaseState()), seen, wish)
-            action = self._actor.act(self.client, folder, states, seen, action)
-        except (Unreachable, RateLimited) as error:
-            self._sit_out(error)
-            return Wait(f"{error.message}; asking again", error)
-        self._failed_reads = 0
-        if not (isinstance(action, Wait) and action.live):
-            self._stop_following()
-        return action
-
-    def _sit_out(self, error: KchainError) -> None:
-        """Sit out an outage in the middle of the work; a target that was never there is said at once."""
+    def _sit_out(self, error: KchainError) -> Wait:
+        """What an outage in the middle of the work calls for; a target that was never there is said at once."""
         self._failed_reads += 1
         # A local server that died is started again by connecting again.
         self._client = None
         if not self._reached or self._failed_reads > PATIENCE:
             raise error
-
-    def _pause(self, phase: str, action: Wait) -> None:
-        self.reporter.waiting(phase, action.reason)
-        if action.live:
-            self._follow(phase)
-        self._clock.sleep(action.pause or self.target.poll_seconds)
+        return Wait(f"{error.message}; asking again", error)
 
     def _follow(self, phase: str) -> None:
         version = self.states()[phase].version
