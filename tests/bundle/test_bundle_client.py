@@ -42,7 +42,7 @@ def sent(tmp_path: Path, bundle: Bundle) -> dict[str, Any]:
     out = tmp_path / "request.json"
     command = [sys.executable, "-c", PUSH, str(write(bundle, tmp_path)), str(bundle.timeout), str(out)]
     environment = {**os.environ, "HOME": str(tmp_path), "KAGGLE_USERNAME": "someone", "KAGGLE_KEY": "0" * 32}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "does not resolve" not in done.stdout, "title and id agree"
     return dict(json.loads(out.read_text(encoding="utf-8")))

@@ -44,7 +44,7 @@ def in_ascii(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         encoding="ascii",
-        timeout=120,
+        timeout=300,
     )
 
 

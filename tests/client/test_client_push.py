@@ -263,7 +263,7 @@ def test_the_official_client_brings_no_login_no_output_and_no_folder(
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     words = [sys.executable, "-c", PROGRAM, str(tmp_path), str(make_bundle())]
-    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.splitlines() == ["1", "['SaveKernel']", "['Basic']"], done.stderr
     assert done.stderr == ""
     assert list(home.rglob("*")) == []

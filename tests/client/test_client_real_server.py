@@ -75,7 +75,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def ended(client: Client, ref: str = REF) -> str:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         word = client.status(ref).word
         if word not in ("QUEUED", "RUNNING", "CANCEL_REQUESTED"):
@@ -86,7 +86,7 @@ def ended(client: Client, ref: str = REF) -> str:
 
 def runs(client: Client) -> None:
     """Waits until the session has left the queue: what a killed server leaves in it, the next one runs."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while client.status(REF).word != "RUNNING":
         assert time.monotonic() < deadline, "the session did not start"
         time.sleep(0.05)
@@ -276,9 +276,13 @@ def test_a_time_limit_ends_the_session_and_what_was_written_comes_back(
     world: World, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     client = world.start()
-    client.push(make_bundle("open('early.txt', 'w').write('x')\nimport time; time.sleep(60)"), 3)
-    assert ended(client) == "CANCEL_ACKNOWLEDGED"
-    assert (pull(client, REF, 1, tmp_path / "v1") / "early.txt").read_text() == "x"
+    for version, limit in enumerate((3, 30, 180), start=1):  # the first in which this machine gets so far counts
+        client.push(make_bundle("open('early.txt', 'w').write('x')\nimport time; time.sleep(600)"), limit)
+        assert ended(client) == "CANCEL_ACKNOWLEDGED"
+        early = pull(client, REF, version, tmp_path / f"v{version}") / "early.txt"
+        if early.exists():
+            break
+    assert early.read_text() == "x"
 
 
 def test_a_failing_notebook_is_an_error_whose_cell_and_cure_are_found(

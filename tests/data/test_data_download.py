@@ -57,7 +57,7 @@ def project(folder: Path, *places: tuple[str, str]) -> Path:
 def check(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "kchain", "data", "check", "one", "--json", "--download", *words],
-        cwd=folder, capture_output=True, text=True, timeout=120,
+        cwd=folder, capture_output=True, text=True, timeout=300,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
     )  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr

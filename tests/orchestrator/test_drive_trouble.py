@@ -77,34 +77,28 @@ def test_a_failed_phase_is_pushed_again_once_it_was_changed_and_reviewed(make: M
     assert project.states()["one"].result is not None
 
 
-def test_a_second_driver_exits_with_3_and_names_the_first(make: Maker) -> None:
-    project = make(phases=1, how={"one": "slow"})
+def test_a_second_driver_exits_with_3_and_after_ctrl_c_on_the_first_the_same_command_goes_on(make: Maker) -> None:
+    project = make(phases=1)
+    root = project.target.local_root
+    launch.ensure_running(root, profile="like-kaggle", switches={"queue_seconds": 3600})  # nothing ends meanwhile
     first = project.start("watch", "--yes")
-    assert first.stdout is not None
     wait_for(first, "pushed version 1")
     code, _, error = project.run("watch")
     assert code == 3
     assert f"process {first.pid} on" in error
     with pytest.raises(DriverLocked):
         project.push("one", again=True)
-    _, problem = first.communicate(timeout=60)
-    assert first.returncode == 0, problem
-    assert project.versions() == [1]
-
-
-def test_ctrl_c_exits_with_130_and_the_same_command_goes_on(make: Maker) -> None:
-    project = make(phases=1, how={"one": "slow"})
-    first = project.start("watch", "--yes")
-    wait_for(first, "stage train")
     first.send_signal(signal.SIGINT)
-    _, error = first.communicate(timeout=30)
+    _, error = first.communicate(timeout=300)
     assert first.returncode == 130, error
     assert "Traceback" not in error
-    code, _, error = project.run("push", "one", "--no-wait")
+    code, _, error = project.run("push", "one", "--no-wait", "--again")
     assert code == 3, error
-    assert "running" in error
-    code, out, _ = project.run("watch")
-    assert code == 0
+    assert "queued" in error.lower()
+    launch.stop(root)
+    launch.ensure_running(root, profile="like-kaggle", switches={"queue_seconds": 0})
+    code, _, error = project.run("watch")
+    assert code == 0, error
     assert project.versions() == [1]
 
 
@@ -142,10 +136,10 @@ def test_a_server_that_dies_is_started_again_and_its_session_fails(make: Maker) 
     endpoint = launch.find(project.target.local_root)
     assert endpoint is not None
     os.kill(endpoint.pid, signal.SIGKILL)
-    _, error = driver.communicate(timeout=60)
+    _, error = driver.communicate(timeout=300)
     assert driver.returncode == 1, error
     assert "ERROR" in error
-    assert "Traceback (most" not in error
+    assert "kchain/cli" not in error, "the session's own traceback may be told, one of kchain not"
     assert project.versions() == [1]
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def printed() -> list[str]:
     command = [sys.executable, str(ROOT / "benchmarks" / "plan.py"), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True)
     return done.stdout.splitlines()
 
 

@@ -148,7 +148,7 @@ def test_no_process_outlives_a_notebook_that_was_killed(tmp_path: Path, small: P
     assert len(running) >= processes
     process.kill()
     process.communicate(timeout=SECONDS)
-    _, alive = psutil.wait_procs(running, timeout=60)
+    _, alive = psutil.wait_procs(running, timeout=300)
     assert alive == []
 
 
@@ -162,7 +162,7 @@ def test_an_interrupted_notebook_ends_its_training(tmp_path: Path, small: Path, 
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=SECONDS)
     assert "KeyboardInterrupt" in err
-    _, alive = psutil.wait_procs(running, timeout=60)
+    _, alive = psutil.wait_procs(running, timeout=300)
     assert alive == []
 
 

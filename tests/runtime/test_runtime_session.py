@@ -334,7 +334,7 @@ def test_a_session_imports_nothing_before_the_install_and_killed_in_the_middle_i
         if '"event": "step"' in line:
             break
     process.send_signal(signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert "imported before the install is over: []" in out, err[-3000:]
     result = read_result(kaggle)
     assert result["status"] == "failed"

@@ -23,7 +23,9 @@ KERNELS = "kernels.KernelsApiService"
 DATASETS = "datasets.DatasetApiService"
 MODELS = "models.ModelApiService"
 KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
+# Session limits in seconds: the first in which this machine gets far enough counts.
+LIMITS = (5, 30, 180)
 
 
 def notebook(*cells: str, kernelspec: bool = True) -> str:
@@ -91,7 +93,7 @@ class Running:
         session = requests.Session()
         session.trust_env = False
         address = f"{self.url}/api/v1/{method}"
-        return session.post(address, json=body or {}, auth=(user, self.endpoint.key), timeout=60)
+        return session.post(address, json=body or {}, auth=(user, self.endpoint.key), timeout=300)
 
     def rpc(self, method: str, body: dict[str, Any] | None = None, user: str = "ana") -> dict[str, Any]:
         """One RPC that must succeed; its answer."""
@@ -211,7 +213,7 @@ def upload(server: Running, name: str, data: bytes, user: str = "ana") -> str:
         {"type": "DATASET", "name": name, "contentLength": len(data), "lastModifiedEpochSeconds": 1},
         user,
     )
-    assert requests.put(started["createUrl"], data=data, timeout=60).status_code == 200
+    assert requests.put(started["createUrl"], data=data, timeout=300).status_code == 200
     token: str = started["token"]
     return token
 

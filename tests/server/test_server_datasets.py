@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -98,17 +99,15 @@ def test_a_source_whose_first_version_is_not_ready(start: Start, answer: str) ->
 
 
 def test_processing_passes_through_kaggles_words_to_ready(start: Start) -> None:
-    server = start("like-kaggle", dataset_seconds=2)
+    server = start("like-kaggle", dataset_seconds=4000)
     create_dataset(server, "slow-data", {"a.txt": b"a"})
     words: list[str] = []
-
-    def ready() -> bool:
-        word = server.rpc(f"{DATASETS}/GetDatasetStatus", {"ownerSlug": "ana", "datasetSlug": "slow-data"})["status"]
-        words.append(word)
-        return word == "READY"
-
-    until("READY", ready)
-    assert words[0] != "READY" and len(set(words)) >= 3
+    for _ in range(5):
+        ask = {"ownerSlug": "ana", "datasetSlug": "slow-data"}
+        words.append(server.rpc(f"{DATASETS}/GetDatasetStatus", ask)["status"])
+        with sqlite3.connect(server.root / "state.db") as db:  # a quarter of the time passes
+            db.execute("UPDATE dataset_versions SET created = created - 1000, ready = ready - 1000")
+    assert words[0] != "READY" and words[-1] == "READY" and len(set(words)) >= 3
 
 
 def test_an_upload_that_broke_off_goes_on_where_it_stopped(server: Running) -> None:

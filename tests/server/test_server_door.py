@@ -18,7 +18,7 @@ STATUS = f"/api/v1/{KERNELS}/GetAcceleratorQuotaStatistics"
 
 def ask(server: Running, target: str, host: str | None, method: str = "POST") -> http.client.HTTPResponse:
     """A request with exactly this request line and Host header."""
-    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(server.url).port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(server.url).port, timeout=300)
     connection.putrequest(method, target, skip_host=True)
     if host is not None:
         connection.putheader("Host", host)
@@ -76,9 +76,9 @@ def test_without_the_right_key_everything_is_a_401(server: Running, header: str)
     session.trust_env = False
     headers = {"Authorization": header.encode()} if header else {}
     for path in (STATUS, f"/api/v1/{KERNELS}/SaveKernel", "/kchain/stop", "/kchain/faults", "/api/v1/a.B/C"):
-        refused = session.post(server.url + path, json={}, headers=headers, timeout=30)
+        refused = session.post(server.url + path, json={}, headers=headers, timeout=300)
         assert refused.status_code == 401 and refused.json()["error"]["status"] == "UNAUTHENTICATED"
-    assert session.get(f"{server.url}/api/v1/kernels/logs/stream/a/b", headers=headers, timeout=30).status_code == 401
+    assert session.get(f"{server.url}/api/v1/kernels/logs/stream/a/b", headers=headers, timeout=300).status_code == 401
 
 
 def test_the_key_is_its_owners_only_and_each_user_name_is_a_user(server: Running) -> None:
@@ -95,7 +95,7 @@ def test_the_kaggle_command_with_a_wrong_key_is_told_to_log_in(server: Running, 
     folder = kernel_folder(tmp_path / "bundle", "keyless-kernel", notebook("1"))
     environment = {**server.environment(tmp_path / "home"), "KAGGLE_KEY": "wrong"}
     command = [str(KAGGLE), "kernels", "push", "-p", str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and "Authentication required" in done.stdout
 
 
@@ -105,7 +105,7 @@ def test_the_kaggle_command_accepts_the_key_as_an_access_token(start: Callable[.
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
         del environment[name]
     environment["KAGGLE_API_TOKEN"] = server.endpoint.key
-    done = subprocess.run([str(KAGGLE), "config", "view"], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([str(KAGGLE), "config", "view"], env=environment, capture_output=True, text=True, timeout=300)
     assert "tilda" in done.stdout, done.stdout + done.stderr
     for wrong in ("wrong", "tilda:wrong", f"{server.endpoint.key}:", ""):
         refused = server.post("security.OAuthService/IntrospectToken", {"token": wrong})
@@ -117,7 +117,7 @@ def test_an_access_token_with_a_user_name_is_that_users(server: Running, tmp_pat
     environment = server.environment(tmp_path / "home", "somebody-else")
     environment["KAGGLE_API_TOKEN"] = f"uma:{server.endpoint.key}"
     command = [str(KAGGLE), "kernels", "push", "-p", str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert "successfully pushed" in done.stdout, done.stdout + done.stderr
     kernels = server.rpc(f"{KERNELS}/ListKernels", {"group": "PROFILE"}, "uma")["kernels"]
     assert [kernel["ref"] for kernel in kernels] == ["uma/kernel-by-token"]
@@ -135,13 +135,13 @@ def output(server: Running) -> str:
 def test_a_signed_address_needs_no_key_and_takes_none(
     start: Callable[..., Running], server: Running, output: str
 ) -> None:
-    assert requests.get(output, timeout=30).content == bytes(range(100))
-    assert requests.get(output, timeout=30, auth=("ana", server.endpoint.key)).status_code == 401
+    assert requests.get(output, timeout=300).content == bytes(range(100))
+    assert requests.get(output, timeout=300, auth=("ana", server.endpoint.key)).status_code == 401
     lenient = start("machine")
     lenient.push("signed-kernel", notebook("open('a.bin', 'w').write('a')"))
     lenient.finished("signed-kernel")
     address = lenient.outputs("signed-kernel")["files"][0]["url"]
-    assert requests.get(address, timeout=30, auth=("ana", lenient.endpoint.key)).status_code == 200
+    assert requests.get(address, timeout=300, auth=("ana", lenient.endpoint.key)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -156,19 +156,19 @@ def test_a_signed_address_needs_no_key_and_takes_none(
 )
 def test_a_changed_signed_address_is_refused(output: str, change: Callable[[str], str]) -> None:
     assert change(output) != output
-    assert requests.get(change(output), timeout=30).status_code in (403, 404)
+    assert requests.get(change(output), timeout=300).status_code in (403, 404)
 
 
 def test_downloads_say_what_they_are_and_resume(output: str) -> None:
-    whole = requests.get(output, timeout=30)
+    whole = requests.get(output, timeout=300)
     assert whole.headers["Content-Length"] == "100" and whole.headers["Accept-Ranges"] == "bytes"
     assert whole.headers["ETag"] and whole.headers["Last-Modified"].endswith("GMT")
-    rest = requests.get(output, headers={"Range": "bytes=40-", "If-Range": whole.headers["ETag"]}, timeout=30)
+    rest = requests.get(output, headers={"Range": "bytes=40-", "If-Range": whole.headers["ETag"]}, timeout=300)
     assert (rest.status_code, rest.content) == (206, bytes(range(40, 100)))
     assert rest.headers["Content-Range"] == "bytes 40-99/100"
-    changed = requests.get(output, headers={"Range": "bytes=40-", "If-Range": '"other"'}, timeout=30)
+    changed = requests.get(output, headers={"Range": "bytes=40-", "If-Range": '"other"'}, timeout=300)
     assert (changed.status_code, len(changed.content)) == (200, 100)
-    assert requests.get(output, headers={"Range": "bytes=100-"}, timeout=30).status_code == 416
+    assert requests.get(output, headers={"Range": "bytes=100-"}, timeout=300).status_code == 416
 
 
 def test_a_directly_addressed_client_follows_a_download_redirect(server: Running) -> None:
@@ -185,6 +185,6 @@ def test_what_is_not_json_or_not_served_is_refused_in_kaggles_shape(server: Runn
     session = requests.Session()
     session.trust_env = False
     for data in (b"{", b"[]", b"\xff", b"[" * 100_000):
-        refused = session.post(server.url + STATUS, data=data, auth=("ana", server.endpoint.key), timeout=30)
+        refused = session.post(server.url + STATUS, data=data, auth=("ana", server.endpoint.key), timeout=300)
         assert refused.status_code == 400 and "error" in refused.json()
     assert server.post("kernels.KernelsApiService/NoSuchMethod").json()["error"]["code"] == 404

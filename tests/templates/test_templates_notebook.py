@@ -209,7 +209,7 @@ def test_every_render_gives_the_same_bytes_in_any_process(tmp_path: Path) -> Non
     for seed in ("0", "1", "4242"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": f"UTC-{seed[0]}", "LC_ALL": "C"}
         command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-        seen.add(subprocess.run(command, env=environment, capture_output=True, check=True, timeout=120).stdout)
+        seen.add(subprocess.run(command, env=environment, capture_output=True, check=True, timeout=300).stdout)
     assert len(seen) == 1
     assert len(seen.pop()) > 10_000
 
@@ -322,7 +322,7 @@ def execute(path: Path) -> subprocess.CompletedProcess[str]:
     """Run the cells up to the first driver cell in a real IPython, with /kaggle moved beside the notebook."""
     moved = {"KCHAIN_KAGGLE_ROOT": str(path.parent / "kaggle"), "IPYTHONDIR": str(path.parent / "ipython")}
     command = [sys.executable, "-c", EXECUTE, str(path)]
-    return subprocess.run(command, env={**os.environ, **moved}, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env={**os.environ, **moved}, capture_output=True, text=True, timeout=300)
 
 
 def test_ipython_writes_the_files_as_they_were_rendered(tmp_path: Path) -> None:
