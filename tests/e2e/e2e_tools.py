@@ -10,17 +10,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from command import kchain as typed
+
 from kchain.client.client import connect
 from kchain.client.target import LOCAL, Target
 from kchain.demo.project import open_project, publish
 from kchain.phases import load_chain
 
 
-def kchain(folder: Path, *arguments: str, timeout: int = 1400) -> subprocess.CompletedProcess[str]:
-    """`kchain …` in a folder, its output as text 140 columns wide."""
+def kchain(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`kchain …` in a folder, in this process, its output as text 140 columns wide."""
+    return typed(folder, *arguments, COLUMNS="140")
+
+
+def started(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own."""
     command = [sys.executable, "-m", "kchain", *arguments]
-    environment = os.environ | {"COLUMNS": "140"}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, env=environment)
+    told = {**os.environ, "COLUMNS": "140", **environment}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1400, env=told)
 
 
 def make_project(folder: Path, **training: object) -> Path:

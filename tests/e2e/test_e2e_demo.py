@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from e2e_tools import accepted_versions, kchain
+from e2e_tools import accepted_versions, kchain, started
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -31,7 +31,7 @@ PHASES = ["phase1", "phase2", "phase3", "phase4"]
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """The folder of a finished demo and what was printed."""
     folder = tmp_path_factory.mktemp("demo")
-    done = kchain(folder, "demo")
+    done = started(folder, "demo")
     assert done.returncode == 0, done.stdout + done.stderr
     yield folder / "kchain-demo", done.stdout
     launch.stop(folder / "kchain-demo" / ".kchain" / "local")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e_tools import kchain, started
 
 from kchain.bundle import build
 from kchain.client.client import connect
@@ -44,17 +43,11 @@ class Listener:
         """Nobody looks."""
 
 
-def kchain(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`kchain …` in a project, with no network and no caches of this machine's user."""
-    around = os.environ | {"HF_HOME": str(project / "none"), "KAGGLEHUB_CACHE": str(project / "none")}
-    around |= {
-        "https_proxy": "http://127.0.0.1:9",
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-        "COLUMNS": "140",
-        **environment,
-    }
-    command = [sys.executable, "-m", "kchain", *arguments]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=1200, env=around)
+def rehearse(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`kchain rehearse …` in a project, with no network and no caches of this machine's user."""
+    nowhere = {"HF_HOME": str(project / "none"), "KAGGLEHUB_CACHE": str(project / "none")}
+    nowhere |= dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    return started(project, "rehearse", *arguments, **nowhere)
 
 
 def warned_of_a_push_to_kaggle(project: Path, **options: Any) -> bool:
@@ -84,7 +77,7 @@ def told(project: Path) -> dict[str, Any]:
     """What `kchain rehearse phase2 --json` says, after a push that was warned of."""
     assert warned_of_a_push_to_kaggle(project)
     assert re.search(r"rehearsed +never \(kchain rehearse phase2\)", kchain(project, "review", "phase2").stdout)
-    done = kchain(project, "rehearse", "phase2", "--json")
+    done = rehearse(project, "phase2", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -127,7 +120,7 @@ def test_a_push_to_kaggle_no_longer_warns(project: Path, told: dict[str, Any]) -
 
 
 def test_what_has_not_changed_is_left_alone(project: Path, told: dict[str, Any]) -> None:
-    done = kchain(project, "rehearse", "phase1", "phase2")
+    done = rehearse(project, "phase1", "phase2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("unchanged") == 2 and "pushed version" not in done.stdout
     assert "Nothing has changed since the last rehearsal." in done.stdout
@@ -139,7 +132,7 @@ def test_a_phase_that_fails_gives_the_advice_that_kaggle_would(project: Path, to
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("eos_id = 151645", "eos_id = 151644"), encoding="utf-8")
     try:
-        done = kchain(project, "rehearse", "phase1")
+        done = rehearse(project, "phase1")
     finally:
         path.write_text(text, encoding="utf-8")
     assert done.returncode == 1
