@@ -1,4 +1,4 @@
-"""One phase really trained: every gate that it misses stops the chain, and what uses it is driven as a user drives it."""
+"""One phase really trained: every gate that it misses stops the chain; what uses it is driven as a user does."""
 
 from __future__ import annotations
 
