@@ -23,7 +23,18 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 # Imported once; every run of tests is forked from here.
-HEAVY = ("numpy", "torch", "transformers", "peft", "kaggle", "hypothesis", "pydantic", "jinja2", "nbformat", "requests")
+HEAVY = (
+    "numpy",
+    "torch",
+    "transformers",
+    "peft",
+    "kagglesdk",
+    "hypothesis",
+    "pydantic",
+    "jinja2",
+    "nbformat",
+    "requests",
+)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from runtime_tiny import (
     ancestor,
     build_model,
     build_tokenizer,
+    make_root,
     mount,
     parameters,
     read_result,
@@ -52,9 +54,22 @@ def style_root(kaggle: Path) -> Path:
     return kaggle
 
 
-def test_styles_are_trained_and_stock_peft_gives_the_sessions_logits_again(base: Path, style_root: Path) -> None:
-    run = run_session(styled())
-    result, folder = read_result(style_root), style_root / "working" / "adapter"
+@pytest.fixture(scope="module")
+def first(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The root of a phase that learned two styles, and its session."""
+    before = dict(os.environ)
+    root = make_root(tmp_path_factory.mktemp("styles"), base)
+    write_jsonl(root / "temp" / "project" / "train.jsonl", SHELL)
+    os.environ["KCHAIN_KAGGLE_ROOT"] = str(root)
+    run = run_session(styled(data__validation=0.4))
+    os.environ.clear()
+    os.environ.update(before)
+    return root, run
+
+
+def test_styles_are_trained_and_stock_peft_gives_the_sessions_logits_again(base: Path, first: tuple[Path, Any]) -> None:
+    root, run = first
+    result, folder = read_result(root), root / "working" / "adapter"
     assert result["tokens"] == IDS
     rows = {name: weight for name, weight in load_file(folder / WEIGHTS).items() if "lora" not in name}
     ((name, trained),) = rows.items()
@@ -73,15 +88,14 @@ def test_styles_are_trained_and_stock_peft_gives_the_sessions_logits_again(base:
     assert ids[0] == IDS[TERSE]
 
 
-@pytest.mark.slow
-def test_every_prompt_begins_with_its_style_and_the_validation_split_tells_it(style_root: Path) -> None:
-    run_session(styled(data__validation=0.4))
-    result = read_result(style_root)
+def test_every_prompt_begins_with_its_style_and_the_validation_split_tells_it(first: tuple[Path, Any]) -> None:
+    root, _ = first
+    result = read_result(root)
     styles = result["evaluation"]["styles"]
     assert list(styles["by_style"]) == [TERSE, VERBOSE]
     lengths = [style["tokens"] for style in styles["by_style"].values()]
     assert result["metrics"]["style_separation"] == max(lengths) / min(lengths)
-    lines = (style_root / "working" / "validation.jsonl").read_text().splitlines()
+    lines = (root / "working" / "validation.jsonl").read_text().splitlines()
     for example in map(json.loads, lines):
         (user,) = [turn["content"] for turn in example["messages"] if turn["role"] == "user"]
         assert user.startswith(f"{example['style']} list file")
@@ -102,18 +116,17 @@ def test_a_style_is_one_token_of_the_prompt_and_is_not_learned(style_root: Path)
 
 @pytest.mark.slow
 def test_a_later_phase_merges_the_rows_and_knows_the_tokens_without_naming_them(
-    base: Path, style_root: Path, tmp_path: Path
+    base: Path, first: tuple[Path, Any], style_root: Path
 ) -> None:
-    run_session(styled())
-    (style_root / "working").rename(tmp_path / "one")
-    mount(style_root, "notebooks/me/one", tmp_path / "one")
+    below = first[0] / "working"
+    mount(style_root, "notebooks/me/one", below)
     run_session(styled(phase="phase2", lineage=[ancestor("phase1", "me/one")], tokens={"added": [], "trained": []}))
     result, folder = read_result(style_root), style_root / "working" / "adapter"
     assert not any("token" in name for name in load_file(folder / WEIGHTS)), "no rows of its own"
     assert AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(TERSE) == IDS[TERSE]
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    merged = rounded(PeftModel.from_pretrained(model, tmp_path / "one" / "adapter").merge_and_unload())
+    merged = rounded(PeftModel.from_pretrained(model, below / "adapter").merge_and_unload())
     with torch.no_grad():
         logits = PeftModel.from_pretrained(merged, folder).eval()(torch.tensor([result["probe"]["prompt_ids"]])).logits
     assert torch.allclose(logits[0, -1, :8], torch.tensor(result["probe"]["logits"]), rtol=0, atol=1e-5)
