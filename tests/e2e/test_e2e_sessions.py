@@ -35,12 +35,12 @@ def results(project: Path, phase: str) -> list[dict[str, Any]]:
     return [json.loads((folder / "kchain-result.json").read_text(encoding="utf-8")) for folder in folders]
 
 
-@pytest.mark.parametrize("own_output", ["mounted", "empty"])
-def test_a_phase_longer_than_its_session_is_continued_until_it_is_done(tmp_path: Path, own_output: str) -> None:
+def test_a_phase_longer_than_its_session_is_continued_until_it_is_done(tmp_path: Path) -> None:
+    """Its own output is tried and found empty, the harder of the two ways; quick notebooks go both."""
     project = make(tmp_path / "project")
     root = project / ".kchain" / "local"
     launch.stop(root)
-    launch.ensure_running(root, profile="machine", switches={"own_output": own_output, "dataset_seconds": 1.0})
+    launch.ensure_running(root, profile="machine", switches={"own_output": "empty", "dataset_seconds": 1.0})
     for phase in ("phase1", "phase2"):
         assert "at most 12 sessions of 2 min = 24 min" in kchain(project, "review", phase).stdout
     done = kchain(project, "watch")
@@ -50,7 +50,7 @@ def test_a_phase_longer_than_its_session_is_continued_until_it_is_done(tmp_path:
     # Where its own output was tried and not mounted; a session that was cut while it judged goes on from a data set.
     lost = [each for each in found if "continuation:" in (each["reason"] or "")]
     sessions = [each for each in found if each not in lost]
-    assert len(lost) <= (0 if own_output == "mounted" else 1), [each["reason"] for each in lost]
+    assert len(lost) <= 1, [each["reason"] for each in lost]
     assert [each["session"] for each in sessions] == list(range(1, len(sessions) + 1))
     assert len(sessions) >= 2
     assert [each["stopped"] for each in sessions] == ["time"] * (len(sessions) - 1) + [None]
