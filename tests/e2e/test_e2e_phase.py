@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,18 +87,15 @@ def test_another_pad_id_than_the_chains_ends_the_run_with_the_reason(tmp_path: P
 
 
 @pytest.fixture(scope="module")
-def used(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of that project whose gates it passes, and what uses its phase, all run by one command."""
-    launch.stop(trained / ".kchain" / "local")
-    root = Path(shutil.copytree(trained, tmp_path_factory.mktemp("uses") / "project"))
+def used(trained: Path) -> Path:
+    """That project with gates that its phase passes, and with what uses it, all run by one command."""
     for name in ("phase2", "phase3", "phase4"):
-        (root / "phases" / f"{name}.toml").unlink()
-    set_gates(root, all_epochs="true")
-    done = kchain(add_uses(root, "phase1"), "run")
+        (trained / "phases" / f"{name}.toml").unlink()
+    set_gates(trained, all_epochs="true")
+    done = kchain(add_uses(trained, "phase1"), "run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "stay on the target; to fetch them: kchain pull make --all" in done.stdout
-    yield root
-    launch.stop(root / ".kchain" / "local")
+    return trained
 
 
 def output(project: Path, phase: str, name: str) -> str:
