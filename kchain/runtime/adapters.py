@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .contract import CONFIG, REACHED, RESULT, WEIGHTS, other_maths
+from .contract import CONFIG, REACHED, RESULT, WEIGHTS, LineageEntry, other_maths
 from .failure import Stop
 from .files import hash_file
 from .paths import Paths
@@ -32,9 +32,9 @@ class Adapter:
     bytes: int
     use: str = "merge"
 
-    def entry(self) -> dict[str, str]:
+    def entry(self) -> LineageEntry:
         """Its line in a lineage."""
-        return {"phase": self.phase, "kind": self.kind, "ref": self.ref, "sha256": self.sha256, "use": self.use}
+        return LineageEntry(self.phase, self.kind, self.ref, self.sha256, self.use)
 
 
 def find(paths: Paths, parameters: dict[str, Any]) -> list[Adapter]:
@@ -47,11 +47,6 @@ def find(paths: Paths, parameters: dict[str, Any]) -> list[Adapter]:
     for ancestor in parameters["lineage"]:
         found.append(_verify(paths, ancestor, parameters, found))
     return found
-
-
-def merged(lineage: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of a lineage whose adapters are in the base; one that was trained on gave way to what came of it."""
-    return [line for line in lineage if line.get("use", "merge") == "merge"]
 
 
 def _verify(paths: Paths, ancestor: dict[str, Any], parameters: dict[str, Any], earlier: Sequence[Adapter]) -> Adapter:
@@ -107,7 +102,7 @@ def _contradictions(
         ("base model", result.get("base_model"), parameters["model"]["source"]),
         (
             "adapters merged before it",
-            [line["sha256"] for line in merged(result.get("lineage", ()))],
+            [line["sha256"] for line in result.get("lineage", ()) if line.get("use", "merge") == "merge"],
             [each.sha256 for each in earlier],
         ),
     )

@@ -6,10 +6,11 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .contract import CHECKPOINT, MANIFEST, UNFIT_CHECKPOINT
+from .contract import CHECKPOINT, MANIFEST, UNFIT_CHECKPOINT, CheckpointEntry, CheckpointManifest, LineageEntry
 from .encode import Encoded
 from .failure import Stop, emit
 from .files import begin_folder, finish_folder, hash_file, write_json
@@ -36,7 +37,7 @@ def step_of(folder: str | None) -> int:
     return 0 if folder is None else _step(Path(folder))
 
 
-def publish(source: Path, working: Path, run: dict[str, Any]) -> dict[str, Any]:
+def publish(source: Path, working: Path, run: dict[str, Any]) -> CheckpointEntry:
     """Writes `checkpoint/` into the output; returns its entry for the result file.
 
     Args:
@@ -48,15 +49,15 @@ def publish(source: Path, working: Path, run: dict[str, Any]) -> dict[str, Any]:
         if file.name not in NOT_NEEDED:
             shutil.copyfile(file, partial / file.name)
     state = json.loads((source / STATE).read_text(encoding="utf-8"))
-    entry = {"step": state["global_step"], "steps": state["max_steps"]}
+    step, steps = state["global_step"], state["max_steps"]
     files = {file.name: hash_file(file) for file in sorted(partial.iterdir())}
-    write_json(partial / MANIFEST, {**entry, **run, "files": files})
+    write_json(partial / MANIFEST, asdict(CheckpointManifest(step=step, steps=steps, files=files, **run)))
     finish_folder(partial, target)
     size = sum(file.stat().st_size for file in target.iterdir())
-    return {"folder": CHECKPOINT, "sha256": hash_file(target / MANIFEST), "bytes": size, **entry}
+    return CheckpointEntry(CHECKPOINT, hash_file(target / MANIFEST), size, step, steps)
 
 
-def find(paths: Paths, continuation: dict[str, Any], parameters: str) -> tuple[Path, dict[str, Any]]:
+def find(paths: Paths, continuation: dict[str, Any], parameters: str) -> tuple[Path, CheckpointManifest]:
     """The checkpoint to go on from, and its manifest.
 
     Args:
@@ -76,35 +77,35 @@ def find(paths: Paths, continuation: dict[str, Any], parameters: str) -> tuple[P
         raise Stop(f"{where} is not there: {folder} has no {MANIFEST}", cure)
     if hash_file(folder / MANIFEST) != continuation["sha256"]:
         raise Stop(f"{where} is another one: its {MANIFEST} has another sha256 than the one to go on from", cure)
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    for name, expected in manifest["files"].items():
+    manifest = CheckpointManifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    for name, expected in manifest.files.items():
         if not (folder / name).is_file() or hash_file(folder / name) != expected:
             raise Stop(f"{where} is damaged: {name} is missing or changed", cure)
-    _same("parameters", manifest, parameters, where)
+    _compare("parameters", manifest.parameters, parameters, where)
     return folder, manifest
 
 
-def tell(manifest: dict[str, Any], session: int, processes: int) -> None:
+def tell(manifest: CheckpointManifest, session: int, processes: int) -> None:
     """Says from where a run goes on."""
-    emit("continuation", session=session, step=manifest["step"], steps=manifest["steps"])
-    if manifest["processes"] != processes:
-        emit("warning", message=f"{manifest['processes']} processes began this run: dropout goes on differently")
+    emit("continuation", session=session, step=manifest.step, steps=manifest.steps)
+    if manifest.processes != processes:
+        emit("warning", message=f"{manifest.processes} processes began this run: dropout goes on differently")
 
 
-def check_data(manifest: dict[str, Any], data: str) -> None:
+def check_data(manifest: CheckpointManifest, data: str) -> None:
     """Refuses to go on with other examples than the run began with.
 
     Raises:
         Stop: they are others.
     """
-    _same("data", manifest, data, "continuation: the checkpoint")
+    _compare("data", manifest.data, data, "continuation: the checkpoint")
 
 
-def parameters_print(parameters: dict[str, Any], lineage: Sequence[dict[str, Any]]) -> str:
+def parameters_print(parameters: dict[str, Any], lineage: Sequence[LineageEntry]) -> str:
     """Fingerprint of all parameters that decide what is learned, and of the adapters that were found."""
     kept = {name: value for name, value in parameters.items() if name not in MAY_CHANGE}
     training = {name: value for name, value in kept["training"].items() if name not in MAY_CHANGE_IN_TRAINING}
-    text = json.dumps([{**kept, "training": training}, list(lineage)], sort_keys=True)
+    text = json.dumps([{**kept, "training": training}, [asdict(line) for line in lineage]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -116,8 +117,8 @@ def data_print(examples: Sequence[Encoded]) -> str:
     return digest.hexdigest()
 
 
-def _same(what: str, manifest: dict[str, Any], found: str, where: str) -> None:
-    if manifest.get(what) != found:
+def _compare(what: str, told: str, found: str, where: str) -> None:
+    if told != found:
         raise Stop(
             f"{where} {UNFIT_CHECKPOINT} {what}",
             "push the phase again: it then begins at the beginning; or undo what was changed since its last session",

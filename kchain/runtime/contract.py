@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 # Files and folders of a session's output.
 RESULT = "kchain-result.json"
@@ -89,7 +89,8 @@ def judging(limit: float) -> float:
 
 FORMAT = 1
 # Ends of a training that leave a checkpoint: the session's time was over, or steps took much longer than planned.
-STOPS = ("time", "slow")
+Stopped = Literal["time", "slow"]
+STOPS: tuple[Stopped, ...] = get_args(Stopped)
 # Ends of a session whose adapter counts: the whole training, or what time allowed of it.
 REACHED = ("complete", "partial")
 # How the reason of a failed result begins where the session was ended from outside, and where its checkpoint was the
@@ -245,7 +246,7 @@ class PhaseResult(SessionResult):
     """
 
     session: int = 1
-    stopped: Literal["time", "slow"] | None = None
+    stopped: Stopped | None = None
     skipped_steps: int = 0
     checkpoint: CheckpointEntry | None = None
     recovered: list[dict[str, Any]] = field(default_factory=list)

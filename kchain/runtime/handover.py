@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .contract import Stopped
 from .encode import IGNORED, Encoded
 from .failure import OutOfMemory, Stop, explain, out_of_memory
 from .files import write_json
@@ -66,7 +67,7 @@ class Outcome:
     epochs: float
     loss_first: float
     loss_last: float
-    stopped: str | None
+    stopped: Stopped | None
     reason: str | None
     memory: int
     skipped: int

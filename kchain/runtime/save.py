@@ -5,56 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
-from .adapters import merged
-from .contract import ADAPTER, CONFIG, METRICS, VALIDATION, WEIGHTS
+from .contract import ADAPTER, CONFIG, VALIDATION, WEIGHTS, AdapterEntry, PhaseResult
 from .examples import Example
 from .files import begin_folder, finish_folder, hash_file, write_json, write_text
-
-# What a session tells at its end: `kchain-result.json` as it stands before anything is known.
-
-
-def unfinished(parameters: dict[str, Any], bundle: str) -> dict[str, Any]:
-    """The result of a session that has not begun: it failed, until something better can be said.
-
-    Args:
-        parameters: the notebook's PARAMETERS.
-        bundle: hash of the bundle, 64 hex digits.
-    """
-    continuation = parameters["continuation"]
-    return {
-        "format": 1,
-        "bundle": bundle,
-        "chain": parameters["chain"],
-        "phase": parameters["phase"],
-        "session": continuation["session"] if continuation else 1,
-        "status": "failed",
-        "reason": "the session ended before its first stage",
-        "stopped": None,
-        "skipped_steps": 0,
-        "checkpoint": None,
-        "recovered": [],
-        "pad_token": parameters["pad"]["token"],
-        "pad_id": parameters["pad"]["id"],
-        "lora": parameters["lora"],
-        "base_model": parameters["model"]["source"],
-        "adapter_mode": parameters["adapter_mode"],
-        "tokens": {},
-        "lineage": [],
-        "adapter": None,
-        "metrics": {**dict.fromkeys(METRICS), "all_epochs": False},
-        "evaluation": None,
-        "examples": {},
-        "quality": {},
-        "moved": {},
-        "versions": {},
-        "probe": None,
-    }
-
 
 CARD = """---
 base_model: {base}
@@ -90,7 +49,7 @@ def save_weights(model: Any, folder: Path) -> None:
     model.save_pretrained(folder, save_embedding_layers=False)
 
 
-def save_adapter(trained: Path, tokenizer: Any, result: dict[str, Any], title: str, working: Path) -> dict[str, Any]:
+def save_adapter(trained: Path, tokenizer: Any, result: PhaseResult, title: str, working: Path) -> AdapterEntry:
     """Writes `adapter/` and gives it its name when it is whole; returns its entry for the result file.
 
     Args:
@@ -100,38 +59,33 @@ def save_adapter(trained: Path, tokenizer: Any, result: dict[str, Any], title: s
     partial = begin_folder(target)
     shutil.copyfile(trained / WEIGHTS, partial / WEIGHTS)
     config = json.loads((trained / CONFIG).read_text(encoding="utf-8"))
-    write_json(partial / CONFIG, {**config, "base_model_name_or_path": result["base_model"]})
+    write_json(partial / CONFIG, {**config, "base_model_name_or_path": result.base_model})
     tokenizer.save_pretrained(partial)
     write_text(partial / "README.md", card(result, title))
     finish_folder(partial, target)
     weights = target / WEIGHTS
     with safe_open(weights, framework="pt") as file:
         tensors = len(list(file.keys()))
-    return {
-        "folder": target.name,
-        "file": WEIGHTS,
-        "sha256": hash_file(weights),
-        "bytes": weights.stat().st_size,
-        "tensors": tensors,
-    }
+    return AdapterEntry(ADAPTER, WEIGHTS, hash_file(weights), weights.stat().st_size, tensors)
 
 
-def card(result: dict[str, Any], title: str) -> str:
+def card(result: PhaseResult, title: str) -> str:
     """The model card: above all, what the adapter must be put on."""
-    base = result["base_model"]
-    below = merged(result["lineage"])
-    lineage = "\n".join(f"1. {line['phase']}: {line['ref']}, sha256 {line['sha256']}" for line in below)
-    tokens = ", ".join(f"`{token}` (id {number})" for token, number in result["tokens"].items())
+    base = result.base_model
+    lineage = result.lineage or []
+    merged = [line for line in lineage if line.use == "merge"]
+    listed = "\n".join(f"1. {line.phase}: {line.ref}, sha256 {line.sha256}" for line in merged)
+    tokens = ", ".join(f"`{token}` (id {number})" for token, number in result.tokens.items())
     return CARD.format(
         base=base,
-        chain=result["chain"],
-        phase=result["phase"],
+        chain=result.chain,
+        phase=result.phase,
         title=title,
-        belongs=(LATER if lineage else FIRST).format(base=base, lineage=lineage),
-        continued="".join(CONTINUED.format(**line) for line in result["lineage"] if line not in below),
+        belongs=(LATER if merged else FIRST).format(base=base, lineage=listed),
+        continued="".join(CONTINUED.format(**asdict(line)) for line in lineage if line not in merged),
         tokens=TOKENS.format(tokens=tokens) if tokens else "",
-        pad=result["pad_token"],
-        pad_id=result["pad_id"],
+        pad=result.pad_token,
+        pad_id=result.pad_id,
     )
 
 

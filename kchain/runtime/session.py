@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from . import checkpoint, data, handover, launch, preflight, splits
 from . import preflight as preflight_module
 from .adapters import find
-from .contract import ADAPTER, judging, reserve
+from .contract import ADAPTER, METRICS, PhaseResult, judging, reserve
 from .failure import Stop, emit
 from .paths import Paths, session_paths
 from .readers import SOURCES
-from .save import unfinished
 from .stages import Stages
 
 if TYPE_CHECKING:
@@ -40,15 +39,25 @@ def start(parameters: dict[str, Any], bundle: str) -> Session:
 class Session(Stages):
     """The state that the driver cells share. Each method is one stage; a stage that fails ends the notebook."""
 
+    result: PhaseResult
+
     def __init__(self, parameters: dict[str, Any], bundle: str, paths: Paths) -> None:
-        super().__init__(parameters, paths, unfinished(parameters, bundle))
+        continuation = parameters["continuation"]
+        result = PhaseResult.begin(
+            parameters,
+            bundle,
+            session=continuation["session"] if continuation else 1,
+            adapter_mode=parameters["adapter_mode"],
+            metrics={**dict.fromkeys(METRICS), "all_epochs": False},
+        )
+        super().__init__(parameters, paths, result)
 
     def preflight(self) -> None:
         """Checks the machine and the inputs, and stops in the first minute if something is wrong."""
         with self._stage("preflight"):
             training, accelerator = self.parameters["training"], self.parameters["accelerator"]
-            self.result["versions"] = preflight.versions()
-            emit("versions", **self.result["versions"])
+            self.result.versions = preflight.versions()
+            emit("versions", **self.result.versions)
             preflight.check_precision(training["precision"], accelerator)
             preflight.check_bitsandbytes(training["quantization"], training["optimizer"])
             self._find_gpus(accelerator, training)
@@ -84,24 +93,24 @@ class Session(Stages):
 
             self.tokenizer = tokenizer.load(self.source, self.parameters["pad"], self.adapters)
             self.rows = tokenizer.token_rows(self.tokenizer, self.parameters["tokens"], self.source)
-            self.result["tokens"] = {row.token: row.id for row in self.rows}
+            self.result.tokens = {row.token: row.id for row in self.rows}
             self.mix = data.load(self.paths, self.parameters["data"], self.parameters["seed"])
             self.styles = examples.styles(self.mix.train + self.mix.validation)
             tokenizer.check_styles(self.tokenizer, self.styles)
-            chat = Chat(self.tokenizer, {*self.result["tokens"], *self.styles})
+            chat = Chat(self.tokenizer, {*self.result.tokens, *self.styles})
             length = self.parameters["training"]["max_length"]
             encoded = encode.encode_all(self.mix.train, chat, length)
             self.examples = encoded.examples
             self.validation = encode.encode_all(self.mix.validation, chat, length).examples
             if not self.examples:
                 raise Stop(f"no example has anything to learn within {length} tokens", "raise training.max_length")
-            self.result["examples"] = {
+            self.result.examples = {
                 "train": len(self.examples),
                 "validation": len(self.validation),
                 **encoded.counts(),
                 "sources": [report.counts() for report in self.mix.reports],
             }
-            emit("examples", first=encode.describe(self.examples[0], self.tokenizer), **self.result["examples"])
+            emit("examples", first=encode.describe(self.examples[0], self.tokenizer), **self.result.examples)
             encode.tell(encoded, self.mix.train, self.parameters["data"]["system_prompt"])
             self.prints["data"] = checkpoint.data_print(self.examples)
             if self.earlier:
@@ -113,9 +122,9 @@ class Session(Stages):
             from . import quality
 
             lengths = [len(example) for example in self.examples]
-            cap, cut = self.parameters["training"]["max_length"], self.result["examples"]["truncated"]
+            cap, cut = self.parameters["training"]["max_length"], self.result.examples["truncated"]
             found = quality.examine(self.mix, quality.Tokens(lengths, cap, cut))
-            self.result["quality"] = found
+            self.result.quality = found
             emit("quality", **found)
             bad = quality.problems(found, self.parameters["data"]["quality"])
             if bad:
@@ -137,9 +146,9 @@ class Session(Stages):
             if outcome.skipped:
                 emit("warning", message=f"{outcome.skipped} steps changed nothing: their gradients overflowed in fp16")
             self.reason = outcome.reason
-            self.result.update(stopped=outcome.stopped, skipped_steps=outcome.skipped)
-            self.result["recovered"] += trained.recovered
-            self.result["metrics"].update(
+            self.result.stopped, self.result.skipped_steps = outcome.stopped, outcome.skipped
+            self.result.recovered += trained.recovered
+            self.result.metrics.update(
                 loss_first=outcome.loss_first,
                 loss_last=outcome.loss_last,
                 steps=outcome.steps,
@@ -148,7 +157,7 @@ class Session(Stages):
             )
             title, working = self.parameters["title"], self.paths.working
             weights = folder / handover.ADAPTER
-            self.result["adapter"] = save.save_adapter(weights, self.tokenizer, self.result, title, working)
+            self.result.adapter = save.save_adapter(weights, self.tokenizer, self.result, title, working)
             if outcome.stopped:
                 self._save_checkpoint(folder, trained.job)
 
@@ -160,9 +169,9 @@ class Session(Stages):
             saved = self.paths.working / ADAPTER
             seen = judge.Subject(self.base, self.parameters, saved, self._continued())
             judged = judge.Judge(seen, self._case(), self.parameters["pad"]["id"], self.tokenizer.decode).judge()
-            self.result["evaluation"] = judged.evaluation
-            self.result["metrics"].update(judged.metrics)
-            self.result["probe"] = evaluate.probe(seen.model, self.examples[0])
+            self.result.evaluation = judged.evaluation
+            self.result.metrics.update(judged.metrics)
+            self.result.probe = evaluate.probe(seen.model, self.examples[0])
 
     def save(self) -> None:
         """Writes the validation split and, last of all, that this session reached its end."""
@@ -171,12 +180,12 @@ class Session(Stages):
 
             save.save_validation(self.mix.validation, self.paths.working)
             splits.hand_on(self.paths, self.adapters)
-            self.result["status"] = "partial" if self.reason else "complete"
-            self.result["reason"] = self.reason
+            self.result.status = "partial" if self.reason else "complete"
+            self.result.reason = self.reason
             self._write_result()
-            metrics = self.result["metrics"]
+            metrics = self.result.metrics
             shown = {name: metrics[name] for name in ("loss_first", "loss_last", "token_accuracy", "steps")}
-            emit("result", status=self.result["status"], **shown, seconds=self._seconds())
+            emit("result", status=self.result.status, **shown, seconds=self._seconds())
 
     def _find_gpus(self, accelerator: dict[str, Any], training: dict[str, Any]) -> None:
         """Looks at the GPUs, and decides how many processes train."""
@@ -191,13 +200,13 @@ class Session(Stages):
 
     def _find_checkpoint(self) -> None:
         """Finds what the session before this one left, if this one goes on with its run."""
-        lineage = self.result["lineage"]
+        lineage = [adapter.entry() for adapter in self.adapters]
         self.prints = {"parameters": checkpoint.parameters_print(self.parameters, lineage)}
         continuation = self.parameters["continuation"]
         self.earlier = checkpoint.find(self.paths, continuation, self.prints["parameters"]) if continuation else None
         if self.earlier:
             manifest = self.earlier[1]
-            self.result["recovered"] = list(manifest["recovered"])
+            self.result.recovered = list(manifest.recovered)
             checkpoint.tell(manifest, continuation["session"], self.processes)
 
     def _job(self) -> handover.Job:
@@ -205,7 +214,7 @@ class Session(Stages):
         training, limit = self.parameters["training"], self.parameters["session_timeout"]
         batch = training["batch"]
         if self.earlier:
-            most, effective = self.earlier[1]["batch"], batch * training["accumulation"]
+            most, effective = self.earlier[1].batch, batch * training["accumulation"]
             batch = max(size for size in range(1, most + 1) if effective % (size * self.processes) == 0)
         return handover.Job(
             parameters=self.parameters,
@@ -231,10 +240,10 @@ class Session(Stages):
         limit, most = self.parameters["session_timeout"], self.parameters["training"]["max_sessions"]
         return samples.build(
             self.parameters,
-            samples.Reading(self.tokenizer, self.result["tokens"], self.styles),
+            samples.Reading(self.tokenizer, self.result.tokens, self.styles),
             samples.Split(self.parameters["phase"], self.validation),
             splits.find(self.paths, self.adapters),
-            goes_on=self.result["stopped"] == "time" and self.result["session"] < most,
+            goes_on=self.result.stopped == "time" and self.result.session < most,
             batch=self.batch,
             deadline=self.began + limit - reserve(limit) + judging(limit),
         )
@@ -244,8 +253,8 @@ class Session(Stages):
         saved = checkpoint.latest(folder, job.processes)
         if saved is None:
             raise Stop("the training left no whole checkpoint to go on from", "look at the warnings above in the log")
-        run = {**self.prints, "batch": job.batch, "processes": job.processes, "recovered": self.result["recovered"]}
-        self.result["checkpoint"] = checkpoint.publish(saved, self.paths.working, run)
+        run = {**self.prints, "batch": job.batch, "processes": job.processes, "recovered": self.result.recovered}
+        self.result.checkpoint = checkpoint.publish(saved, self.paths.working, run)
 
     def _about(self, index: int) -> str:
         """An example in a few words."""

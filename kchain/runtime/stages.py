@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from .adapters import Adapter
-from .contract import ENDED, RESULT
+from .contract import ENDED, RESULT, SessionResult
 from .failure import Stop, emit, explain, peak_memory
 from .files import write_json
 from .paths import Paths
@@ -58,10 +59,10 @@ class Stages:
 
     Args:
         parameters: the notebook's PARAMETERS.
-        result: what the result file holds so far; `seconds` and `peak_memory_bytes` are added.
+        result: what the result file holds so far.
     """
 
-    def __init__(self, parameters: dict[str, Any], paths: Paths, result: dict[str, Any]) -> None:
+    def __init__(self, parameters: dict[str, Any], paths: Paths, result: SessionResult) -> None:
         os.environ.update(QUIET)
         self.began = time.monotonic()
         self.parameters = parameters
@@ -80,9 +81,9 @@ class Stages:
         """Tells, and puts into the result, which adapters were found and what travelled."""
         inputs = [{"phase": each.phase, "path": str(each.folder), "sha256": each.sha256} for each in adapters]
         emit("inputs", adapters=inputs)
-        self.result["lineage"] = [adapter.entry() for adapter in adapters]
+        self.result.lineage = [adapter.entry() for adapter in adapters]
         moved = sum(adapter.bytes for adapter in adapters)
-        self.result["moved"] = {"adapter_bytes_in": moved, "base_bytes": base_bytes}
+        self.result.moved = {"adapter_bytes_in": moved, "base_bytes": base_bytes}
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.began, 1)
@@ -92,17 +93,17 @@ class Stages:
         """Announces a stage; if it fails, says why and what to do, records it, and lets the notebook fail."""
         emit("stage", stage=name, seconds_since_start=self._seconds())
         # What stands in the file if the process is killed now: for memory, for time, or because a step hung.
-        self.result["reason"] = f"{ENDED} {name}: out of memory, out of time, or hung"
+        self.result.reason = f"{ENDED} {name}: out of memory, out of time, or hung"
         self._write_result()
         try:
             yield
         except BaseException as error:
             reason, cure = explain(error)
             emit("failed", stage=name, reason=reason, cure=cure)
-            self.result.update(status="failed", reason=f"{name}: {reason}")
+            self.result.status, self.result.reason = "failed", f"{name}: {reason}"
             self._write_result()
             raise
 
     def _write_result(self) -> None:
-        self.result.update(seconds=self._seconds(), peak_memory_bytes=max(self.memory, peak_memory()))
-        write_json(self.paths.working / RESULT, self.result)
+        self.result.seconds, self.result.peak_memory_bytes = self._seconds(), max(self.memory, peak_memory())
+        write_json(self.paths.working / RESULT, asdict(self.result))

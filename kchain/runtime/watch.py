@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from .contract import Stopped
 from .failure import Stop, emit, peak_memory
 from .handover import Job, hang_file
 
@@ -85,7 +86,7 @@ SAVING_SECONDS = 600.0
 SAVING_SHARE = 0.05
 # What the first process decides after a step, and all others do too.
 GO, SAVE, TIME, SLOW_DOWN = range(4)
-STOPPED = {TIME: "time", SLOW_DOWN: "slow"}
+STOPPED: dict[int, Stopped] = {TIME: "time", SLOW_DOWN: "slow"}
 
 
 def mind_hanging(folder: Path, rank: int, seconds: float) -> None:
@@ -128,7 +129,7 @@ class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self.seconds: list[float] = []
         self.printed: int | None = None  # losses of the log that are told
         self.saving = 0.0  # seconds that the last checkpoint took
-        self.stopped: str | None = None
+        self.stopped: Stopped | None = None
         self.reason: str | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -52,8 +52,8 @@ class Generate(UseSession):
                     rows.append(row)
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                     file.flush()
-            self.result["metrics"] = metrics(rows)
-            self.result["found"] = found(rows)
+            self.result.metrics = metrics(rows)
+            self.result.found = found(rows)
 
     def by_hand(self) -> tuple[Callable[..., None], Callable[[], None]]:
         """`ask` and `new`: what a person types in the notebook's last cells."""

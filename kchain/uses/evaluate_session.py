@@ -44,8 +44,8 @@ class Evaluate(UseSession):
             write_json(self.paths.working / REPORT, self.report)
             write_page(self.paths.working / PAGE, self.report)
             self._tell_probe(self.report["probe"])
-            self.result["metrics"] = metrics(self.report)
-            self.result["found"] = found(self.report)
+            self.result.metrics = metrics(self.report)
+            self.result.found = found(self.report)
 
     def _check_task(self) -> None:
         choose(self.table["check"])

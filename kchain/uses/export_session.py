@@ -26,8 +26,8 @@ class Exports(UseSession):
         with self._stage("export"):
             shutil.rmtree(self.paths.working / EXPORT, ignore_errors=True)
             sizes = {form: self._write(form) for form in self.table["formats"]}
-            self.result["metrics"] = {"bytes": sizes}
-            self.result["found"] = ", ".join(f"{form} {size(count)}" for form, count in sizes.items())
+            self.result.metrics = {"bytes": sizes}
+            self.result.found = ", ".join(f"{form} {size(count)}" for form, count in sizes.items())
 
     def _write(self, form: str) -> int:
         from kchain.uses.export import export

@@ -18,7 +18,7 @@ from typing import Any
 from kchain.errors import InputError, KchainError
 from kchain.runtime import preflight
 from kchain.runtime.adapters import Adapter, find
-from kchain.runtime.contract import RESULT
+from kchain.runtime.contract import RESULT, OutputEntry, UseResult
 from kchain.runtime.failure import Stop, emit
 from kchain.runtime.files import hash_file
 from kchain.runtime.paths import session_paths
@@ -130,29 +130,11 @@ class UseSession(Stages):
         bundle: hash of the bundle, 64 hex digits.
     """
 
+    result: UseResult
+
     def __init__(self, parameters: dict[str, Any], bundle: str) -> None:
         preflight.choose_device(1 if parameters["accelerator"]["gpus"] else 0)
-        result = {
-            "format": 1,
-            "bundle": bundle,
-            "chain": parameters["chain"],
-            "phase": parameters["phase"],
-            "kind": parameters["kind"],
-            "status": "failed",
-            "reason": "the session ended before its first stage",
-            "pad_token": parameters["pad"]["token"],
-            "pad_id": parameters["pad"]["id"],
-            "lora": parameters["lora"],
-            "base_model": parameters["model"]["source"],
-            "lineage": [],
-            "adapter": None,
-            "metrics": {},
-            "found": "",
-            "outputs": {},
-            "moved": {},
-            "versions": {},
-        }
-        super().__init__(parameters, session_paths(), result)
+        super().__init__(parameters, session_paths(), UseResult.begin(parameters, bundle, kind=parameters["kind"]))
         self.table: dict[str, Any] = parameters[parameters["kind"]]
 
     @property
@@ -165,8 +147,8 @@ class UseSession(Stages):
         """Checks the machine and the inputs, and stops in the first minute if something is wrong."""
         with self._stage("preflight"):
             accelerator = self.parameters["accelerator"]
-            self.result["versions"] = preflight.versions()
-            emit("versions", **self.result["versions"])
+            self.result.versions = preflight.versions()
+            emit("versions", **self.result.versions)
             preflight.check_precision(self.parameters["precision"], accelerator)
             preflight.check_bitsandbytes(self.parameters["quantization"], "")
             if accelerator["gpus"]:
@@ -187,15 +169,15 @@ class UseSession(Stages):
         """Records every file of the output by its hash and, last of all, that this session reached its end."""
         with self._stage("save"):
             files = sorted(path for path in self.paths.working.rglob("*") if path.is_file() and path.name != RESULT)
-            self.result["outputs"] = {
-                name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+            self.result.outputs = {
+                name: OutputEntry(path.stat().st_size, hash_file(path))
                 for path in files
                 if not (name := path.relative_to(self.paths.working).as_posix()).startswith((".", "__"))
             }
-            self.result.update(status="complete", reason=None)
+            self.result.status, self.result.reason = "complete", None
             self._write_result()
-            emit("result", status="complete", found=self.result["found"], seconds=self._seconds())
-            print(self.result["found"])
+            emit("result", status="complete", found=self.result.found, seconds=self._seconds())
+            print(self.result.found)
 
     def _tell_probe(self, probe: dict[str, Any] | None) -> None:
         """Warns where the merged model is not what the session trained; in 4 bits it never is."""

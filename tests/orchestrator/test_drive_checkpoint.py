@@ -161,7 +161,8 @@ def said_by_the_notebook(root: Path, manifest: bytes | None, sha256_due: str, pa
     return f"preflight: {stopped.value.reason}"
 
 
-MANIFEST = json.dumps({"step": 1, "steps": 2, "parameters": "these", "files": {}}).encode()
+TOLD = {"step": 1, "steps": 2, "parameters": "these", "data": "d", "batch": 1, "processes": 1, "recovered": []}
+MANIFEST = json.dumps({**TOLD, "files": {}}).encode()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ MANIFEST = json.dumps({"step": 1, "steps": 2, "parameters": "these", "files": {}
     [
         (None, sha256(MANIFEST), "these", True),
         (MANIFEST, "0" * 64, "these", True),
-        (json.dumps({"parameters": "these", "files": {"gone": "0"}}).encode(), None, "these", True),
+        (json.dumps({**TOLD, "files": {"gone": "0"}}).encode(), None, "these", True),
         (MANIFEST, sha256(MANIFEST), "others", False),
     ],
     ids=["not mounted", "another one", "not whole", "of another training"],

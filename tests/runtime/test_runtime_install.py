@@ -40,9 +40,9 @@ def test_packages_are_removed_and_added_in_the_notebooks_own_python(tmp_path: Pa
     )
     (project / "backend.py").write_text(BACKEND)
     code = (
-        "import importlib.metadata as m, sys; sys.path.insert(0, sys.argv[1]); from kchain.runtime import install;"
-        "install.prepare([sys.argv[2]], []); print(m.version('kchain-probe'));"
-        "install.prepare([], ['kchain-probe', 'never-was-there']); "
+        "import importlib.metadata as m, sys; sys.path.insert(0, sys.argv[1]); from kchain.runtime import stages;"
+        "stages.prepare([sys.argv[2]], []); print(m.version('kchain-probe'));"
+        "stages.prepare([], ['kchain-probe', 'never-was-there']); "
         "print('kchain-probe' in {d.name for d in m.distributions()})"
     )
     python = tmp_path / "venv" / "bin" / "python"

@@ -22,10 +22,10 @@ from runtime_tiny import (
 
 from kchain.runtime import encode, evaluate, judge, splits
 from kchain.runtime.chat import Chat
+from kchain.runtime.contract import METRICS, VALIDATION
 from kchain.runtime.failure import Stop
 from kchain.runtime.judge import Subject
 from kchain.runtime.samples import Case, Split
-from kchain.runtime.save import METRICS
 
 ASKS = [f"{ask} {n}" for n in range(8) for ask in ("list", "count")]
 UNSEEN = 10**6  # no token has this id
@@ -118,7 +118,7 @@ def subject(base: Path, roots: list[Path]) -> Subject:
 
 @pytest.fixture
 def case(roots: list[Path], tokenizer: Any) -> Case:
-    kept = splits.read(roots[0] / "working" / splits.FILE)
+    kept = splits.read(roots[0] / "working" / VALIDATION)
     own = Split("phase2", encode.encode_all(kept, Chat(tokenizer), 64).examples)
     earlier = [Split("phase1", own.examples)]
     return Case(own, earlier, [], False, {}, questions=2, tokens=4, batch=2, deadline=float("inf"))

@@ -12,6 +12,7 @@ from runtime_tiny import EOS, ancestor, mount, second_phase
 from safetensors.torch import load_file, save_file
 
 from kchain.runtime import adapters, session
+from kchain.runtime.contract import LineageEntry
 from kchain.runtime.failure import Stop
 from kchain.runtime.files import hash_file
 from kchain.runtime.paths import session_paths
@@ -103,8 +104,7 @@ def test_an_adopted_adapter_is_accepted_by_its_hash_alone(kaggle: Path, two_phas
     sha256 = hash_file(two_phases[0] / "adapter" / "adapter_model.safetensors")
     adopted = ancestor("phase1", "me/my-adapter", kind="dataset", folder="", sha256=sha256)
     (adapter,) = find(lineage=[adopted])
-    entry = {"phase": "phase1", "kind": "dataset", "ref": "me/my-adapter", "sha256": sha256, "use": "merge"}
-    assert adapter.entry() == entry
+    assert adapter.entry() == LineageEntry("phase1", "dataset", "me/my-adapter", sha256)
     with pytest.raises(Stop, match=f"the file's sha256 is {sha256}, {'0' * 64} was adopted"):
         find(lineage=[{**adopted, "sha256": "0" * 64}])
 

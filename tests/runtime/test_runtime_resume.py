@@ -14,7 +14,7 @@ from runtime_tiny import Events, make_root, mount, parameters, read_result, run_
 from runtime_workers import apart, losses, make_folder, make_job, random_examples, small_base, train
 
 from kchain.runtime import checkpoint, session
-from kchain.runtime.contract import WEIGHTS
+from kchain.runtime.contract import WEIGHTS, LineageEntry
 from kchain.runtime.failure import Stop
 from kchain.runtime.files import hash_file
 from kchain.runtime.paths import Paths
@@ -150,7 +150,7 @@ def published(tmp_path: Path) -> tuple[Paths, dict[str, Any]]:
     output.mkdir(parents=True)
     entry = checkpoint.publish(left, output, run)
     paths = Paths(tmp_path / "input", tmp_path / "working", tmp_path / "temp")
-    meant = {"session": 2, "kind": "kernel", "ref": "me/one", "folder": "checkpoint", "sha256": entry["sha256"]}
+    meant = {"session": 2, "kind": "kernel", "ref": "me/one", "folder": "checkpoint", "sha256": entry.sha256}
     return paths, meant
 
 
@@ -158,7 +158,7 @@ def test_a_checkpoint_is_found_by_its_hash_and_holds_no_pickle(published: tuple[
     paths, meant = published
     folder, manifest = checkpoint.find(paths, meant, "p" * 64)
     assert sorted(file.name for file in folder.iterdir()) == ["manifest.json", "optimizer.pt", "trainer_state.json"]
-    assert (manifest["step"], manifest["steps"]) == (3, 9)
+    assert (manifest.step, manifest.steps) == (3, 9)
     checkpoint.check_data(manifest, "d" * 64)
 
 
@@ -205,7 +205,7 @@ def test_what_decides_the_result_is_in_the_fingerprint_and_what_does_not_is_not(
     assert checkpoint.parameters_print(parameters(**limits, training__step_seconds=1.0), []) == same
     for change in ({"seed": 1}, {"training__batch": 1}, {"lora__r": 8}, {"phase": "other"}, {"data__validation": 0.0}):
         assert checkpoint.parameters_print(parameters(**change), []) != same
-    assert checkpoint.parameters_print(parameters(), [{"phase": "one", "sha256": "f" * 64}]) != same
+    assert checkpoint.parameters_print(parameters(), [LineageEntry("one", "kernel", "me/one", "f" * 64)]) != same
     examples = random_examples(3)
     assert checkpoint.data_print(examples) != checkpoint.data_print(examples[::-1])
 

@@ -11,7 +11,7 @@ from runtime_tiny import Events, write_jsonl
 
 from kchain.runtime import splits
 from kchain.runtime.adapters import Adapter
-from kchain.runtime.contract import RESULT
+from kchain.runtime.contract import RESULT, VALIDATION
 from kchain.runtime.failure import Stop
 from kchain.runtime.paths import Paths
 
@@ -37,8 +37,8 @@ def mounted(paths: Paths, phase: str, use: str = "merge", kchains: bool = True) 
 
 def test_every_phase_of_the_lineage_is_found_with_what_it_kept(paths: Paths) -> None:
     (one, first), (two, second) = mounted(paths, "one"), mounted(paths, "two")
-    write_jsonl(first / splits.FILE, [EXAMPLE])
-    write_jsonl(second / splits.FILE, [{"text": "a", "style": "<X>"}, {"text": "b"}])
+    write_jsonl(first / VALIDATION, [EXAMPLE])
+    write_jsonl(second / VALIDATION, [{"text": "a", "style": "<X>"}, {"text": "b"}])
     found, without = splits.find(paths, [one, two])
     assert [(kept.phase, len(kept.examples)) for kept in found] == [("one", 1), ("two", 2)]
     assert without == []
@@ -46,7 +46,7 @@ def test_every_phase_of_the_lineage_is_found_with_what_it_kept(paths: Paths) -> 
 
 def test_a_text_with_another_alphabets_line_ends_is_one_example(paths: Paths) -> None:
     one, first = mounted(paths, "one")
-    (first / splits.FILE).write_text('{"text": "a\u2028b\u2029c\x85d"}\r\n', encoding="utf-8", newline="")
+    (first / VALIDATION).write_text('{"text": "a\u2028b\u2029c\x85d"}\r\n', encoding="utf-8", newline="")
     ((kept,), without) = splits.find(paths, [one])
     assert kept.examples == [{"text": "a\u2028b\u2029c\x85d"}]
     assert without == []
@@ -79,18 +79,18 @@ def test_a_split_that_is_none_is_a_warning_with_the_reason(
     paths: Paths, content: str | bytes, reason: str, events: Events
 ) -> None:
     adapter, mount = mounted(paths, "one")
-    (mount / splits.FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
+    (mount / VALIDATION).write_bytes(content if isinstance(content, bytes) else content.encode())
     found, without = splits.find(paths, [adapter])
     assert found == []
     assert without[0].kept and reason in without[0].reason
     assert reason in next(event["message"] for event in events() if event["event"] == "warning")
     with pytest.raises(Stop):
-        splits.read(mount / splits.FILE)
+        splits.read(mount / VALIDATION)
 
 
 def test_a_phase_that_trains_an_adapter_on_hands_on_what_was_kept_before_it(paths: Paths) -> None:
     adapter, mount = mounted(paths, "two", use="continue")
-    write_jsonl(mount / splits.FILE, [EXAMPLE])
+    write_jsonl(mount / VALIDATION, [EXAMPLE])
     write_jsonl(mount / "validation-one.jsonl", [EXAMPLE, EXAMPLE])
     splits.hand_on(paths, [mounted(paths, "zero")[0], adapter])
     assert sorted(path.name for path in paths.working.iterdir()) == ["validation-one.jsonl", "validation-two.jsonl"]
