@@ -18,7 +18,7 @@ from kchain.orchestrator.driving.actions import Reporter, Wish
 from kchain.orchestrator.driving.drive import Driver, Ports, driving, wait_until_ready
 from kchain.orchestrator.driving.folders import BundleFolder, bundle_folders
 from kchain.orchestrator.journal.journal import Journal, Key
-from kchain.orchestrator.journal.state import Failure, PhaseState, Result, is_stale
+from kchain.orchestrator.journal.state import PhaseFailure, PhaseState, Result, is_stale
 from kchain.orchestrator.push import prepare
 from kchain.phases import Chain
 from kchain.runtime.contract import LOG
@@ -66,7 +66,7 @@ def look_back(run: Run, target: Target, job: InboxJob) -> InboxJob:
     return job.looked(0, again=False, already=False)
 
 
-def _asks_other_gates(run: Run, folder: BundleFolder, failure: Failure) -> bool:
+def _asks_other_gates(run: Run, folder: BundleFolder, failure: PhaseFailure) -> bool:
     """Whether a run that missed its gates is asked other ones by now; that needs no new run."""
     same = failure.error == GateMissed.__name__ and failure.hash == folder.rendered.hash
     return same and failure.gates != run.chain.phase(run.name).gates.model_dump_json()

@@ -34,7 +34,7 @@ from kchain.units import size
 if TYPE_CHECKING:
     from kchain.client.answers import Kernel
 
-# Where in the phase's runs an adopted adapter lies.
+# The folder of an adopted adapter among the phase's runs.
 ADOPTED = "adopted"
 # How peft saved weights before safetensors.
 _PICKLE = "adapter_model.bin"
@@ -42,7 +42,7 @@ _PICKLE = "adapter_model.bin"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an adapter lies: exactly one of the three.
+    """Where an adapter is: exactly one of the three.
 
     Attributes:
         folder: local folder that holds it.
@@ -72,7 +72,7 @@ def adopt(
 
     Raises:
         InputError: there is no adapter there.
-        AdapterRefused: it is not one this chain can go on from.
+        AdapterRefused: it does not fit this chain.
         PhaseFailed: the phase's own kernel failed, or its data set could not be processed.
         NotNow: the phase's own kernel has not finished; what it has reached is known now.
         Unreachable, DriverLocked: see `kchain.errors`.
@@ -208,9 +208,9 @@ class _Adoption:
             return
         trained_on, merged = ([each.sha256 for each in one] for one in (adapter.result.lineage, ancestors))
         if trained_on != merged:
-            told, due = (" + ".join(each[:10] for each in one) or "the base alone" for one in (trained_on, merged))
+            told, base = (" + ".join(each[:10] for each in one) or "the base alone" for one in (trained_on, merged))
             raise AdapterRefused(
-                f"this adapter was trained on {told}, {self._phase} builds on {due}",
+                f"this adapter was trained on {told}, {self._phase} builds on {base}",
                 "adopt it for the phase it was trained as, or leave out its kchain-result.json if you know better",
             )
 
@@ -298,7 +298,7 @@ class _Rebuilding:
         """The bundle of a version as it is kept, and the run that it belongs to.
 
         The metadata that was pushed is not what the target gives back, the notebook is: only a bundle that renders as
-        it did then can be gone on from.
+        it did then can be resumed.
         """
         folder, phase = self._driver.folders[self._phase], self._driver.chain.phase(self._phase)
         if (recognised := folder.recognised(kernel.source)) is not None:

@@ -1,4 +1,4 @@
-"""The adapters of a finished phase as they lie on this machine, root first, each verified again before it is used."""
+"""A finished phase on this machine: its adapters, root first, each verified again, and the base model below them."""
 
 from __future__ import annotations
 
@@ -50,29 +50,24 @@ def choose_phase(chain: Chain, wanted: str | None) -> str:
 
 
 def finished(chain: Chain, states: Mapping[str, PhaseState], phase: str) -> list[Link]:
-    """The adapters whose sum is a phase's result, its own last; one that was continued gave way to what came of it.
+    """The adapters that make up a phase's result, its own last; of one that was trained on, only what it became counts.
 
     Raises:
         NotNow: one of the phases has no verified adapter, or one that was trained on a replaced adapter.
         InputError: an adapter's files are not here.
-        AdapterRefused: what lies here is not what was verified.
+        AdapterRefused: what is here is not what was verified.
     """
     names = [*(ancestor.name for ancestor in chain.merged(phase)), phase]
     for name in names:
-        _check_state(chain, states, name)
+        word = state_word(chain, states, name)
+        if word == "stale":
+            raise NotNow(
+                f"{name} was trained on an adapter that has been replaced since",
+                f"train it again: kchain review {name}, then kchain watch",
+            )
+        if word not in FINISHED:
+            raise NotNow(f"{name} has no verified adapter: it is {word}", "finish the chain: kchain watch")
     return [_link(chain, states, name) for name in names]
-
-
-def _check_state(chain: Chain, states: Mapping[str, PhaseState], name: str) -> None:
-    word = state_word(chain, states, name)
-    if word in FINISHED:
-        return
-    if word == "stale":
-        raise NotNow(
-            f"{name} was trained on an adapter that has been replaced since",
-            f"train it again: kchain review {name}, then kchain watch",
-        )
-    raise NotNow(f"{name} has no verified adapter: it is {word}", "kchain watch drives the chain on; kchain status")
 
 
 def _link(chain: Chain, states: Mapping[str, PhaseState], name: str) -> Link:
@@ -99,9 +94,6 @@ def _link(chain: Chain, states: Mapping[str, PhaseState], name: str) -> Link:
     return Link(name, folder, adapter.sha256, adapter.bytes, recorded, adapter.result)
 
 
-# The base model's own folder: named by the user, or what the server on this machine mounts into its sessions.
-
-
 def base_folder(chain: Chain, target: Target, given: Path | None, links: Sequence[Link]) -> Path:
     """The folder of the original base model.
 
@@ -110,32 +102,30 @@ def base_folder(chain: Chain, target: Target, given: Path | None, links: Sequenc
         links: the adapters that will be put on it; their sessions recorded the size of its weights.
 
     Raises:
-        InputError: it is not here, is no model, or is another one than the sessions had.
+        InputError: it is not here, is not a model, or is not the one that the sessions had.
     """
-    folder = given if given is not None else _published(chain, target)
+    folder = given
+    if folder is None:
+        from kchain.server.publish import model_folder
+
+        # What the server on this machine mounts into its sessions.
+        folder = model_folder(target.local_root, *chain.model.source.lower().split("/"))
+        if target.name != LOCAL or not folder.is_dir():
+            raise InputError(f"the base model {chain.model.source} is not on this machine", _how_to_get(chain))
     for name in ("config.json", TOKENIZER_CONFIG):
         if not (folder / name).is_file():
-            raise InputError(f"{folder}: is no model's folder: {name} is missing", _how_to_get(chain))
+            raise InputError(f"{folder} is not the folder of a model: {name} is missing", _how_to_get(chain))
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if not size:
-        raise InputError(f"{folder}: holds no *.safetensors; other weights are not opened", _how_to_get(chain))
+        raise InputError(f"{folder} holds no *.safetensors; other weights are not opened", _how_to_get(chain))
     for link in links:
         had = link.recorded.moved.get("base_bytes")
         if had is not None and had != size:
             raise InputError(
-                f"{folder}: another base model: its weights have {size} bytes, those {link.phase} trained on had {had}",
+                f"{folder} is another base model: its weights have {size} bytes, {link.phase} trained on {had}",
                 f"give the folder of {chain.model.source}: --base DIR",
             )
     return folder
-
-
-def _published(chain: Chain, target: Target) -> Path:
-    from kchain.server.publish import model_folder
-
-    folder = model_folder(target.local_root, *chain.model.source.lower().split("/"))
-    if target.name == LOCAL and folder.is_dir():
-        return folder
-    raise InputError(f"the base model {chain.model.source} is not on this machine", _how_to_get(chain))
 
 
 def _how_to_get(chain: Chain) -> str:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from kchain.client.target import Target
 from kchain.kernel_metadata import Continuation
-from kchain.orchestrator.driving.actions import Action, Done, Found, GiveUp, Push, Reporter, Upload, Wait, Wish
+from kchain.orchestrator.driving.actions import (
+    Action,
+    Done,
+    Found,
+    GiveUp,
+    Push,
+    Reporter,
+    UploadCheckpoint,
+    Wait,
+    Wish,
+)
 from kchain.orchestrator.driving.decide import decide
 from kchain.orchestrator.driving.drive import Driver, Ports, driving
 from kchain.orchestrator.driving.folders import (
@@ -32,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PushReport:
-    """What a push came to.
+    """What a push did.
 
     Attributes:
         pushed: a new version was made.
@@ -51,7 +61,7 @@ class Preview:
 
     Attributes:
         verdict: in words.
-        command: Kaggle's own command for the same push; empty for a later session, which is no folder.
+        command: Kaggle's own command for the same push; empty for a later session, which is not a folder.
         warning: what `push` would warn of first; empty for nothing.
     """
 
@@ -171,7 +181,7 @@ def _verdict(action: Action, state: PhaseState) -> str:
     match action:
         case Push(continuation=Continuation(session, source=source)) if state.checkpoint is not None:
             return f"would push session {session}, from {state.checkpoint.words} in {source}"
-        case Upload(ref):
+        case UploadCheckpoint(ref):
             return f"would upload the checkpoint as the private data set {ref}"
         case Push(before):
             return "would push" + ("; there is no such kernel yet" if before is None else f" over version {before}")

@@ -33,7 +33,7 @@ class Review:
         changes: diff of notebook and metadata against that version; against nothing for a first push.
         known: this very bundle was reviewed before, and nothing waits for another look at it.
         goes_on: the session that this bundle goes on with; empty: it begins a training.
-        rehearsed: seconds since the epoch at which this code came to its end in a rehearsal; None: it never did.
+        rehearsed: seconds since the epoch at which this code ran to its end in a rehearsal; None: it never did.
     """
 
     phase: str

@@ -21,7 +21,7 @@ from kchain.orchestrator.driving.actions import Reporter, Wish
 from kchain.orchestrator.driving.drive import Driver, driving
 from kchain.orchestrator.driving.folders import record_rehearsal, rehearsals
 from kchain.orchestrator.journal.lock import driver_lock
-from kchain.orchestrator.journal.state import Failure, PhaseState, Result
+from kchain.orchestrator.journal.state import PhaseFailure, PhaseState, Result
 from kchain.orchestrator.judging.result import read_result
 from kchain.orchestrator.push import prepare
 from kchain.phases import Chain
@@ -57,7 +57,7 @@ class Outcome:
     code_hash: str
     differences: tuple[Difference, ...]
     result: Result | None = None
-    failure: Failure | None = None
+    failure: PhaseFailure | None = None
     skipped: tuple[tuple[str, str], ...] = ()
 
 
@@ -213,7 +213,7 @@ def _skipped(adapter: Path) -> tuple[tuple[str, str], ...]:
     return tuple((source.name, source.error) for source in sources if source.error)
 
 
-def _as_error(phase: str, failure: Failure, work: Path) -> KchainError:
+def _as_error(phase: str, failure: PhaseFailure, work: Path) -> KchainError:
     """The same sentence and advice as on Kaggle, with the way on from a rehearsal."""
     log = work / "runs" / LOCAL / phase / f"v{failure.version}" / LOG
     hint = f"{failure.hint}\n" if failure.hint else ""

@@ -136,7 +136,7 @@ def test_a_cell_that_differs_by_one_line_is_shown_whole(project: Path) -> None:
 def test_a_rehearsed_push_with_yes_speaks_of_what_a_push_with_yes_does(project: Path) -> None:
     try:
         plain = kchain(project, "push", "phase1", "--dry-run")
-        assert "would refuse: nobody has reviewed phase1" in plain.stdout, plain.stderr
+        assert "would refuse: phase1 has not been reviewed" in plain.stdout, plain.stderr
         assert (
             "would push; there is no such kernel yet" in kchain(project, "push", "phase1", "--dry-run", "--yes").stdout
         )

@@ -89,7 +89,7 @@ def test_bad_input_is_refused_before_a_model_is_loaded(project: Path, tmp_path: 
         (("--data", str(tmp_path / "missing")), "cannot be read"),
         (("nobody",), "there is no phase 'nobody'"),
         (("--check", "regex"), "are not regular expressions"),
-        (("--base", str(base_of(project) / "missing")), "is no model's folder"),
+        (("--base", str(base_of(project) / "missing")), "is not the folder of a model"),
     ):
         done = kchain(project, "evaluate", "--check", "json", *given)
         assert done.returncode == 2 and words in " ".join(done.stderr.split()), done.stderr

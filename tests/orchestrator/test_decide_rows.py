@@ -29,18 +29,18 @@ from kchain.orchestrator.driving.actions import (
     Fail,
     Found,
     GiveUp,
-    Judge,
+    JudgeOutputs,
     Look,
+    Observation,
     Parent,
     Pull,
     Push,
     Release,
-    Seen,
     Wait,
     Wish,
 )
 from kchain.orchestrator.driving.decide import LONGEST_PAUSE, Need, after_refusal, decide, need
-from kchain.orchestrator.journal.state import Ancestor, Failure, Intent, PhaseState, Result, Version
+from kchain.orchestrator.journal.state import Ancestor, Intent, PhaseFailure, PhaseState, Result, Version
 
 NOW, SETTLE = 10_000.0, 60.0
 BUNDLE, OTHER = "b" * 64, "c" * 64
@@ -50,7 +50,7 @@ VERSION = Version(4, "https://x/4", BUNDLE, LINEAGE, (), resend=False, time=NOW 
 ENDED = replace(VERSION, word="COMPLETE", ended=True)
 PULLED = replace(ENDED, folder="runs/local/phase2/v4")
 RESULT = Result(4, "kernel", "me/two", "adapter", False, "2" * 64, 99, LINEAGE, 151645, {}, {}, 1.0, "runs", NOW - 5)
-FAILED = Failure(BUNDLE, 4, "AdapterRefused", "the rank is wrong", "train it again", "{}", NOW - 5)
+FAILED = PhaseFailure(BUNDLE, 4, "AdapterRefused", "the rank is wrong", "train it again", "{}", NOW - 5)
 PARENT = Parent("phase1", ready=True, source="me/one", verified=7, current=7)
 
 FRESH = PhaseState(reviewed=frozenset({BUNDLE}))
@@ -65,13 +65,13 @@ INVALID = replace(FRESH, version=replace(ENDED, invalid=("kernel me/one",), word
 INVALID_TWICE = replace(FRESH, version=replace(ENDED, invalid=("kernel me/one",), word="ERROR", resend=True))
 
 
-def seen(**what: Any) -> Seen:
+def seen(**what: Any) -> Observation:
     """An observation in which everything is ready for a push, but for what is said."""
     ready = {"bundle": BUNDLE, "disk": BUNDLE, "parents": (PARENT,)}
-    return replace(Seen(NOW, SETTLE), **{**ready, **what})
+    return replace(Observation(NOW, SETTLE), **{**ready, **what})
 
 
-Row = tuple[str, PhaseState, Seen, Wish, object]
+Row = tuple[str, PhaseState, Observation, Wish, object]
 FINISH, PUSH, AGAIN = Wish.FINISH, Wish.PUSH, Wish.AGAIN
 TIMED_OUT = "CANCEL_ACKNOWLEDGED"
 
@@ -127,7 +127,7 @@ ROWS: list[Row] = [
     ("an ended session is pulled", replace(FRESH, version=ENDED), seen(), FINISH, Pull(4)),
     ("an errored session is pulled: its result counts",
      replace(FRESH, version=replace(ENDED, word="ERROR")), seen(), FINISH, Pull(4)),
-    ("pulled outputs are judged", replace(FRESH, version=PULLED), seen(), FINISH, Judge(4)),
+    ("pulled outputs are judged", replace(FRESH, version=PULLED), seen(), FINISH, JudgeOutputs(4)),
     ("a version that ran without a source is pushed once more", INVALID, seen(kernel=4), FINISH, Push(4, resend=True)),
     ("...but not while the kernel is busy", INVALID, seen(kernel=4, word="RUNNING"), FINISH, StillRunning),
     ("...and never a third time", INVALID_TWICE, seen(kernel=4), FINISH, Fail),
@@ -152,7 +152,7 @@ ROWS: list[Row] = [
 
 
 @pytest.mark.parametrize(("state", "look", "wish", "due"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_row(state: PhaseState, look: Seen, wish: Wish, due: Any) -> None:
+def test_row(state: PhaseState, look: Observation, wish: Wish, due: Any) -> None:
     action = decide("phase2", state, look, wish)
     if isinstance(due, type) and issubclass(due, KchainError):
         assert isinstance(action, GiveUp | Wait), action
@@ -188,7 +188,7 @@ def test_a_recorded_failure_keeps_its_class_and_tells_both_ways_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gates", "expected"), [('{"max_loss": 0.9}', Judge), ("{}", GiveUp)], ids=["changed gate", "same gates"]
+    ("gates", "expected"), [('{"max_loss": 0.9}', JudgeOutputs), ("{}", GiveUp)], ids=["changed gate", "same gates"]
 )
 def test_a_changed_gate_is_asked_again_of_the_run_that_missed_it(gates: str, expected: type) -> None:
     missed = replace(BROKEN, failure=replace(FAILED, error="GateMissed"))
@@ -245,5 +245,5 @@ def test_a_refused_push_is_tried_again_ever_more_slowly() -> None:
         (FRESH, seen(), PUSH, Need.KERNEL),
     ],
 )
-def test_the_target_is_asked_only_what_matters_now(state: PhaseState, look: Seen, wish: Wish, due: Need) -> None:
+def test_the_target_is_asked_only_what_matters_now(state: PhaseState, look: Observation, wish: Wish, due: Need) -> None:
     assert need(state, look, wish) is due

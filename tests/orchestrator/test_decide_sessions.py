@@ -25,11 +25,20 @@ from test_decide_rows import (
 
 from kchain.errors import EditedOutside, GateMissed, InputError, KchainError, NotNow, NotReviewed, PhaseFailed
 from kchain.kernel_metadata import Continuation
-from kchain.orchestrator.driving.actions import GiveUp, Judge, Look, Lost, Push, Seen, Upload, Wait, Wish
+from kchain.orchestrator.driving.actions import (
+    GiveUp,
+    JudgeOutputs,
+    Look,
+    Lost,
+    Observation,
+    Push,
+    UploadCheckpoint,
+    Wait,
+    Wish,
+)
 from kchain.orchestrator.driving.continuation import content_slug, next_session
 from kchain.orchestrator.driving.decide import Need, decide, need
-from kchain.orchestrator.journal.state import Checkpoint, Failure, PhaseState
-from kchain.orchestrator.journal.state import Upload as Uploaded
+from kchain.orchestrator.journal.state import Checkpoint, CheckpointUpload, PhaseFailure, PhaseState
 
 SHA = "a" * 64
 KERNEL, DATASET = "me/phase-two", "me/chain-phase2-checkpoint-aaaaaaaa"
@@ -46,19 +55,19 @@ LOST_DATASET = replace(PAUSED, version=replace(SECOND, continues=BY_DATASET, los
 LOST_TWICE = replace(LOST_DATASET, version=replace(LOST_DATASET.version, resend=True))  # type: ignore[type-var]
 LAST = replace(PAUSED, version=replace(SECOND, continues=replace(BY_KERNEL, session=3), folder="runs/v5"),
                checkpoint=replace(REACHED, version=5, session=3))  # fmt: skip
-FAILED = Failure(BUNDLE, 5, "PhaseFailed", "phase2 failed", "mend it", "{}", NOW - 5)
+FAILED = PhaseFailure(BUNDLE, 5, "PhaseFailed", "phase2 failed", "mend it", "{}", NOW - 5)
 STOPPED = replace(PUSHED_SECOND, version=replace(SECOND, folder="runs/v5"), failure=FAILED)
 USED_UP = replace(LAST, failure=replace(FAILED, error="GateMissed"))
-UPLOADING = Uploaded(DATASET, NOW - 5)
+UPLOADING = CheckpointUpload(DATASET, NOW - 5)
 
 
-def going(kind: Continuation = BY_KERNEL, **what: Any) -> Seen:
+def going(kind: Continuation = BY_KERNEL, **what: Any) -> Observation:
     """An observation between two sessions, in which everything is ready for the next one."""
     return seen(**{"kernel": 4, "word": "COMPLETE", "continuation": kind, "same_training": True, "max_sessions": 3,
                    **what})  # fmt: skip
 
 
-Row = tuple[str, PhaseState, Seen, Wish, object]
+Row = tuple[str, PhaseState, Observation, Wish, object]
 ROWS: list[Row] = [
     ("a phase that its time limit ended goes on", PAUSED, going(), FINISH, Push(4, False, BY_KERNEL, BUNDLE)),
     ("...also when it is pushed", PAUSED, going(), PUSH, Push(4, False, BY_KERNEL, BUNDLE)),
@@ -78,7 +87,7 @@ ROWS: list[Row] = [
      replace(PAUSED, reviewed=frozenset({BUNDLE, OTHER})),
      going(bundle=OTHER, disk=OTHER), FINISH, Push(4, False, BY_KERNEL)),
     ("another adapter below makes it begin anew", PAUSED, going(stale=True), FINISH, Push(4)),
-    ("a data set is made first", PAUSED, going(BY_DATASET), FINISH, Upload(DATASET)),
+    ("a data set is made first", PAUSED, going(BY_DATASET), FINISH, UploadCheckpoint(DATASET)),
     ("a data set that is there is not made again",
      PAUSED, going(BY_DATASET, dataset="READY"), FINISH, Push(4, False, BY_DATASET, BUNDLE)),
     ("a data set in the making is waited for", PAUSED, going(BY_DATASET, dataset="BLOBS_RECEIVED"), FINISH, NotNow),
@@ -91,10 +100,10 @@ ROWS: list[Row] = [
      replace(PAUSED, upload=replace(UPLOADING, answered=True)), going(BY_DATASET), FINISH, NotNow),
     ("...before it is repeated",
      replace(PAUSED, upload=replace(UPLOADING, looked=NOW - 3 * SETTLE - 1)), going(BY_DATASET), FINISH,
-     Upload(DATASET)),
+     UploadCheckpoint(DATASET)),
     ("the upload of another checkpoint does not count",
      replace(PAUSED, upload=replace(UPLOADING, ref="me/other", answered=True)), going(BY_DATASET), FINISH,
-     Upload(DATASET)),
+     UploadCheckpoint(DATASET)),
     ("a session without its checkpoint is repeated with a data set",
      LOST, going(BY_DATASET, kernel=5, word="ERROR", dataset="READY"), FINISH, Push(5, False, BY_DATASET, BUNDLE)),
     ("...which is tried once more",
@@ -106,10 +115,10 @@ ROWS: list[Row] = [
      replace(PUSHED_SECOND, version=replace(SECOND, invalid=(f"kernel {KERNEL}",))), seen(kernel=5), FINISH,
      Lost(5, "the target did not take it as a source")),
     ("a later session's outputs are judged",
-     replace(PUSHED_SECOND, version=replace(SECOND, folder="runs/v5")), seen(), FINISH, Judge(5)),
-    ("the last session's result is what it reached", LAST, seen(), FINISH, Judge(5)),
+     replace(PUSHED_SECOND, version=replace(SECOND, folder="runs/v5")), seen(), FINISH, JudgeOutputs(5)),
+    ("the last session's result is what it reached", LAST, seen(), FINISH, JudgeOutputs(5)),
     ("a session that crawled is judged as it is",
-     replace(PAUSED, checkpoint=replace(REACHED, stopped="slow")), seen(), FINISH, Judge(4)),
+     replace(PAUSED, checkpoint=replace(REACHED, stopped="slow")), seen(), FINISH, JudgeOutputs(4)),
     ("a session that failed stops the run", STOPPED, going(BY_DATASET, kernel=5), FINISH, PhaseFailed),
     ("...until it was reviewed again",
      replace(STOPPED, failure=replace(FAILED, again=True)), going(BY_DATASET, kernel=5, dataset="READY"), FINISH,
@@ -127,10 +136,10 @@ ROWS: list[Row] = [
 
 
 @pytest.mark.parametrize(("state", "look", "wish", "due"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_session_row(state: PhaseState, look: Seen, wish: Wish, due: Any) -> None:
+def test_session_row(state: PhaseState, look: Observation, wish: Wish, due: Any) -> None:
     action = decide("phase2", state, look, wish)
     if isinstance(due, type) and issubclass(due, KchainError):
-        assert not isinstance(action, Push | Upload), action
+        assert not isinstance(action, Push | UploadCheckpoint), action
         assert isinstance(action.error, due), action  # type: ignore[union-attr]
     else:
         assert action == due

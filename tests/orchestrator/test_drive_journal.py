@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kchain.errors import InputError
 from kchain.orchestrator.journal.journal import FORMAT, JOURNAL, Journal, KeptBundle, Key, fold, read_states
-from kchain.orchestrator.journal.state import Entry, PhaseState
+from kchain.orchestrator.journal.state import Event, PhaseState
 
 KEY = Key("local", "someone", "chain")
 RESULT = {
@@ -209,7 +209,7 @@ def test_a_checkpoint_is_known_until_its_phase_is_done_or_begun_anew(tmp_path: P
 def test_killed_while_it_writes_the_journal_keeps_every_event_it_confirmed(tmp_path: Path) -> None:
     """A real process, a real kill -9, five times."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom kchain.orchestrator.journal import Journal, Key\n"
+        "import sys\nfrom pathlib import Path\nfrom kchain.orchestrator.journal.journal import Journal, Key\n"
         "journal = Journal(Path(sys.argv[1]), Key('local', 'someone', 'chain'))\n"
         "number = len(journal.entries())\n"
         "while True:\n"
@@ -240,7 +240,7 @@ def test_killed_while_it_writes_the_journal_keeps_every_event_it_confirmed(tmp_p
 
 @given(st.lists(st.sampled_from(sorted(DETAILS)), max_size=12))
 def test_any_order_of_events_can_be_folded(kinds: list[str]) -> None:
-    entries = [Entry(number, float(number), "one", kind, DETAILS[kind]) for number, kind in enumerate(kinds)]
+    entries = [Event(number, float(number), "one", kind, DETAILS[kind]) for number, kind in enumerate(kinds)]
     states = fold(entries)
     found = states.get("one", PhaseState())
     assert found.time == (float(len(kinds) - 1) if kinds else None)

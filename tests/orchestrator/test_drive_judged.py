@@ -16,7 +16,7 @@ from rich.console import Console
 
 from kchain.cli.show import TITLE, print_judged
 from kchain.errors import InputError
-from kchain.orchestrator.journal.state import Ancestor, Failure, PhaseState, Result, Version
+from kchain.orchestrator.journal.state import Ancestor, PhaseFailure, PhaseState, Result, Version
 from kchain.orchestrator.judging.result import ResultFile, parse
 from kchain.orchestrator.status import read_results, write_page
 from kchain.phases import Chain
@@ -139,7 +139,7 @@ def test_the_file_of_another_adapter_than_the_verified_one_is_not_believed(chain
 
 def test_a_phase_that_missed_its_gates_shows_what_it_reached(chain: Chain) -> None:
     state = record(chain, "one", "a", {**ONE, "bundle": "h"})
-    failure = Failure("h", 3, "GateMissed", "one version 3 missed its gates", "more epochs", "{}", 1.0)
+    failure = PhaseFailure("h", 3, "GateMissed", "one version 3 missed its gates", "more epochs", "{}", 1.0)
     assert state.version is not None
     failed = replace(state, result=None, failure=failure, version=replace(state.version, folder="runs/one/v3"))
     assert "3.100 -> 1.100" in printed(chain, {"one": failed})

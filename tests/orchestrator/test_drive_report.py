@@ -22,7 +22,7 @@ from kchain.client.stream import Follower
 from kchain.errors import InputError, Unreachable
 from kchain.orchestrator.adopt import locate
 from kchain.orchestrator.driving.observe import is_notebook
-from kchain.orchestrator.journal.state import Ancestor, Failure, Intent, PhaseState, Result, Version
+from kchain.orchestrator.journal.state import Ancestor, Intent, PhaseFailure, PhaseState, Result, Version
 from kchain.orchestrator.status import is_finished, state_word, table
 from kchain.units import size
 
@@ -52,7 +52,7 @@ def printed(show: Any, *arguments: Any, width: int = 160) -> str:
         (PhaseState(version=VERSION), "pushed"),
         (PhaseState(version=Version(**{**vars(VERSION), "word": "RUNNING"})), "running"),
         (PhaseState(version=Version(**{**vars(VERSION), "ended": True})), "ended"),
-        (PhaseState(version=VERSION, failure=Failure("h", 3, "PhaseFailed", "why", "cure", "{}", 1.0)), "failed"),
+        (PhaseState(version=VERSION, failure=PhaseFailure("h", 3, "PhaseFailed", "why", "cure", "{}", 1.0)), "failed"),
         (DONE, "done"),
         (PhaseState(result=Result(**{**vars(RESULT), "adopted": True, "lineage": None})), "adopted"),
         (PhaseState(result=CHILD), "done"),
@@ -72,7 +72,7 @@ def test_a_child_is_stale_while_its_parent_runs_again(tmp_path: Path) -> None:
 
 def test_status_says_what_to_do_next(tmp_path: Path) -> None:
     chain = make_chain(tmp_path, 3)
-    failed = PhaseState(version=VERSION, failure=Failure("h", 3, "PhaseFailed", "why", "", "{}", 1.0))
+    failed = PhaseState(version=VERSION, failure=PhaseFailure("h", 3, "PhaseFailed", "why", "", "{}", 1.0))
     rows = table(chain, {"one": DONE, "two": failed})
     assert [row.next.split(";")[0] for row in rows] == ["", "kchain logs two", "waits for two"]
     rows = table(chain, {})

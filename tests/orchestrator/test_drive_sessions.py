@@ -82,7 +82,7 @@ def test_a_session_that_fails_stops_the_chain_until_a_person_reviewed_it_again(m
     for _ in range(2):
         with pytest.raises(PhaseFailed) as caught:
             drive(world, yes=True)
-    assert "kchain review one, then kchain watch: it goes on from step 10 of 40, as session 2 of 3" in caught.value.hint
+    assert "kchain review one, then kchain watch: it resumes from step 10 of 40, as session 2 of 3" in caught.value.hint
     assert told(world) == [(1, ""), (2, "kernel")]
     world.review("one")
     drive(world)
@@ -115,7 +115,7 @@ def test_a_phase_that_used_up_its_sessions_misses_its_gate_and_goes_on_once_it_m
     for _ in range(2):
         with pytest.raises(GateMissed) as caught:
             drive(world)
-    assert "with a higher training.max_sessions, kchain review one goes on from step 20 of 40" in caught.value.hint
+    assert "with a higher training.max_sessions, kchain review one resumes from step 20 of 40" in caught.value.hint
     assert told(world) == [(1, ""), (2, "kernel")]
     ModelFolder.limits["one"] = 4
     raise_sessions(world, 4)
@@ -149,7 +149,7 @@ def test_a_run_that_crawls_is_left_to_the_person_who_may_let_it_go_on(make: Make
     for _ in range(2):
         with pytest.raises(GateMissed) as caught:
             drive(world)
-    assert "it goes on from step 10 of 40, as session 2 of 3" in caught.value.hint
+    assert "it resumes from step 10 of 40, as session 2 of 3" in caught.value.hint
     assert told(world) == [(1, "")]
     ModelFolder.code["one"] = "more step_seconds"
     world.review()

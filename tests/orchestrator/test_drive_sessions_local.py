@@ -124,7 +124,7 @@ def test_after_a_failed_session_a_review_lets_the_run_go_on(start: Starter) -> N
         code, _, error = project.run("watch")
         assert code == 1
         assert "CUDA out of memory" in error
-        assert "it goes on from step 1 of 4, as session 2 of 3" in error
+        assert "it resumes from step 1 of 4, as session 2 of 3" in error
     drive_quick.write_phase(project.root, "one", None, "2 sessions")
     code, out, _ = project.run("review", "one")
     assert re.search(r"goes on +session 2 of 3, from step 1 of 4", out), out

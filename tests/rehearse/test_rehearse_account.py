@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kchain.orchestrator.journal.state import Failure, Result
+from kchain.orchestrator.journal.state import PhaseFailure, Result
 from kchain.phases import load_chain
 from kchain.phases.init import make_project
 from kchain.rehearse.account import not_rehearsed, rehearsed
@@ -16,7 +16,7 @@ from kchain.rehearse.run import Outcome, Rehearsal
 from kchain.rehearse.settings import Difference, Stand
 
 RESULT = Result(1, "kernel", "a/b", "adapter", False, "ab" * 32, 9, (), 151645, {"steps": 4}, {}, 9.0, "runs", 0.0)
-FAILURE = Failure("h", 1, "PhaseFailed", "phase2 version 1 failed: out of luck", "have more", "{}", 0.0)
+FAILURE = PhaseFailure("h", 1, "PhaseFailed", "phase2 version 1 failed: out of luck", "have more", "{}", 0.0)
 INVENTED = Stand("phase1", "codealpaca", "invented", "rehearsal/x", "x.jsonl", "instruction, output")
 SECOND = Stand("phase2", "bash-commands", "invented", "rehearsal/y", "y.jsonl", "prompt, response")
 

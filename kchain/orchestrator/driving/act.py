@@ -20,15 +20,15 @@ from kchain.orchestrator.driving.actions import (
     Fail,
     Found,
     GiveUp,
-    Judge,
+    JudgeOutputs,
     Look,
     Lost,
+    Observation,
     Pull,
     Push,
     Release,
     Reporter,
-    Seen,
-    Upload,
+    UploadCheckpoint,
     Wait,
 )
 from kchain.orchestrator.driving.decide import after_refusal
@@ -92,7 +92,7 @@ class Actor:
         connect: Callable[[], Client],
         folder: BundleFolder,
         states: Mapping[str, PhaseState],
-        seen: Seen,
+        seen: Observation,
         action: Action,
     ) -> Action:
         """Carry out one action; the answer is the action, or what a refused push calls for instead.
@@ -105,11 +105,11 @@ class Actor:
         match action:
             case Push():
                 return self._push(connect(), folder, states, seen, action)
-            case Upload(ref):
+            case UploadCheckpoint(ref):
                 return self._upload(connect(), phase, state, ref)
             case Pull(version):
                 self._pull(connect(), phase, version)
-            case Judge():
+            case JudgeOutputs():
                 assert state.version is not None
                 if not (self.chain.root / state.version.folder).is_dir():
                     self._pull(connect(), phase, state.version.number)
@@ -136,7 +136,7 @@ class Actor:
         return action
 
     def _push(
-        self, client: Client, folder: BundleFolder, states: Mapping[str, PhaseState], seen: Seen, action: Push
+        self, client: Client, folder: BundleFolder, states: Mapping[str, PhaseState], seen: Observation, action: Push
     ) -> Action:
         phase, continuation = folder.phase, action.continuation
         ancestors = expected_lineage(self.chain, states, phase)
@@ -175,7 +175,7 @@ class Actor:
 
     @contextmanager
     def _to_send(
-        self, folder: BundleFolder, states: Mapping[str, PhaseState], seen: Seen, action: Push
+        self, folder: BundleFolder, states: Mapping[str, PhaseState], seen: Observation, action: Push
     ) -> Iterator[Snapshot | None]:
         """The bundle that a push sends; None where the folder no longer holds what was decided upon."""
         if action.base:
@@ -225,7 +225,7 @@ class Actor:
             ancestors, resend = intent.lineage, intent.resend
             run = run_event(intent.continues, intent.base or intent.hash, intent.max_sessions)
         else:
-            # The journal does not know it: what it goes on from stands in its parameters.
+            # The journal does not know it: what it resumes from stands in its parameters.
             ancestors, resend = expected_lineage(self.chain, states, phase) or (), False
             kernel = connect().kernel(self.chain.kernel(phase), version)
             found = folder.recognised(kernel.source) if kernel is not None else None
@@ -265,7 +265,7 @@ class Actor:
             return self._refused(phase, state.version.approved, error)
         self._refusals.pop(phase, None)
         self.journal.append(phase, "uploaded", ref=ref)
-        return Upload(ref)
+        return UploadCheckpoint(ref)
 
     def _have_checkpoint(self, client: Client, phase: str, checkpoint: Checkpoint) -> Path:
         """The folder of a checkpoint; fetched again where it was deleted.
@@ -294,7 +294,7 @@ class Actor:
         self.journal.append(phase, "pulled", folder=folder.as_posix())
 
     def judge(self, phase: str, state: PhaseState) -> None:
-        """Judge the outputs of the last version, which have been fetched, and write down the verdict."""
+        """JudgeOutputs the outputs of the last version, which have been fetched, and write down the verdict."""
         version = state.version
         assert version is not None
         folder = self.chain.root / version.folder
@@ -328,7 +328,7 @@ class Actor:
         )
 
     def _lost(self, phase: str, version: Version, reason: str) -> None:
-        """Write down that the target did not mount what a version was to go on from."""
+        """Write down that the target did not mount what a version was to resume from."""
         assert version.continues is not None
         self.journal.append(phase, "unmounted", version=version.number, kind=version.continues.kind, reason=reason)
         self.reporter.note(

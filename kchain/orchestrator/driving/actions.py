@@ -43,7 +43,7 @@ class Parent:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """One observation. Parts that the state does not call for are not read and keep their default.
 
     Attributes:
@@ -52,7 +52,7 @@ class Seen:
         unread: why reading failed; then nothing else here counts.
         bundle: hash of the bundle as it renders now.
         gates: the phase's gates as they are now, as JSON.
-        disk: hash of the bundle folder as it lies on the disk.
+        disk: hash of the bundle folder as it is on the disk.
         lint: errors that linting found.
         kernel: the kernel's current version; None: the target knows no such kernel.
         current_hash: hash of the bundle that the current version, or the first session of its run, was pushed from.
@@ -62,8 +62,8 @@ class Seen:
         stale: the phase's result was trained on adapters that are no longer current.
         parents: its ancestors, root first.
         max_sessions: sessions that the bundle of now may take.
-        continuation: how the next session would go on from the run's checkpoint; None: there is none.
-        same_training: the bundle of now can go on from it: its parameters train the same.
+        continuation: how the next session would resume from the run's checkpoint; None: there is none.
+        same_training: the bundle of now can resume from it: its parameters train the same.
         dataset: state of the data set that `continuation` names; None: the target knows none.
     """
 
@@ -115,7 +115,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Release:
-    """An open intent came to nothing."""
+    """An open intent had no effect."""
 
     reason: str
 
@@ -133,7 +133,7 @@ class Push:
     """Send the bundle; `before` is the version that is there now.
 
     Attributes:
-        continuation: what the session goes on from; None: it begins a run.
+        continuation: what the session resumes from; None: it begins a run.
         base: the reviewed bundle whose run goes on; empty: the one that renders now.
     """
 
@@ -144,7 +144,7 @@ class Push:
 
 
 @dataclass(frozen=True)
-class Upload:
+class UploadCheckpoint:
     """Make a private data set of the run's checkpoint."""
 
     ref: str
@@ -152,7 +152,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Lost:
-    """The checkpoint that a version was to go on from was not mounted."""
+    """The checkpoint that a version was to resume from was not mounted."""
 
     version: int
     reason: str
@@ -174,7 +174,7 @@ class Pull:
 
 
 @dataclass(frozen=True)
-class Judge:
+class JudgeOutputs:
     """Verify what was fetched and check the gates."""
 
     version: int
@@ -189,7 +189,7 @@ class Fail:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """Only a person can go on from here."""
+    """Nothing more can be done until a person has acted."""
 
     error: KchainError
 
@@ -199,7 +199,9 @@ class Done:
     """Nothing is left to do."""
 
 
-Action = Wait | Look | Release | Found | Push | Upload | Lost | End | Pull | Judge | Fail | GiveUp | Done
+Action = (
+    Wait | Look | Release | Found | Push | UploadCheckpoint | Lost | End | Pull | JudgeOutputs | Fail | GiveUp | Done
+)
 
 
 class Reporter(Protocol):

@@ -13,7 +13,7 @@ from slugify import slugify
 
 from kchain.errors import InputError, KchainError, NotNow, PhaseFailed
 from kchain.kernel_metadata import Continuation
-from kchain.orchestrator.driving.actions import Action, GiveUp, Look, Seen, Upload, Wait, Wish
+from kchain.orchestrator.driving.actions import Action, GiveUp, Look, Observation, UploadCheckpoint, Wait, Wish
 from kchain.orchestrator.journal.state import PhaseState, Version
 from kchain.runtime.contract import CHECKPOINT
 
@@ -32,7 +32,7 @@ def content_slug(name: str, sha256: str) -> str:
 
 
 def next_session(states: Mapping[str, PhaseState], phase: str, kernel: str, dataset: str) -> Continuation | None:
-    """How the next session of a phase would go on; None where there is no checkpoint.
+    """How the next session of a phase would resume; None where there is no checkpoint.
 
     Args:
         kernel: `owner/slug` of the phase's kernel.
@@ -58,10 +58,10 @@ class Plan:
     continuation: Continuation | None = None
 
 
-def what_to_push(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Plan | GiveUp:
+def what_to_push(phase: str, state: PhaseState, seen: Observation, wish: Wish) -> Plan | GiveUp:
     """Whether the next push goes on or begins anew, and under which review.
 
-    What renders now and was reviewed goes before what the run began with; what nobody reviewed changes nothing.
+    What renders now and was reviewed goes before what the run began with; what was not reviewed changes nothing.
     """
     version, checkpoint = state.version, state.checkpoint
     if wish is Wish.AGAIN or version is None or checkpoint is None or seen.stale or seen.continuation is None:
@@ -75,7 +75,7 @@ def what_to_push(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Plan 
         return GiveUp(
             InputError(
                 f"{phase} has used its {most} sessions and stands at {checkpoint.words}",
-                f"raise training.max_sessions and kchain review {phase}: it goes on from there; "
+                f"raise training.max_sessions and kchain review {phase}: it resumes from there; "
                 f"from the beginning: kchain push {phase} --again",
             )
         )
@@ -87,7 +87,7 @@ def repeats(version: Version | None, continuation: Continuation) -> bool:
     return version is not None and version.lost and version.continues == continuation
 
 
-def data_set(phase: str, state: PhaseState, continuation: Continuation, seen: Seen) -> Action | None:
+def data_set(phase: str, state: PhaseState, continuation: Continuation, seen: Observation) -> Action | None:
     """What a data set calls for before it can be mounted; None: it is ready."""
     ref, upload = continuation.ref, state.upload
     if seen.dataset == _READY:
@@ -102,36 +102,40 @@ def data_set(phase: str, state: PhaseState, continuation: Continuation, seen: Se
     if seen.dataset is not None:
         return _wait(f"data set {ref}, the checkpoint of {phase}, is being processed ({seen.dataset})")
     if upload is None or upload.ref != ref:
-        return Upload(ref)
+        return UploadCheckpoint(ref)
     if not upload.answered and upload.looked is None:
         return Look(None)
     left = (upload.looked or upload.time) + NEW_THING * seen.settle - seen.time
-    return _wait(f"data set {ref} does not show up yet; looking again for {left:.0f} s") if left > 0 else Upload(ref)
+    return (
+        _wait(f"data set {ref} does not show up yet; looking again for {left:.0f} s")
+        if left > 0
+        else UploadCheckpoint(ref)
+    )
 
 
 def _wait(reason: str) -> Wait:
-    return Wait(reason, NotNow(reason, "the same command goes on from here"))
+    return Wait(reason, NotNow(reason, "repeat the command: it continues from here"))
 
 
 def never_mounted(phase: str, version: Version) -> KchainError:
     """The failure of a phase whose checkpoint no session finds."""
     assert version.continues is not None
     return PhaseFailed(
-        f"{phase} cannot go on: {version.continues.source}, its checkpoint, was not mounted",
-        "see on its page that it is there and yours",
+        f"{phase} cannot resume: its checkpoint, {version.continues.source}, was not mounted",
+        "check on its page that it exists and is yours",
     )
 
 
 def way_on(phase: str, state: PhaseState) -> str:
-    """What to do about a failure, for a phase that has a checkpoint to go on from; empty for another."""
+    """What to do about a failure, for a phase that has a checkpoint to resume from; empty for another."""
     version, checkpoint = state.version, state.checkpoint
     if version is None or checkpoint is None:
         return ""
     again = f"from the beginning: kchain push {phase} --again"
     if checkpoint.session >= version.max_sessions:
-        return f"with a higher training.max_sessions, kchain review {phase} goes on from {checkpoint.words}; {again}"
+        return f"with a higher training.max_sessions, kchain review {phase} resumes from {checkpoint.words}; {again}"
     session = f"session {checkpoint.session + 1} of {version.max_sessions}"
     return (
-        f"once the cause is gone: kchain review {phase}, then kchain watch: it goes on from {checkpoint.words}, "
+        f"once the cause is gone: kchain review {phase}, then kchain watch: it resumes from {checkpoint.words}, "
         f"as {session}; {again}"
     )

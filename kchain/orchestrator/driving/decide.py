@@ -32,13 +32,13 @@ from kchain.orchestrator.driving.actions import (
     Fail,
     Found,
     GiveUp,
-    Judge,
+    JudgeOutputs,
     Look,
     Lost,
+    Observation,
     Pull,
     Push,
     Release,
-    Seen,
     Wait,
     Wish,
 )
@@ -66,7 +66,7 @@ class Need(Enum):
     KERNEL = "everything a push depends on"
 
 
-def need(state: PhaseState, seen: Seen, wish: Wish) -> Need:
+def need(state: PhaseState, seen: Observation, wish: Wish) -> Need:
     """What to read; `seen` holds what is known without asking the target (bundle, stale)."""
     if state.intent is not None:
         return Need.OUTCOME
@@ -78,11 +78,11 @@ def need(state: PhaseState, seen: Seen, wish: Wish) -> Need:
     return Need.KERNEL if _standing("", state, seen, wish) is None else Need.NOTHING
 
 
-def decide(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Action:
+def decide(phase: str, state: PhaseState, seen: Observation, wish: Wish) -> Action:
     """The next action for one phase."""
     if seen.unread:
         reason = f"{seen.unread}; asking again"
-        return Wait(reason, Unreachable(seen.unread, "the same command goes on from here"))
+        return Wait(reason, Unreachable(seen.unread, "repeat the command: it continues from here"))
     if state.intent is not None:
         return _open_intent(phase, state.intent, seen, wish)
     if state.version is not None and not state.version.ended:
@@ -100,7 +100,7 @@ def _unjudged(state: PhaseState) -> bool:
     return open_ and not goes_on(state)
 
 
-def _open_intent(phase: str, intent: Intent, seen: Seen, wish: Wish) -> Action:
+def _open_intent(phase: str, intent: Intent, seen: Observation, wish: Wish) -> Action:
     """A push went out, or was about to, and its outcome is unknown: look before acting again."""
     if seen.ours is not None:
         return Found(seen.ours, intent.hash)
@@ -115,11 +115,11 @@ def _open_intent(phase: str, intent: Intent, seen: Seen, wish: Wish) -> Action:
     left = intent.looked + patience - seen.time
     if left > 0:
         reason = f"the last push of {phase} has no known outcome; looking again for {left:.0f} s before it is repeated"
-        return Wait(reason, Ambiguous(reason, "the same command goes on from here"))
+        return Wait(reason, Ambiguous(reason, "repeat the command: it continues from here"))
     return Release("the kernel stayed unchanged for the target's settling time")
 
 
-def _in_flight(phase: str, version: Version, seen: Seen) -> Action:
+def _in_flight(phase: str, version: Version, seen: Observation) -> Action:
     name = f"{phase} version {version.number}"
     if seen.word in LIVE:
         return _running(f"{name} is {seen.word.lower()}", seen.word)
@@ -143,19 +143,19 @@ def _running(reason: str, word: str) -> Wait:
     return Wait(reason, StillRunning(reason, "wait for it: kchain watch"), word, live=True)
 
 
-def _ended(phase: str, state: PhaseState, version: Version, seen: Seen, wish: Wish) -> Action:
+def _ended(phase: str, state: PhaseState, version: Version, seen: Observation, wish: Wish) -> Action:
     if version.lost:
         return Fail(never_mounted(phase, version))
     if version.continues is not None and version.continues.source in version.invalid:
         return Lost(version.number, "the target did not take it as a source")
     if not version.invalid:
-        return Judge(version.number) if version.folder else Pull(version.number)
+        return JudgeOutputs(version.number) if version.folder else Pull(version.number)
     missing = ", ".join(version.invalid)
     if version.resend:
         return Fail(
             PushRefused(
                 f"{phase} was pushed twice and both times ran without {missing}",
-                "check that each of them exists, is ready, and is public or yours",
+                "check that each exists, is ready, and is public or yours",
             )
         )
     # The first push may have come before a new source was ready; one more try costs a minute.
@@ -163,7 +163,7 @@ def _ended(phase: str, state: PhaseState, version: Version, seen: Seen, wish: Wi
     return _to_push(phase, known, seen, wish, resend=True)
 
 
-def _standing(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Action | None:
+def _standing(phase: str, state: PhaseState, seen: Observation, wish: Wish) -> Action | None:
     """What a finished or failed phase says; None: it is to be pushed."""
     if wish is Wish.AGAIN:
         return None
@@ -174,7 +174,7 @@ def _standing(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Action |
         if failure.error == GateMissed.__name__ and seen.gates != failure.gates:
             # Gates are no part of the bundle: changed ones are asked again of the result that is there.
             assert failure.version is not None
-            return Judge(failure.version)
+            return JudgeOutputs(failure.version)
         if failure.again:
             return None
         hint = failure.hint or f"read its log: kchain logs {phase}"
@@ -188,7 +188,7 @@ def _standing(phase: str, state: PhaseState, seen: Seen, wish: Wish) -> Action |
     return None if wish is Wish.PUSH and changed else Done()
 
 
-def _to_push(phase: str, state: PhaseState, seen: Seen, wish: Wish, *, resend: bool = False) -> Action:
+def _to_push(phase: str, state: PhaseState, seen: Observation, wish: Wish, *, resend: bool = False) -> Action:
     if (blocked := _blocked_by_parents(phase, seen)) is not None:
         return blocked
     new_to_journal = state.version is None and state.result is None and wish is not Wish.AGAIN
@@ -208,7 +208,7 @@ def _to_push(phase: str, state: PhaseState, seen: Seen, wish: Wish, *, resend: b
     return _send(phase, state, seen, plan, resend)
 
 
-def _send(phase: str, state: PhaseState, seen: Seen, plan: Plan, resend: bool) -> Action:
+def _send(phase: str, state: PhaseState, seen: Observation, plan: Plan, resend: bool) -> Action:
     going_on = plan.continuation
     if going_on is None:
         return Push(seen.kernel, resend)
@@ -217,12 +217,12 @@ def _send(phase: str, state: PhaseState, seen: Seen, plan: Plan, resend: bool) -
     return Push(seen.kernel, resend or repeats(state.version, going_on), going_on, plan.base)
 
 
-def _other_running(phase: str, seen: Seen) -> Wait:
+def _other_running(phase: str, seen: Observation) -> Wait:
     reason = f"version {seen.kernel} of the kernel of {phase} is {seen.word.lower()}; pushing when it has ended"
     return Wait(reason, StillRunning(reason, "leave out --no-wait, or try again later"))
 
 
-def _blocked(phase: str, state: PhaseState, seen: Seen, plan: Plan) -> GiveUp | None:
+def _blocked(phase: str, state: PhaseState, seen: Observation, plan: Plan) -> GiveUp | None:
     """Why the bundle may not be sent. A run that goes on sends what its review allowed, whatever renders by now."""
     if plan.base and plan.base in state.reviewed:
         return None
@@ -233,18 +233,20 @@ def _blocked(phase: str, state: PhaseState, seen: Seen, plan: Plan) -> GiveUp | 
     if seen.disk != seen.bundle:
         return GiveUp(
             NotReviewed(
-                f"what lies in the bundle folder of {phase} is not what its phase file renders to",
+                f"the bundle folder of {phase} is not what its phase file renders to now",
                 f"render and read it again: kchain review {phase}",
             )
         )
     if seen.bundle not in state.reviewed:
         return GiveUp(
-            NotReviewed(f"nobody has reviewed {phase} as it is now", f"read it: kchain review {phase}  (or add --yes)")
+            NotReviewed(
+                f"{phase} has not been reviewed as it is now", f"read it: kchain review {phase}  (or add --yes)"
+            )
         )
     return None
 
 
-def _blocked_by_parents(phase: str, seen: Seen) -> Action | None:
+def _blocked_by_parents(phase: str, seen: Observation) -> Action | None:
     for parent in seen.parents:
         if not parent.ready:
             return GiveUp(

@@ -109,7 +109,7 @@ class Driver:
             Done, a Push or Found (`until_pushed`), or the Wait that was reached (`wait` False).
 
         Raises:
-            KchainError: only a person can go on from here.
+            KchainError: nothing more can be done until a person has acted.
         """
         folder = self.folders[phase]
         while True:
@@ -148,7 +148,7 @@ class Driver:
         self._ports.pull(self.client(), ref, version, to)
 
     def judge(self, phase: str) -> None:
-        """Judge outputs that are already here.
+        """JudgeOutputs outputs that are already here.
 
         Raises:
             PhaseFailed: they do not count; the journal says why.

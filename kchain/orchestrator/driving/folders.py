@@ -1,6 +1,6 @@
 """The bundle folder of each phase: rendered, written, read again, copied for a push; and what was rehearsed of it.
 
-What is pushed is what lies on the disk; that must be what the phase file renders to now, and what a person reviewed.
+What is pushed is the folder on the disk; it must be what the phase file renders to now, and what a person reviewed.
 Rendering imports nbformat and jinja2, so it happens only when a bundle is asked for.
 """
 
@@ -47,7 +47,7 @@ class Snapshot:
 
 
 class BundleFolder:
-    """`build/<target>/<phase>/`: the bundle of a phase as it renders now, and as it lies on the disk.
+    """`build/<target>/<phase>/`: the bundle of a phase as it renders now, and as it is on the disk.
 
     Args:
         adopted: phases whose adapter was trained elsewhere, with where it is mounted from.
@@ -80,7 +80,7 @@ class BundleFolder:
         return self.rendered
 
     def disk_hash(self) -> str:
-        """The canonical hash of what lies in the folder; empty where that is no bundle, or one edited by hand."""
+        """The canonical hash of the folder's content; empty where that is not a bundle, or was edited by hand."""
         return self._hash(self.path)
 
     def lint(self) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class BundleFolder:
             yield Snapshot(copy, kept, configured.session_timeout, configured.training.max_sessions)
 
     def same_training(self, kept: KeptBundle | None) -> bool:
-        """Whether the bundle of now can go on from a checkpoint of that one."""
+        """Whether the bundle of now can resume from a checkpoint of that one."""
         from kchain.bundle import same_training
 
         try:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kchain.errors import Unreachable
-from kchain.orchestrator.driving.actions import Parent, Seen, Wish
+from kchain.orchestrator.driving.actions import Observation, Parent, Wish
 from kchain.orchestrator.driving.continuation import next_session
 from kchain.orchestrator.driving.decide import Need, need
 from kchain.orchestrator.driving.folders import BundleFolder
@@ -32,12 +32,12 @@ class Observer:
         self._journal = journal
         self._settle = settle
 
-    def at_hand(self, folder: BundleFolder, states: Mapping[str, PhaseState], wish: Wish, now: float) -> Seen:
+    def at_hand(self, folder: BundleFolder, states: Mapping[str, PhaseState], wish: Wish, now: float) -> Observation:
         """What is known of a phase without asking the target."""
         phase = self._chain.phase(folder.phase)
         state = states.get(phase.name, PhaseState())
         stale = is_stale(self._chain, states, phase.name)
-        seen = Seen(
+        seen = Observation(
             time=now,
             settle=self._settle,
             bundle=folder.rendered.hash if wish is not Wish.FINISH or state.result is None or stale else "",
@@ -60,8 +60,8 @@ class Observer:
         folder: BundleFolder,
         states: Mapping[str, PhaseState],
         wish: Wish,
-        seen: Seen,
-    ) -> Seen:
+        seen: Observation,
+    ) -> Observation:
         """`seen` with everything the next decision depends on.
 
         Raises:
@@ -81,7 +81,7 @@ class Observer:
             case Need.KERNEL:
                 return self._before_push(connect(), folder, states, seen)
 
-    def _outcome(self, client: Client, ref: str, intent: Intent, seen: Seen) -> Seen:
+    def _outcome(self, client: Client, ref: str, intent: Intent, seen: Observation) -> Observation:
         """Is one of the versions since the intent ours? It may lie under someone's later edit: look at each."""
         current = client.kernel(ref)
         if current is None:
@@ -91,12 +91,16 @@ class Observer:
         for number in range(current.version, intent.before or 0, -1):
             kernel = current if number == current.version else client.kernel(ref, number)
             if kernel is None:
-                raise Unreachable(f"version {number} of {ref} cannot be read", "the same command goes on from here")
+                raise Unreachable(
+                    f"version {number} of {ref} cannot be read", "repeat the command: it continues from here"
+                )
             if kept is not None and is_notebook(kernel.source, json.loads(kept.notebook)):
                 ours = number
         return replace(seen, kernel=current.version, ours=ours)
 
-    def _before_push(self, client: Client, folder: BundleFolder, states: Mapping[str, PhaseState], seen: Seen) -> Seen:
+    def _before_push(
+        self, client: Client, folder: BundleFolder, states: Mapping[str, PhaseState], seen: Observation
+    ) -> Observation:
         ref = self._chain.kernel(folder.phase)
         current = client.kernel(ref)
         seen = replace(
@@ -131,7 +135,7 @@ class Observer:
         return Parent(phase, ready=True, source=result.ref, verified=result.version, current=current)
 
 
-def _status(client: Client, ref: str, version: int, seen: Seen) -> Seen:
+def _status(client: Client, ref: str, version: int, seen: Observation) -> Observation:
     from kchain.client.refusals import Absent
 
     try:

@@ -20,190 +20,15 @@ from kchain.errors import GateMissed, InputError
 from kchain.kernel_metadata import Continuation
 from kchain.orchestrator.journal.state import (
     Checkpoint,
-    Entry,
-    Failure,
+    CheckpointUpload,
+    Event,
     Intent,
+    PhaseFailure,
     PhaseState,
     Result,
-    Upload,
     Version,
     lineage,
 )
-
-# From the journal's events to what is known about each phase. Pure.
-
-
-def fold(entries: Iterable[Entry]) -> dict[str, PhaseState]:
-    """The states after these events, by phase.
-
-    Raises:
-        KeyError: an event of an unknown kind, or one that lacks a part: the journal is damaged.
-    """
-    states: dict[str, PhaseState] = {}
-    for entry in entries:
-        before = states.get(entry.phase, PhaseState())
-        states[entry.phase] = replace(_STEPS[entry.kind](before, entry), time=entry.time)
-    return states
-
-
-def _reviewed(state: PhaseState, entry: Entry) -> PhaseState:
-    bundle_hash = str(entry.detail["hash"])
-    failure, version = state.failure, state.version
-    if failure is not None and version is not None and failure.hash == bundle_hash:
-        # A second look after a failure sends a run on that has somewhere to go on from.
-        left = state.checkpoint is not None and state.checkpoint.session < version.max_sessions
-        failure = replace(failure, again=left)
-    return replace(state, reviewed=state.reviewed | {bundle_hash}, failure=failure)
-
-
-def _intent(state: PhaseState, entry: Entry) -> PhaseState:
-    detail = entry.detail
-    intent = Intent(
-        detail["hash"], detail["before"], lineage(detail["lineage"]), detail["resend"], entry.time, **_run(detail)
-    )
-    return replace(state, intent=intent, refused="")
-
-
-def _looked(state: PhaseState, entry: Entry) -> PhaseState:
-    if state.intent is not None:
-        return replace(state, intent=replace(state.intent, looked=entry.time))
-    if state.upload is not None:
-        return replace(state, upload=replace(state.upload, looked=entry.time))
-    return state
-
-
-def _released(state: PhaseState, entry: Entry) -> PhaseState:
-    return replace(state, intent=None)
-
-
-def _refused(state: PhaseState, entry: Entry) -> PhaseState:
-    return replace(state, intent=None, upload=None, refused=str(entry.detail["reason"]))
-
-
-def _pushed(state: PhaseState, entry: Entry) -> PhaseState:
-    detail = entry.detail
-    version = Version(
-        number=int(detail["version"]),
-        url=detail["url"],
-        hash=detail["hash"],
-        lineage=lineage(detail["lineage"]),
-        invalid=tuple(detail["invalid"]),
-        resend=detail["resend"],
-        time=entry.time,
-        **_run(detail),
-    )
-    if version.continues is None:
-        # Another run begins: what an earlier one had reached no longer counts.
-        state = replace(state, checkpoint=None, upload=None)
-    # A new version takes the place of the old one's output: the old result can no longer be mounted.
-    return replace(state, intent=None, version=version, failure=None, result=None, refused="")
-
-
-def _run(detail: Mapping[str, Any]) -> dict[str, Any]:
-    """What a push tells about its run; a journal from before there were several sessions does not."""
-    continues = detail.get("continues")
-    return {
-        "base": str(detail.get("base", "")),
-        "max_sessions": int(detail.get("max_sessions", 1)),
-        "continues": Continuation(**continues) if continues else None,
-    }
-
-
-def _status(state: PhaseState, entry: Entry) -> PhaseState:
-    return _on_version(state, word=str(entry.detail["word"]))
-
-
-def _ended(state: PhaseState, entry: Entry) -> PhaseState:
-    detail = entry.detail
-    return _on_version(state, word=str(detail["word"]), failure=str(detail["failure"]), ended=True)
-
-
-def _pulled(state: PhaseState, entry: Entry) -> PhaseState:
-    return _on_version(state, folder=str(entry.detail["folder"]))
-
-
-def _on_version(state: PhaseState, **changes: Any) -> PhaseState:
-    return state if state.version is None else replace(state, version=replace(state.version, **changes))
-
-
-def _paused(state: PhaseState, entry: Entry) -> PhaseState:
-    told = dict(entry.detail) | {"lineage": lineage(entry.detail["lineage"])}
-    return replace(state, checkpoint=Checkpoint(**told), upload=None)
-
-
-def _unmounted(state: PhaseState, entry: Entry) -> PhaseState:
-    return replace(_on_version(state, lost=True), unmounted=state.unmounted or entry.detail["kind"] == "kernel")
-
-
-def _uploading(state: PhaseState, entry: Entry) -> PhaseState:
-    return replace(state, upload=Upload(str(entry.detail["ref"]), entry.time), refused="")
-
-
-def _uploaded(state: PhaseState, entry: Entry) -> PhaseState:
-    return replace(state, upload=Upload(str(entry.detail["ref"]), entry.time, answered=True))
-
-
-def _failed(state: PhaseState, entry: Entry) -> PhaseState:
-    detail = entry.detail
-    told = {key: detail[key] for key in ("hash", "version", "error", "reason", "hint", "gates")}
-    failure = Failure(**told, time=entry.time)
-    # A training that ran to its end and missed a gate has nothing to go on from.
-    ended = failure.error == GateMissed.__name__ and not (
-        state.checkpoint is not None and state.checkpoint.version == failure.version
-    )
-    return replace(state, failure=failure, result=None, checkpoint=None if ended else state.checkpoint)
-
-
-def _verified(state: PhaseState, entry: Entry) -> PhaseState:
-    return replace(state, failure=None, result=_result(entry, adopted=False), checkpoint=None, upload=None)
-
-
-def _adopted(state: PhaseState, entry: Entry) -> PhaseState:
-    # What was pushed before no longer matters: the result is another one.
-    result = _result(entry, adopted=True)
-    return PhaseState(state.reviewed, result=result, refused=state.refused, unmounted=state.unmounted)
-
-
-def _result(entry: Entry, *, adopted: bool) -> Result:
-    detail = entry.detail
-    return Result(
-        version=detail["version"],
-        kind=detail["kind"],
-        ref=detail["ref"],
-        source_folder=detail["source_folder"],
-        adopted=adopted,
-        sha256=detail["sha256"],
-        bytes=int(detail["bytes"]),
-        lineage=None if detail["lineage"] is None else lineage(detail["lineage"]),
-        pad_id=detail["pad_id"],
-        metrics=detail["metrics"],
-        moved=detail["moved"],
-        seconds=detail["seconds"],
-        folder=detail["folder"],
-        time=entry.time,
-        found=str(detail.get("found", "")),
-    )
-
-
-_STEPS = {
-    "reviewed": _reviewed,
-    "intent": _intent,
-    "looked": _looked,
-    "released": _released,
-    "refused": _refused,
-    "pushed": _pushed,
-    "status": _status,
-    "ended": _ended,
-    "pulled": _pulled,
-    "paused": _paused,
-    "unmounted": _unmounted,
-    "uploading": _uploading,
-    "uploaded": _uploaded,
-    "verified": _verified,
-    "failed": _failed,
-    "adopted": _adopted,
-}
-
 
 # The disk is full, read-only or broken: the journal itself is sound.
 _DISK = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN}
@@ -276,7 +101,7 @@ class Journal:
                 "INSERT INTO event (time, target, owner, chain, phase, kind, detail) VALUES (?, ?, ?, ?, ?, ?, ?)", row
             )
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[Event]:
         """Every event of this chain on this target, oldest first."""
         with _readable(self.path):
             rows = self._db.execute(
@@ -284,7 +109,7 @@ class Journal:
                 "WHERE target = ? AND owner = ? AND chain = ? ORDER BY number",
                 (self.key.target, self.key.owner, self.key.chain),
             ).fetchall()
-            return [Entry(number, when, phase, kind, json.loads(text)) for number, when, phase, kind, text in rows]
+            return [Event(number, when, phase, kind, json.loads(text)) for number, when, phase, kind, text in rows]
 
     def states(self) -> dict[str, PhaseState]:
         """What the events amount to, by phase; a phase without events is absent."""
@@ -375,3 +200,178 @@ def _damaged(path: Path, error: Exception) -> InputError:
         f"move it away (mv {path} {path}.damaged), then rebuild it from what the target knows: "
         "kchain adopt PHASE --kernel owner/slug, once for every phase that has run",
     )
+
+
+# From the events to what is known about each phase. Pure.
+
+
+def fold(events: Iterable[Event]) -> dict[str, PhaseState]:
+    """The states after these events, by phase.
+
+    Raises:
+        KeyError: an event of an unknown kind, or one that lacks a part: the journal is damaged.
+    """
+    states: dict[str, PhaseState] = {}
+    for event in events:
+        before = states.get(event.phase, PhaseState())
+        states[event.phase] = replace(_STEPS[event.kind](before, event), time=event.time)
+    return states
+
+
+def _reviewed(state: PhaseState, event: Event) -> PhaseState:
+    bundle_hash = str(event.detail["hash"])
+    failure, version = state.failure, state.version
+    if failure is not None and version is not None and failure.hash == bundle_hash:
+        # A second look after a failure resumes a run that has a checkpoint.
+        left = state.checkpoint is not None and state.checkpoint.session < version.max_sessions
+        failure = replace(failure, again=left)
+    return replace(state, reviewed=state.reviewed | {bundle_hash}, failure=failure)
+
+
+def _intent(state: PhaseState, event: Event) -> PhaseState:
+    detail = event.detail
+    intent = Intent(
+        detail["hash"], detail["before"], lineage(detail["lineage"]), detail["resend"], event.time, **_run(detail)
+    )
+    return replace(state, intent=intent, refused="")
+
+
+def _looked(state: PhaseState, event: Event) -> PhaseState:
+    if state.intent is not None:
+        return replace(state, intent=replace(state.intent, looked=event.time))
+    if state.upload is not None:
+        return replace(state, upload=replace(state.upload, looked=event.time))
+    return state
+
+
+def _released(state: PhaseState, event: Event) -> PhaseState:
+    return replace(state, intent=None)
+
+
+def _refused(state: PhaseState, event: Event) -> PhaseState:
+    return replace(state, intent=None, upload=None, refused=str(event.detail["reason"]))
+
+
+def _pushed(state: PhaseState, event: Event) -> PhaseState:
+    detail = event.detail
+    version = Version(
+        number=int(detail["version"]),
+        url=detail["url"],
+        hash=detail["hash"],
+        lineage=lineage(detail["lineage"]),
+        invalid=tuple(detail["invalid"]),
+        resend=detail["resend"],
+        time=event.time,
+        **_run(detail),
+    )
+    if version.continues is None:
+        # Another run begins: what an earlier one had reached no longer counts.
+        state = replace(state, checkpoint=None, upload=None)
+    # A new version takes the place of the old one's output: the old result can no longer be mounted.
+    return replace(state, intent=None, version=version, failure=None, result=None, refused="")
+
+
+def _run(detail: Mapping[str, Any]) -> dict[str, Any]:
+    """What a push tells about its run; a journal from before there were several sessions does not."""
+    continues = detail.get("continues")
+    return {
+        "base": str(detail.get("base", "")),
+        "max_sessions": int(detail.get("max_sessions", 1)),
+        "continues": Continuation(**continues) if continues else None,
+    }
+
+
+def _status(state: PhaseState, event: Event) -> PhaseState:
+    return _on_version(state, word=str(event.detail["word"]))
+
+
+def _ended(state: PhaseState, event: Event) -> PhaseState:
+    detail = event.detail
+    return _on_version(state, word=str(detail["word"]), failure=str(detail["failure"]), ended=True)
+
+
+def _pulled(state: PhaseState, event: Event) -> PhaseState:
+    return _on_version(state, folder=str(event.detail["folder"]))
+
+
+def _on_version(state: PhaseState, **changes: Any) -> PhaseState:
+    return state if state.version is None else replace(state, version=replace(state.version, **changes))
+
+
+def _paused(state: PhaseState, event: Event) -> PhaseState:
+    told = dict(event.detail) | {"lineage": lineage(event.detail["lineage"])}
+    return replace(state, checkpoint=Checkpoint(**told), upload=None)
+
+
+def _unmounted(state: PhaseState, event: Event) -> PhaseState:
+    return replace(_on_version(state, lost=True), unmounted=state.unmounted or event.detail["kind"] == "kernel")
+
+
+def _uploading(state: PhaseState, event: Event) -> PhaseState:
+    return replace(state, upload=CheckpointUpload(str(event.detail["ref"]), event.time), refused="")
+
+
+def _uploaded(state: PhaseState, event: Event) -> PhaseState:
+    return replace(state, upload=CheckpointUpload(str(event.detail["ref"]), event.time, answered=True))
+
+
+def _failed(state: PhaseState, event: Event) -> PhaseState:
+    detail = event.detail
+    told = {key: detail[key] for key in ("hash", "version", "error", "reason", "hint", "gates")}
+    failure = PhaseFailure(**told, time=event.time)
+    # A training that ran to its end and missed a gate has nothing to resume from.
+    ended = failure.error == GateMissed.__name__ and not (
+        state.checkpoint is not None and state.checkpoint.version == failure.version
+    )
+    return replace(state, failure=failure, result=None, checkpoint=None if ended else state.checkpoint)
+
+
+def _verified(state: PhaseState, event: Event) -> PhaseState:
+    return replace(state, failure=None, result=_result(event, adopted=False), checkpoint=None, upload=None)
+
+
+def _adopted(state: PhaseState, event: Event) -> PhaseState:
+    # What was pushed before no longer matters: the result is another one.
+    result = _result(event, adopted=True)
+    return PhaseState(state.reviewed, result=result, refused=state.refused, unmounted=state.unmounted)
+
+
+def _result(event: Event, *, adopted: bool) -> Result:
+    detail = event.detail
+    return Result(
+        version=detail["version"],
+        kind=detail["kind"],
+        ref=detail["ref"],
+        source_folder=detail["source_folder"],
+        adopted=adopted,
+        sha256=detail["sha256"],
+        bytes=int(detail["bytes"]),
+        lineage=None if detail["lineage"] is None else lineage(detail["lineage"]),
+        pad_id=detail["pad_id"],
+        metrics=detail["metrics"],
+        moved=detail["moved"],
+        seconds=detail["seconds"],
+        folder=detail["folder"],
+        time=event.time,
+        found=str(detail.get("found", "")),
+    )
+
+
+_STEPS = {
+    "reviewed": _reviewed,
+    "intent": _intent,
+    "looked": _looked,
+    "released": _released,
+    "refused": _refused,
+    "pushed": _pushed,
+    "status": _status,
+    "ended": _ended,
+    "pulled": _pulled,
+    "paused": _paused,
+    "unmounted": _unmounted,
+    "uploading": _uploading,
+    "uploaded": _uploaded,
+    "verified": _verified,
+    "failed": _failed,
+    "adopted": _adopted,
+}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Event:
     """One event of the journal; `time` in seconds since the epoch."""
 
     number: int
@@ -65,7 +65,7 @@ class Version:
         folder: where its outputs lie, relative to the project; empty before they are pulled.
         base: the reviewed bundle that this one is a later session of; empty: it is the reviewed one itself.
         max_sessions: sessions that were approved with that bundle.
-        continues: what it goes on from; None for a first session.
+        continues: what it resumes from; None for a first session.
         lost: that was not mounted, so it did nothing.
     """
 
@@ -130,7 +130,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Upload:
+class CheckpointUpload:
     """A private data set made, or about to be made, of a checkpoint.
 
     Attributes:
@@ -178,14 +178,14 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Failure:
+class PhaseFailure:
     """Why a phase failed.
 
     Attributes:
         hash: the bundle that did.
         error: name of the error class.
         gates: the gates that were asked, as JSON.
-        again: a person has reviewed the same bundle since: the run goes on from its checkpoint.
+        again: a person has reviewed the same bundle since: the run resumes from its checkpoint.
     """
 
     hash: str
@@ -211,12 +211,12 @@ class PhaseState:
     reviewed: frozenset[str] = frozenset()
     intent: Intent | None = None
     version: Version | None = None
-    failure: Failure | None = None
+    failure: PhaseFailure | None = None
     result: Result | None = None
     refused: str = ""
     time: float | None = None
     checkpoint: Checkpoint | None = None
-    upload: Upload | None = None
+    upload: CheckpointUpload | None = None
     unmounted: bool = False
 
 

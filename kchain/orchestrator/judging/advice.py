@@ -136,7 +136,7 @@ TABLE = (
         "lower `learning_rate`, add `warmup`, look at the longest and oddest examples",
     ),
     _row(
-        r"\bpad[ _]id\b.{0,20}(wanted|due|is|was)\b|has id \d+, the chain says|pads with",
+        r"\bpad[ _]id\b.{0,20}(wanted|is|was)\b|has id \d+, the chain says|pads with",
         "the pad token is not the chain's; such an adapter answers gibberish",
         "set `eos_token` and `eos_id` in [model] to the base tokenizer's, and train the phase again",
     ),
