@@ -1,9 +1,9 @@
 """The reviewable folder of a phase: build, write, read, hash, compare. Linting is in `kchain.bundle.lint`."""
 
 from kchain.bundle.bundle import Bundle, build, continuation_of, continued, parameters_of, parse, same_training
-from kchain.bundle.diff import diff
+from kchain.bundle.diff import cell_diff
 from kchain.bundle.folder import bundle_folder, metadata_text, notebook_text, read, source_bytes, write
-from kchain.bundle.hash import canonical_hash, canonical_hash_of_source, code_hash, find_hash, same_cells
+from kchain.bundle.hash import canonical_hash, code_hash, find_hash, same_cells
 from kchain.kernel_metadata import AdapterSource, Continuation, adapter_sources
 
 __all__ = [
@@ -14,11 +14,10 @@ __all__ = [
     "build",
     "bundle_folder",
     "canonical_hash",
-    "canonical_hash_of_source",
+    "cell_diff",
     "code_hash",
     "continuation_of",
     "continued",
-    "diff",
     "find_hash",
     "metadata_text",
     "notebook_text",

@@ -1,4 +1,7 @@
-"""A phase as a bundle: its notebook, its metadata, and the hash that may be pushed. Pure and deterministic."""
+"""A phase as a bundle: its notebook, its metadata, and the hash that may be pushed. Pure and deterministic.
+
+A later session of a phase has the bundle that was approved, told to go on from a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from kchain.errors import InputError
 from kchain.kernel_metadata import AdapterSource, Continuation, adapter_sources, kernel_metadata, with_continuation
 from kchain.phases import Chain
 from kchain.phases.machines import not_on_kaggle
+from kchain.runtime.contract import decisive
 from kchain.templates import NO_HASH, node, notebook
 from kchain.templates.parameters import literal
 
@@ -51,7 +55,7 @@ def build(chain: Chain, phase_name: str, target: str, adopted: Mapping[str, Adap
         adopted: ancestors whose adapter was trained elsewhere, by phase name.
 
     Raises:
-        InputError: the chain has no phase of that name, or its machine is none of the target's.
+        InputError: the chain has no phase of that name, or its machine is not one of the target's.
     """
     phase = chain.phase(phase_name)
     if target == "kaggle" and (problem := not_on_kaggle(phase.accelerator)):
@@ -74,18 +78,10 @@ def build(chain: Chain, phase_name: str, target: str, adopted: Mapping[str, Adap
     )
 
 
-# A later session of a phase: the bundle that was approved, told to go on from a checkpoint. Pure.
-
-# What may change between two sessions of one training, since it does not change what is learned: the lists of
-# kchain/runtime/checkpoint.py, which refuses a checkpoint of other parameters.
-MAY_CHANGE = ("title", "description", "target", "environment", "session_timeout", "continuation", "samples")
-MAY_CHANGE_IN_TRAINING = ("logging_steps", "step_seconds", "max_sessions", "processes")
-
-
 def continued(bundle: Bundle, continuation: Continuation | None) -> Bundle:
     """The bundle of another session of the same run; None gives back the first one's."""
     values = parameters_of(bundle.notebook)
-    metadata = with_continuation(bundle.metadata, _continuation(values), continuation)
+    metadata = with_continuation(bundle.metadata, continuation_of(bundle.notebook), continuation)
     values["continuation"] = asdict(continuation) if continuation is not None else None
     source = f'BUNDLE = "{NO_HASH}"\nPARAMETERS = {literal(values)}'
     cells = [{**cell, "source": source} if _is_parameters(cell) else dict(cell) for cell in bundle.notebook["cells"]]
@@ -101,7 +97,8 @@ def continuation_of(notebook: Mapping[str, Any]) -> Continuation | None:
     Raises:
         ValueError: it has no PARAMETERS.
     """
-    return _continuation(parameters_of(notebook))
+    told = parameters_of(notebook).get("continuation")
+    return Continuation(**told) if told else None
 
 
 def same_training(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -112,14 +109,14 @@ def same_training(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     Raises:
         ValueError: one has no PARAMETERS.
     """
-    return _training(first) == _training(second)
+    return decisive(parameters_of(first)) == decisive(parameters_of(second))
 
 
 def parse(notebook: str, metadata: str) -> Bundle:
     """A bundle from the texts of its two files.
 
     Raises:
-        ValueError, KeyError, TypeError: it is no bundle of kchain's.
+        ValueError, KeyError, TypeError: it is not a bundle of kchain's.
     """
     cells, told = cells_of(notebook), json.loads(metadata)
     parameters = parameters_of(cells)
@@ -143,32 +140,16 @@ def parameters_of(notebook: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: there is none.
     """
-    for cell in notebook["cells"]:
-        if _is_parameters(cell):
-            for statement in _statements(text(cell)):
-                if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "PARAMETERS":
-                    return dict(ast.literal_eval(statement.value))
+    for cell in filter(_is_parameters, notebook["cells"]):
+        try:
+            statements = ast.parse(text(cell)).body
+        except SyntaxError as error:
+            raise ValueError(f"its parameters are not Python: {error}") from None
+        for statement in statements:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "PARAMETERS":
+                return dict(ast.literal_eval(statement.value))
     raise ValueError("its notebook has no PARAMETERS")
-
-
-def _statements(source: str) -> list[ast.stmt]:
-    try:
-        return ast.parse(source).body
-    except SyntaxError as error:
-        raise ValueError(f"its parameters are no Python: {error}") from None
 
 
 def _is_parameters(cell: Mapping[str, Any]) -> bool:
     return bool(cell["cell_type"] == "code" and text(cell).startswith("BUNDLE = "))
-
-
-def _continuation(values: Mapping[str, Any]) -> Continuation | None:
-    told = values.get("continuation")
-    return Continuation(**told) if told else None
-
-
-def _training(notebook: Mapping[str, Any]) -> dict[str, Any]:
-    values = parameters_of(notebook)
-    kept = {key: value for key, value in values.items() if key not in (*MAY_CHANGE, "training")}
-    training = {key: value for key, value in values["training"].items() if key not in MAY_CHANGE_IN_TRAINING}
-    return {**kept, "training": training}

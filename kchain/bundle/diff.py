@@ -11,7 +11,7 @@ from kchain.bundle.hash import without_hash
 CONTEXT = 3
 
 
-def diff(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[str]:
+def cell_diff(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[str]:
     """Lines to print: a heading `=== id: what happened` for each cell that differs, then a unified diff of it.
 
     The BUNDLE literal is left out: it differs whenever anything does.
@@ -39,7 +39,7 @@ def _by_id(notebook: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
 
 
 def _cell_lines(name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[str]:
-    before, after = _lines(old), _lines(new)
+    before, after = ([] if cell is None else without_hash(cell).split("\n") for cell in (old, new))
     if old is None:
         return [f"=== {name}: new", *(f"+{line}" for line in after)]
     if new is None:
@@ -48,7 +48,3 @@ def _cell_lines(name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]
         return []
     changes = list(difflib.unified_diff(before, after, n=CONTEXT, lineterm=""))[2:]
     return [f"=== {name}: changed", *changes]
-
-
-def _lines(cell: Mapping[str, Any] | None) -> list[str]:
-    return [] if cell is None else without_hash(cell).split("\n")

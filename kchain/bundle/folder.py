@@ -20,7 +20,7 @@ BUILD = "build"
 
 
 def bundle_folder(root: Path, target: str, phase_name: str) -> Path:
-    """Where the bundle of a phase lies in the project `root`."""
+    """Where the bundle of a phase is in the project `root`."""
     return root / BUILD / (target if target in {"kaggle", "local"} else slugify(target)) / phase_name
 
 
@@ -47,7 +47,7 @@ def read(folder: Path) -> Bundle:
     """The bundle in a folder that kchain wrote.
 
     Raises:
-        InputError: it is no bundle of kchain's, or it was edited after it was rendered.
+        InputError: it is not a bundle of kchain's, or it was edited after it was rendered.
     """
     try:
         source = (folder / NOTEBOOK_FILE).read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def read(folder: Path) -> Bundle:
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror or error}", "kchain render") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} holds no bundle of kchain's: {error}", "kchain render") from None
+        raise InputError(f"{folder} does not hold a bundle of kchain's: {error}", "kchain render") from None
     if find_hash(source) != bundle.hash:
         raise InputError(
             f"{folder} was edited after it was rendered",
@@ -71,13 +71,9 @@ def metadata_text(metadata: Mapping[str, Any]) -> str:
 
 def source_bytes(notebook: Mapping[str, Any]) -> int:
     """Size of a notebook as Kaggle's client sends it: sources joined, outputs emptied, plain ASCII JSON."""
-    sent = {**notebook, "cells": [_as_sent(cell) for cell in notebook["cells"]]}
-    return len(json.dumps(sent))
-
-
-def _as_sent(cell: Mapping[str, Any]) -> dict[str, Any]:
-    sent = {**cell, "source": text(cell)}
-    return {**sent, "outputs": []} if cell["cell_type"] == "code" and "outputs" in cell else sent
+    cells = [{**cell, "source": text(cell)} for cell in notebook["cells"]]
+    empty = [{**cell, "outputs": []} if cell["cell_type"] == "code" and "outputs" in cell else cell for cell in cells]
+    return len(json.dumps({**notebook, "cells": empty}))
 
 
 def notebook_text(bundle: Bundle) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kchain.templates import NO_HASH
@@ -27,15 +27,6 @@ def canonical_hash(notebook: Mapping[str, Any], metadata: Mapping[str, Any], tim
     return _digest({"cells": cells, "metadata": dict(metadata), "timeout": timeout})
 
 
-def canonical_hash_of_source(source: str, metadata: Mapping[str, Any], timeout: int) -> str:
-    """The same, of a notebook as JSON text.
-
-    Raises:
-        ValueError: the text is no notebook.
-    """
-    return canonical_hash(cells_of(source), metadata, timeout)
-
-
 def code_hash(notebook: Mapping[str, Any]) -> str:
     """sha256 of every code cell but the parameters: equal for two bundles that run the same code.
 
@@ -46,7 +37,7 @@ def code_hash(notebook: Mapping[str, Any]) -> str:
 
 
 def find_hash(source: str) -> str | None:
-    """The hash that a notebook (JSON text) says it has; None where it says none or is no notebook."""
+    """The hash that a notebook (JSON text) says it has; None where it says none or is not a notebook."""
     try:
         cells = cells_of(source)["cells"]
     except ValueError:
@@ -57,7 +48,8 @@ def find_hash(source: str) -> str | None:
 
 def same_cells(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two notebooks have the same cells, types, sources and BUNDLE; for a copy that lost its cell ids."""
-    return _types_and_texts(first["cells"]) == _types_and_texts(second["cells"])
+    one, other = ([(cell["cell_type"], text(cell)) for cell in each["cells"]] for each in (first, second))
+    return one == other
 
 
 def stamp(notebook: Mapping[str, Any], found: str) -> None:
@@ -82,7 +74,7 @@ def cells_of(source: str) -> dict[str, Any]:
     """The notebook in a JSON text, with every cell's type and source checked.
 
     Raises:
-        ValueError: it is no notebook; says why.
+        ValueError: it is not a notebook; says why.
     """
     try:
         notebook = json.loads(source)
@@ -99,10 +91,6 @@ def cells_of(source: str) -> dict[str, Any]:
 
 def _is_text(source: Any) -> bool:
     return isinstance(source, str) or (isinstance(source, list) and all(isinstance(line, str) for line in source))
-
-
-def _types_and_texts(cells: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    return [(cell["cell_type"], text(cell)) for cell in cells]
 
 
 def _digest(value: Any) -> str:

@@ -106,14 +106,14 @@ def _review(
 
 def _changes(bundle: Bundle, last: KeptBundle | None) -> list[str]:
     """The diff of metadata and notebook, against the bundle that a person was shown of the last version."""
-    from kchain.bundle import diff
+    from kchain.bundle import cell_diff
 
     if last is None:
-        return list(diff(None, bundle.notebook))
+        return list(cell_diff(None, bundle.notebook))
     # Taken over from the target without its metadata, or of a kchain that knew no sessions: it is compared as it is.
     with suppress(ValueError, KeyError, TypeError):
         last = keep(session_of(last, None))
     before = json.dumps(json.loads(last.metadata), indent=1, sort_keys=True).splitlines()
     after = json.dumps(bundle.metadata, indent=1, sort_keys=True).splitlines()
     metadata = difflib.unified_diff(before, after, METADATA_FILE, METADATA_FILE, lineterm="")
-    return [*metadata, *diff(json.loads(last.notebook), bundle.notebook)]
+    return [*metadata, *cell_diff(json.loads(last.notebook), bundle.notebook)]

@@ -10,7 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .contract import CHECKPOINT, MANIFEST, UNFIT_CHECKPOINT, CheckpointEntry, CheckpointManifest, LineageEntry
+from .contract import (
+    CHECKPOINT,
+    MANIFEST,
+    UNFIT_CHECKPOINT,
+    CheckpointEntry,
+    CheckpointManifest,
+    LineageEntry,
+    decisive,
+)
 from .encode import Encoded
 from .failure import Stop, emit
 from .files import begin_folder, finish_folder, hash_file, write_json
@@ -20,9 +28,6 @@ from .paths import Paths
 STATE = "trainer_state.json"
 # What the Trainer writes and no run reads: the settings as a pickle, which is not opened, and PEFT's model card.
 NOT_NEEDED = ("training_args.bin", "README.md")
-# Of PARAMETERS, what may change between two sessions of a run: words, time, and how the target is used.
-MAY_CHANGE = ("title", "description", "target", "environment", "session_timeout", "continuation", "samples")
-MAY_CHANGE_IN_TRAINING = ("logging_steps", "step_seconds", "max_sessions", "processes")
 
 
 def latest(folder: Path, processes: int) -> Path | None:
@@ -103,9 +108,7 @@ def check_data(manifest: CheckpointManifest, data: str) -> None:
 
 def parameters_print(parameters: dict[str, Any], lineage: Sequence[LineageEntry]) -> str:
     """Fingerprint of all parameters that decide what is learned, and of the adapters that were found."""
-    kept = {name: value for name, value in parameters.items() if name not in MAY_CHANGE}
-    training = {name: value for name, value in kept["training"].items() if name not in MAY_CHANGE_IN_TRAINING}
-    text = json.dumps([{**kept, "training": training}, [asdict(line) for line in lineage]], sort_keys=True)
+    text = json.dumps([decisive(parameters), [asdict(line) for line in lineage]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -72,6 +72,18 @@ def answer_ends(own: int, told: Any) -> list[int]:
     return [own, *(each for each in (told if isinstance(told, list) else [told]) if each not in (None, own))]
 
 
+# Of PARAMETERS, what may change between two sessions of a run: words, time, and how the target is used.
+MAY_CHANGE = ("title", "description", "target", "environment", "session_timeout", "continuation", "samples")
+MAY_CHANGE_IN_TRAINING = ("logging_steps", "step_seconds", "max_sessions", "processes")
+
+
+def decisive(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that decide what is learned: a checkpoint of one session fits another with the same ones."""
+    kept = {name: value for name, value in parameters.items() if name not in MAY_CHANGE}
+    training = {name: value for name, value in kept["training"].items() if name not in MAY_CHANGE_IN_TRAINING}
+    return {**kept, "training": training}
+
+
 # Shares of a session's time: training stops early enough for judging, and judging early enough for saving.
 RESERVE, LEAST_RESERVE, MOST_RESERVE = 0.1, 60.0, 900.0
 SAVING = 0.25  # share of the reserve in which nothing is judged any more

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bundle_tools import write_project
 
-from kchain.bundle import Bundle, build, canonical_hash_of_source, diff, find_hash, source_bytes, write
+from kchain.bundle import Bundle, build, canonical_hash, cell_diff, find_hash, source_bytes, write
 from kchain.bundle.hash import cells_of
 
 PUSH = """
@@ -49,9 +49,9 @@ def sent(tmp_path: Path, bundle: Bundle) -> dict[str, Any]:
 
 
 def test_what_the_client_sends_has_the_reviewed_hash(bundle: Bundle, sent: dict[str, Any]) -> None:
-    assert canonical_hash_of_source(sent["text"], bundle.metadata, bundle.timeout) == bundle.hash
+    assert canonical_hash(cells_of(sent["text"]), bundle.metadata, bundle.timeout) == bundle.hash
     assert find_hash(sent["text"]) == bundle.hash
-    assert diff(bundle.notebook, cells_of(sent["text"])) == []
+    assert cell_diff(bundle.notebook, cells_of(sent["text"])) == []
 
 
 def test_its_size_is_the_size_that_is_checked(bundle: Bundle, sent: dict[str, Any]) -> None:

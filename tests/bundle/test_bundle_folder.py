@@ -21,15 +21,15 @@ from kchain.bundle import (
     build,
     bundle_folder,
     canonical_hash,
-    canonical_hash_of_source,
+    cell_diff,
     code_hash,
-    diff,
     find_hash,
     read,
     same_cells,
     source_bytes,
     write,
 )
+from kchain.bundle.hash import cells_of
 from kchain.errors import InputError
 
 
@@ -59,7 +59,7 @@ def test_the_hash_in_the_notebook_is_the_hash_of_the_bundle(bundle: Bundle) -> N
 def test_the_hash_survives_kaggles_client_and_a_round_trip_through_the_folder(tmp_path: Path, bundle: Bundle) -> None:
     folder = write(bundle, tmp_path)
     source = as_kaggle_stores_it(folder / "notebook.ipynb")
-    assert canonical_hash_of_source(source, bundle.metadata, bundle.timeout) == bundle.hash
+    assert canonical_hash(cells_of(source), bundle.metadata, bundle.timeout) == bundle.hash
     assert find_hash(source) == bundle.hash
     assert read(folder) == bundle
     assert len(source) == source_bytes(bundle.notebook), "the size is counted as the client sends it"
@@ -143,7 +143,7 @@ def test_a_copy_that_lost_its_cell_ids_can_still_be_compared(bundle: Bundle) -> 
 def test_what_is_no_notebook_has_no_hash(source: str) -> None:
     assert find_hash(source) is None
     with pytest.raises(ValueError):
-        canonical_hash_of_source(source, {}, 60)
+        canonical_hash(cells_of(source), {}, 60)
 
 
 def test_a_foreign_notebook_that_mentions_a_hash_is_not_taken_for_ours() -> None:
@@ -249,13 +249,13 @@ def test_a_diff_names_the_cell_and_shows_the_line(bundle: Bundle) -> None:
     for cell in changed["cells"]:
         if cell["id"] == "two-parameters":
             cell["source"] = cell["source"].replace('"epochs": 3', '"epochs": 4').replace(bundle.hash, "f" * 64)
-    lines = diff(bundle.notebook, changed)
+    lines = cell_diff(bundle.notebook, changed)
     assert lines[0] == "=== two-parameters: changed"
     assert [line for line in lines if line[0] in "+-"] == ['-        "epochs": 3,', '+        "epochs": 4,']
 
 
 def test_a_diff_against_nothing_shows_the_whole_notebook(bundle: Bundle) -> None:
-    lines = diff(None, bundle.notebook)
+    lines = cell_diff(None, bundle.notebook)
     assert sum(line.startswith("=== ") and line.endswith(": new") for line in lines) == len(bundle.notebook["cells"])
     assert "+run.train()" in lines
 
@@ -265,7 +265,7 @@ def test_a_diff_shows_cells_that_came_went_and_moved(bundle: Bundle) -> None:
     gone = changed["cells"].pop()
     changed["cells"].append({**gone, "id": "two-extra", "source": "print()"})
     changed["cells"][3], changed["cells"][5] = changed["cells"][5], changed["cells"][3]
-    assert diff(bundle.notebook, changed) == [
+    assert cell_diff(bundle.notebook, changed) == [
         "=== two-extra: new",
         "+print()",
         "=== two-save: gone",
@@ -275,4 +275,4 @@ def test_a_diff_shows_cells_that_came_went_and_moved(bundle: Bundle) -> None:
 
 
 def test_nothing_changed_is_an_empty_diff(bundle: Bundle) -> None:
-    assert diff(bundle.notebook, copy.deepcopy(bundle.notebook)) == []
+    assert cell_diff(bundle.notebook, copy.deepcopy(bundle.notebook)) == []

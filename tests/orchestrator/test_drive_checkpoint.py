@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from kchain.bundle import bundle
 from kchain.errors import AdapterRefused
 from kchain.kernel_metadata import Continuation
 from kchain.orchestrator.journal.state import Ancestor, Version
 from kchain.orchestrator.judging.checkpoint import NoCheckpoint, Paused, is_whole, no_checkpoint
 from kchain.orchestrator.judging.checkpoint import paused as paused_of
 from kchain.orchestrator.judging.result import ResultFile, parse
-from kchain.runtime.checkpoint import MAY_CHANGE, MAY_CHANGE_IN_TRAINING, find
+from kchain.runtime.checkpoint import find
 from kchain.runtime.failure import Stop
 from kchain.runtime.paths import Paths
 
@@ -180,8 +179,3 @@ def test_what_the_notebook_says_of_a_checkpoint_is_understood(
 ) -> None:
     reason = said_by_the_notebook(tmp_path, manifest, due or sha256(manifest or b""), parameters)
     assert isinstance(missing(reason, SECOND), NoCheckpoint) is found, reason
-
-
-def test_kchain_and_the_notebook_agree_on_what_may_change_between_two_sessions() -> None:
-    assert bundle.MAY_CHANGE == MAY_CHANGE
-    assert bundle.MAY_CHANGE_IN_TRAINING == MAY_CHANGE_IN_TRAINING
