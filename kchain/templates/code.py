@@ -1,4 +1,7 @@
-"""The files a notebook writes before it starts: the runtime, verbatim, and the project's own examples."""
+"""The files a notebook writes before it starts: the code it runs, verbatim, and the project's own examples.
+
+A notebook that trains carries the whole runtime; any other the modules of kchain that its session needs.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,78 @@ from importlib.resources import files
 from kchain.phases import Chain
 from kchain.phases.load import travels_as
 
-# The modules of kchain that one of them needs: what a notebook carries that does more than train.
-
 PACKAGE = "kchain"
+# Kind of notebook -> the module that is its session.
+SESSIONS = {
+    "evaluate": "kchain.uses.evaluate_session",
+    "export": "kchain.uses.export_session",
+    "generate": "kchain.uses.chat_session",
+}
+
+
+@dataclass(frozen=True)
+class NotebookFile:
+    """A file that travels as one `%%writefile` cell.
+
+    Attributes:
+        path: where it is written, below its folder.
+        text: what the file holds afterwards.
+    """
+
+    path: str
+    text: str
+
+    @property
+    def body(self) -> str:
+        """The cell below its first line. IPython ends a body that has no line break with one."""
+        return self.text[:-1] if self.text.endswith("\n") and self.text[-2:-1] not in ("", "\n") else self.text
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def file(path: str, text: str) -> NotebookFile:
+    """A file as `%%writefile` can write it: it ends with a line break, and an empty one is a lone line break."""
+    return NotebookFile(path, text if text.endswith("\n") else f"{text}\n")
+
+
+@dataclass(frozen=True)
+class NotebookCode:
+    """The code of one kind of notebook.
+
+    Attributes:
+        package: the name under which its modules are imported; they lie in a folder of that name.
+        session: the module that the driver cells call `session`.
+        variable: what the notebook calls that folder.
+    """
+
+    package: str
+    session: str
+    variable: str
+    files: tuple[NotebookFile, ...]
+
+
+def code_of(kind: str) -> NotebookCode:
+    """The code of a kind of notebook: the whole runtime for one that trains, else what its own session needs."""
+    if kind == "train":
+        return NotebookCode("kchain_runtime", "kchain_runtime.session", "RUNTIME", runtime_files())
+    return NotebookCode(
+        "kchain", SESSIONS[kind], "KCHAIN", tuple(file(path, read(path)) for path in closure(SESSIONS[kind]))
+    )
+
+
+def runtime_files() -> tuple[NotebookFile, ...]:
+    """Every module of `kchain/runtime`, as it stands in this installation, in the order of their names."""
+    folder = files(PACKAGE).joinpath("runtime")
+    modules = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".py")), key=lambda entry: entry.name)
+    return tuple(file(module.name, module.read_bytes().decode()) for module in modules)
+
+
+def project_files(chain: Chain, phase_name: str) -> tuple[NotebookFile, ...]:
+    """The files of the project that a phase names, as JSON lines, each once, in the order of its file."""
+    names = dict.fromkeys(chain.phase(phase_name).files.values())
+    return tuple(file(travels_as(name), chain.files[name]) for name in names)
 
 
 @cache
@@ -75,78 +147,3 @@ def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
         if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
             yield node
             yield from _runtime_nodes(node)
-
-
-# Kind of notebook -> the module that is its session.
-SESSIONS = {
-    "evaluate": "kchain.uses.evaluate_session",
-    "export": "kchain.uses.export_session",
-    "generate": "kchain.uses.chat_session",
-}
-
-
-@dataclass(frozen=True)
-class File:
-    """A file that travels as one `%%writefile` cell.
-
-    Attributes:
-        path: where it is written, below its folder.
-        text: what the file holds afterwards.
-    """
-
-    path: str
-    text: str
-
-    @property
-    def body(self) -> str:
-        """The cell below its first line. IPython ends a body that has no line break with one."""
-        return self.text[:-1] if self.text.endswith("\n") and self.text[-2:-1] not in ("", "\n") else self.text
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-    @property
-    def folder(self) -> str:
-        return self.path.rpartition("/")[0]
-
-
-def file(path: str, text: str) -> File:
-    """A file as `%%writefile` can write it: it ends with a line break, and an empty one is a lone line break."""
-    return File(path, text if text.endswith("\n") else f"{text}\n")
-
-
-@dataclass(frozen=True)
-class Code:
-    """The code of one kind of notebook.
-
-    Attributes:
-        package: the name under which its modules are imported; they lie in a folder of that name.
-        session: the module that the driver cells call `session`.
-        variable: what the notebook calls that folder.
-    """
-
-    package: str
-    session: str
-    variable: str
-    files: tuple[File, ...]
-
-
-def code_of(kind: str) -> Code:
-    """The code of a kind of notebook: the whole runtime for one that trains, else what its own session needs."""
-    if kind == "train":
-        return Code("kchain_runtime", "kchain_runtime.session", "RUNTIME", runtime_files())
-    return Code("kchain", SESSIONS[kind], "KCHAIN", tuple(file(path, read(path)) for path in closure(SESSIONS[kind])))
-
-
-def runtime_files() -> tuple[File, ...]:
-    """Every module of `kchain/runtime`, as it stands in this installation, in the order of their names."""
-    folder = files("kchain").joinpath("runtime")
-    modules = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".py")), key=lambda entry: entry.name)
-    return tuple(file(module.name, module.read_bytes().decode()) for module in modules)
-
-
-def project_files(chain: Chain, phase_name: str) -> tuple[File, ...]:
-    """The files of the project that a phase names, as JSON lines, each once, in the order of its file."""
-    names = dict.fromkeys(chain.phase(phase_name).files.values())
-    return tuple(file(travels_as(name), chain.files[name]) for name in names)

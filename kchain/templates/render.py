@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kchain.kernel_metadata.build import AdapterSource
 from kchain.phases import Chain
-from kchain.templates.code import Code, File, code_of, project_files
+from kchain.templates.code import code_of, project_files
 from kchain.templates.head import head
 from kchain.templates.parameters import literal, parameters_of_phase
 
@@ -21,8 +21,14 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 
-# py:percent text to cells.
-
+# The kinds that have a template of another name than their own.
+TEMPLATES = {"train": "phase"}
+# What BUNDLE holds until the hash is known.
+NO_HASH = "0" * 64
+# nbformat allows letters, digits, - and _, 64 at most.
+ID_LENGTH = 64
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+# A cell of the text begins with such a line; a line of its own that looks like one is quoted.
 HEADER = re.compile(r"^# %%(?P<markdown> \[markdown\])? (?P<options>id=.*)$", re.MULTILINE)
 _MARK = re.compile(r"^(# *)(\\*)%%", re.MULTILINE)
 _QUOTED = re.compile(r"^(# *)\\(\\*)%%", re.MULTILINE)
@@ -50,36 +56,19 @@ def comment(text: str) -> str:
 
 def read(text: str) -> tuple[Cell, ...]:
     """The cells of a rendered text, in order."""
-    headers = list(HEADER.finditer(text))
+    headers, cells = list(HEADER.finditer(text)), []
     ends = [header.start() for header in headers[1:]] + [len(text)]
-    return tuple(_percent_cell(header, text[header.end() + 1 : end]) for header, end in zip(headers, ends, strict=True))
-
-
-def _percent_cell(header: re.Match[str], body: str) -> Cell:
-    options = dict(part.split("=", 1) for part in header["options"].split(" "))
-    source = _QUOTED.sub(r"\1\2%%", _without_gap(body))
-    if header["markdown"]:
-        source = "\n".join(line[2:] for line in source.split("\n"))
-    return Cell(
-        json.loads(options["id"]),
-        "markdown" if header["markdown"] else "code",
-        source,
-        tuple(json.loads(options.get("tags", "[]"))),
-    )
-
-
-def _without_gap(body: str) -> str:
-    """A cell ends with its line break and one empty line; whatever else stands there is the cell's own."""
-    return body.removesuffix("\n\n") if body.endswith("\n\n") else body.removesuffix("\n")
-
-
-# The kinds that have a template of another name than their own.
-TEMPLATES = {"train": "phase"}
-# What BUNDLE holds until the hash is known.
-NO_HASH = "0" * 64
-# nbformat allows letters, digits, - and _, 64 at most.
-ID_LENGTH = 64
-KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    for header, end in zip(headers, ends, strict=True):
+        options = dict(part.split("=", 1) for part in header["options"].split(" "))
+        body = text[header.end() + 1 : end]
+        # A cell ends with its line break and one empty line; whatever else stands there is the cell's own.
+        body = body.removesuffix("\n\n") if body.endswith("\n\n") else body.removesuffix("\n")
+        source = _QUOTED.sub(r"\1\2%%", body)
+        kind: Literal["code", "markdown"] = "code"
+        if header["markdown"]:
+            kind, source = "markdown", "\n".join(line[2:] for line in source.split("\n"))
+        cells.append(Cell(json.loads(options["id"]), kind, source, tuple(json.loads(options.get("tags", "[]")))))
+    return tuple(cells)
 
 
 def notebook(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSource]) -> NotebookNode:
@@ -88,9 +77,14 @@ def notebook(chain: Chain, phase_name: str, target: str, sources: Iterable[Adapt
     Raises:
         InputError: the chain has no phase of that name.
     """
-    cells = [_cell(phase_name, cell) for cell in read(percent(chain, phase_name, target, tuple(sources)))]
-    metadata = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
-    return node({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
+    cells = []
+    for cell in read(percent(chain, phase_name, target, tuple(sources))):
+        metadata = {"tags": list(cell.tags)} if cell.tags else {}
+        run: dict[str, Any] = {} if cell.kind == "markdown" else {"execution_count": None, "outputs": []}
+        identity = {"id": cell_id(phase_name, cell.name), "cell_type": cell.kind}
+        cells.append({**identity, "metadata": metadata, "source": cell.source, **run})
+    about = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
+    return node({"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5})
 
 
 def node(notebook: dict[str, Any]) -> NotebookNode:
@@ -110,6 +104,13 @@ def percent(chain: Chain, phase_name: str, target: str, sources: tuple[AdapterSo
     values = parameters_of_phase(chain, phase_name, target, sources)
     kind = chain.phase(phase_name).kind
     code, project = code_of(kind), project_files(chain, phase_name)
+    written = {f"{code.package}/{file.path}": file.sha256 for file in code.files}
+    below = {f"project/{file.path}": file.sha256 for file in project}
+    install = [f"`{package}` is installed: Kaggle's image lacks it." for package in values["environment"]["install"]]
+    remove = [
+        f"`{name}` is removed: the image's version keeps peft from working."
+        for name in values["environment"]["uninstall"]
+    ]
     template = _environment().get_template(f"{TEMPLATES.get(kind, kind)}.py.jinja")
     return template.render(
         **head(chain, phase_name, target, sources),
@@ -117,15 +118,16 @@ def percent(chain: Chain, phase_name: str, target: str, sources: tuple[AdapterSo
         parameters=values,
         ancestors=[source.phase for source in sources if source.use == "merge"],
         continued=[source.phase for source in sources if source.use == "continue"],
-        environment_words=_environment_words(values["environment"]),
+        environment_words=" ".join([*install, *remove]),
         package=code.package,
         session_from=code.session.rpartition(".")[0],
         session_name=code.session.rpartition(".")[2],
         variable=code.variable,
         runtime=code.files,
         project=project,
-        folders=_folders(code, project),
-        sha256=_sha256(code, project),
+        # Below scratch: those of the code first.
+        folders=[folder for part in (written, below) for folder in sorted({name.rpartition("/")[0] for name in part})],
+        sha256={**written, **below},
     )
 
 
@@ -161,28 +163,3 @@ def _cell_name(kind: str, path: str) -> str:
     if kind == "runtime" and re.fullmatch(r"[\w-]+", stem, re.ASCII):
         return json.dumps(f"runtime-{stem}")
     return json.dumps(f"{kind}-{hashlib.sha256(path.encode()).hexdigest()[:8]}")
-
-
-def _cell(phase_name: str, cell: Cell) -> dict[str, Any]:
-    metadata = {"tags": list(cell.tags)} if cell.tags else {}
-    common = {"id": cell_id(phase_name, cell.name), "cell_type": cell.kind, "metadata": metadata, "source": cell.source}
-    return common if cell.kind == "markdown" else {**common, "execution_count": None, "outputs": []}
-
-
-def _folders(code: Code, project: Iterable[File]) -> list[str]:
-    """The folders below scratch that the files need."""
-    needed = {f"{code.package}/{file.folder}".rstrip("/") for file in code.files}
-    below = {f"project/{file.folder}".rstrip("/") for file in project}
-    return [*sorted(needed), *sorted(below)]
-
-
-def _sha256(code: Code, project: Iterable[File]) -> dict[str, str]:
-    written = {f"{code.package}/{file.path}": file.sha256 for file in code.files}
-    return {**written, **{f"project/{file.path}": file.sha256 for file in project}}
-
-
-def _environment_words(environment: dict[str, list[str]]) -> str:
-    """What is installed and removed first, and why."""
-    install = [f"`{package}` is installed: Kaggle's image lacks it." for package in environment["install"]]
-    remove = [f"`{name}` is removed: the image's version keeps peft from working." for name in environment["uninstall"]]
-    return " ".join([*install, *remove])
