@@ -1,6 +1,6 @@
 """A phase as a bundle: its notebook, its metadata, and the hash that may be pushed. Pure and deterministic.
 
-A later session of a phase has the bundle that was approved, told to go on from a checkpoint.
+A later session of a phase has the bundle that was approved, told to resume from a checkpoint.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def continued(bundle: Bundle, continuation: Continuation | None) -> Bundle:
 
 
 def continuation_of(notebook: Mapping[str, Any]) -> Continuation | None:
-    """What the notebook goes on from; None for a first session.
+    """What the notebook resumes from; None for a first session.
 
     Raises:
         ValueError: it has no PARAMETERS.

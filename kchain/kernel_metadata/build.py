@@ -1,4 +1,7 @@
-"""`kernel-metadata.json` of a phase."""
+"""`kernel-metadata.json` of a phase: where it runs, what is mounted, and where from.
+
+A session mounts the adapter of each ancestor; a later session of a phase also mounts the checkpoint before it.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,31 @@ from typing import Any, Literal
 from kchain.phases import Chain
 from kchain.runtime.contract import ADAPTER
 
-# What a later session of a phase is told: which session it is, and where the checkpoint before it is mounted from.
-
-# Where a session leaves its checkpoint in its output.
+METADATA_FILE = "kernel-metadata.json"
+NOTEBOOK_FILE = "notebook.ipynb"
 # The list of `kernel-metadata.json` that each kind of source stands in.
 SOURCE_KEYS = {"kernel": "kernel_sources", "dataset": "dataset_sources"}
+
+
+@dataclass(frozen=True)
+class AdapterSource:
+    """One ancestor's adapter, as a session finds it.
+
+    Attributes:
+        phase: the ancestor.
+        kind: "kernel" (the output of its kernel) or "dataset".
+        ref: `owner/slug` of that kernel or data set.
+        folder: where in its mount the adapter is; empty for the mount itself.
+        sha256: of `adapter_model.safetensors`; known beforehand only for an adopted adapter.
+        use: "merge" it into the base, or "continue" it: train it on.
+    """
+
+    phase: str
+    kind: Literal["kernel", "dataset"]
+    ref: str
+    folder: str = ADAPTER
+    sha256: str | None = None
+    use: Literal["merge", "continue"] = "merge"
 
 
 @dataclass(frozen=True)
@@ -24,7 +47,7 @@ class Continuation:
         session: number of this session of the phase, 2 or more.
         kind: what is mounted: "kernel" (the phase's own last output) or "dataset" (a copy of the checkpoint).
         ref: `owner/slug` of that kernel or data set.
-        folder: where in its mount the checkpoint lies; empty for the mount itself.
+        folder: where in its mount the checkpoint is; empty for the mount itself.
         sha256: of the checkpoint's manifest.json.
     """
 
@@ -38,44 +61,6 @@ class Continuation:
     def source(self) -> str:
         """The source as a target names it that cannot mount it."""
         return f"{'data set' if self.kind == 'dataset' else self.kind} {self.ref}"
-
-
-def with_continuation(
-    metadata: Mapping[str, Any], old: Continuation | None, new: Continuation | None
-) -> dict[str, Any]:
-    """`kernel-metadata.json` with the source of one continuation taken out and that of another put in."""
-    changed = dict(metadata)
-    if old is not None:
-        key = SOURCE_KEYS[old.kind]
-        changed[key] = [ref for ref in changed[key] if ref != old.ref]
-    if new is not None:
-        key = SOURCE_KEYS[new.kind]
-        changed[key] = [*changed[key], new.ref]
-    return changed
-
-
-# Where the adapter of each ancestor is mounted from.
-
-
-@dataclass(frozen=True)
-class AdapterSource:
-    """One ancestor's adapter, as a session finds it.
-
-    Attributes:
-        phase: the ancestor.
-        kind: "kernel" (the output of its kernel) or "dataset".
-        ref: `owner/slug` of that kernel or data set.
-        folder: where in its mount the adapter lies; empty for the mount itself.
-        sha256: of `adapter_model.safetensors`; known beforehand only for an adopted adapter.
-        use: "merge" it into the base, or "continue" it: train it on.
-    """
-
-    phase: str
-    kind: Literal["kernel", "dataset"]
-    ref: str
-    folder: str = ADAPTER
-    sha256: str | None = None
-    use: Literal["merge", "continue"] = "merge"
 
 
 def adapter_sources(chain: Chain, phase_name: str, adopted: Mapping[str, AdapterSource]) -> tuple[AdapterSource, ...]:
@@ -93,10 +78,6 @@ def adapter_sources(chain: Chain, phase_name: str, adopted: Mapping[str, Adapter
     if chain.continued(phase_name) is not None:
         found[-1] = replace(found[-1], use="continue")
     return tuple(found)
-
-
-METADATA_FILE = "kernel-metadata.json"
-NOTEBOOK_FILE = "notebook.ipynb"
 
 
 def kernel_metadata(chain: Chain, phase_name: str, sources: Iterable[AdapterSource]) -> dict[str, Any]:
@@ -135,3 +116,17 @@ def kernel_metadata(chain: Chain, phase_name: str, sources: Iterable[AdapterSour
         **{key: list(dict.fromkeys(refs)) for key, refs in attached.items()},
         "keywords": [],
     }
+
+
+def with_continuation(
+    metadata: Mapping[str, Any], old: Continuation | None, new: Continuation | None
+) -> dict[str, Any]:
+    """`kernel-metadata.json` with the source of one continuation taken out and that of another put in."""
+    changed = dict(metadata)
+    if old is not None:
+        key = SOURCE_KEYS[old.kind]
+        changed[key] = [ref for ref in changed[key] if ref != old.ref]
+    if new is not None:
+        key = SOURCE_KEYS[new.kind]
+        changed[key] = [*changed[key], new.ref]
+    return changed

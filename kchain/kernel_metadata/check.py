@@ -1,4 +1,4 @@
-"""A `kernel-metadata.json` against Kaggle's rules; run before each push."""
+"""Kaggle's rules for `kernel-metadata.json`, and the check of one against them; run before each push."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ from slugify import slugify
 
 from kchain.phases import ACCELERATORS, RETIRED, TPUS
 
-# What is wrong with a bundle, as every check tells it.
-
 Severity = Literal["error", "warning"]
+SOURCE_LIMIT = 2**20
+TITLE_LENGTH = (5, 50)
+LANGUAGES = ("python", "r", "rmarkdown")
+KERNEL_TYPES = ("script", "notebook")
+GPU_SHAPES = frozenset(name for name, machine in ACCELERATORS.items() if machine.is_gpu and machine.kaggle)
+# Names of kchain's for machines that a kchain server may run on.
+OWN_SHAPES = frozenset(name for name, machine in ACCELERATORS.items() if machine.is_gpu and not machine.kaggle)
+SHAPES = GPU_SHAPES | TPUS
+# What an enabled GPU is when no machine is named.
+DEFAULT_GPU = "NvidiaTeslaT4"
+
+FLAGS = ("is_private", "enable_gpu", "enable_tpu", "enable_internet")
+SOURCE_FORMS: dict[str, tuple[str, str]] = {
+    "dataset_sources": (r"[\w.-]+/[\w.-]+(/\d+)?", "owner/slug"),
+    "kernel_sources": (r"[\w.-]+/[\w.-]+(/\d+)?", "owner/slug"),
+    "model_sources": (r"[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+/\d+", "owner/model/framework/variation/version"),
+    "competition_sources": (r"[\w.-]+", "slug"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,27 +62,6 @@ class Problem:
     message: str
 
 
-# Kaggle's rules for `kernel-metadata.json`, as data.
-
-SOURCE_LIMIT = 2**20
-TITLE_LENGTH = (5, 50)
-LANGUAGES = ("python", "r", "rmarkdown")
-KERNEL_TYPES = ("script", "notebook")
-GPU_SHAPES = frozenset(name for name, machine in ACCELERATORS.items() if machine.is_gpu and machine.kaggle)
-# Names of kchain's for machines that a kchain server may run on.
-OWN_SHAPES = frozenset(name for name, machine in ACCELERATORS.items() if machine.is_gpu and not machine.kaggle)
-SHAPES = GPU_SHAPES | TPUS
-# What an enabled GPU is when no machine is named.
-DEFAULT_GPU = "NvidiaTeslaT4"
-
-FLAGS = ("is_private", "enable_gpu", "enable_tpu", "enable_internet")
-SOURCE_FORMS: dict[str, tuple[str, str]] = {
-    "dataset_sources": (r"[\w.-]+/[\w.-]+(/\d+)?", "owner/slug"),
-    "kernel_sources": (r"[\w.-]+/[\w.-]+(/\d+)?", "owner/slug"),
-    "model_sources": (r"[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+/\d+", "owner/model/framework/variation/version"),
-    "competition_sources": (r"[\w.-]+", "slug"),
-}
-
 TITLE = Rule("KC101", "error", "Kaggle takes titles of 5 to 50 characters.", "Give the kernel a title of that length.")
 SLUG = Rule(
     "KC102",
@@ -79,7 +74,7 @@ CODE_FILE = Rule(
     "KC104",
     "error",
     "Kaggle's client sends the one file that code_file names.",
-    "Name the notebook that lies beside the metadata.",
+    "Name the notebook beside the metadata.",
 )
 KIND = Rule(
     "KC105",
@@ -90,7 +85,7 @@ KIND = Rule(
 UNKNOWN_SHAPE = Rule(
     "KC106",
     "error",
-    "Kaggle has no machine of that name, and gives you another one without a word.",
+    "Kaggle has no machine of that name, and silently gives you another one.",
     f"machine_shape is one of {', '.join(sorted(SHAPES))}; leave the key out for a CPU.",
 )
 RETIRED_SHAPE = Rule(
@@ -121,7 +116,7 @@ PUBLIC = Rule(
 OWN_SOURCE = Rule(
     "KC112",
     "warning",
-    "Nobody has shown that Kaggle mounts the last output of the kernel that runs.",
+    "It is not known whether Kaggle mounts the last output of the kernel that runs.",
     "Attach a data set made of that output; kchain tries both for a phase of several sessions.",
 )
 
@@ -130,7 +125,7 @@ def problems(metadata: Mapping[str, Any], *, kaggle: bool = True) -> list[Proble
     """Everything that is wrong with it, whoever wrote it; an empty list is a pass.
 
     Args:
-        kaggle: False: it is for a kchain server, which may run on machines that Kaggle has not got.
+        kaggle: False: it is for a kchain server, which may run on machines that Kaggle does not have.
     """
     checks = (_title, _identity, _file, _kind, _flags, _machine, _sources)
     found = [problem for check in checks for problem in check(metadata)]
@@ -146,7 +141,7 @@ def _title(metadata: Mapping[str, Any]) -> Iterator[Problem]:
         if metadata.get("id_no") is None:
             yield Problem(TITLE, "title", "there is no title")
     elif not isinstance(title, str):
-        yield Problem(TITLE, "title", f"the title is no text but {title!r:.60}")
+        yield Problem(TITLE, "title", f"the title is {title!r:.60}, which is not a text")
     elif not low <= len(title) <= high:
         yield Problem(TITLE, "title", f"the title has {len(title)} characters")
 
@@ -156,7 +151,7 @@ def _identity(metadata: Mapping[str, Any]) -> Iterator[Problem]:
     if kernel is None and metadata.get("id_no") is not None:
         return
     if not isinstance(kernel, str) or not re.fullmatch(r"[\w-]+/[\w-]+", kernel):
-        yield Problem(ID, "id", f"id is {kernel!r:.80}, which is no owner/slug")
+        yield Problem(ID, "id", f"id is {kernel!r:.80}, which is not owner/slug")
         return
     slug = kernel.split("/")[1]
     if isinstance(title, str) and slug != (made := slugify(title)):
@@ -202,11 +197,11 @@ def _machine(metadata: Mapping[str, Any]) -> Iterator[Problem]:
     if shape in (None, ""):
         return
     if not isinstance(shape, str):
-        yield Problem(UNKNOWN_SHAPE, "machine_shape", f"machine_shape is no text but {shape!r:.60}")
+        yield Problem(UNKNOWN_SHAPE, "machine_shape", f"machine_shape is {shape!r:.60}, which is not a text")
     elif shape in RETIRED:
         yield Problem(RETIRED_SHAPE, "machine_shape", f"{shape} is retired; Kaggle gives a {RETIRED[shape]}")
     elif shape not in SHAPES:
-        yield Problem(UNKNOWN_SHAPE, "machine_shape", f"{shape!r:.60} is no machine of Kaggle's")
+        yield Problem(UNKNOWN_SHAPE, "machine_shape", f"Kaggle has no machine {shape!r:.60}")
     elif shape in TPUS and not tpu:
         yield Problem(ACCELERATOR, "machine_shape, enable_tpu", f"{shape} is a TPU, and enable_tpu is off")
     elif shape in GPU_SHAPES and not gpu:
@@ -217,11 +212,11 @@ def _sources(metadata: Mapping[str, Any]) -> Iterator[Problem]:
     for key, (form, words) in SOURCE_FORMS.items():
         sources = metadata.get(key, [])
         if not isinstance(sources, list):
-            yield Problem(SOURCE, key, f"{key} is no list")
+            yield Problem(SOURCE, key, f"{key} is not a list")
             continue
         for source in sources:
             if not isinstance(source, str) or not re.fullmatch(form, source):
-                yield Problem(SOURCE, key, f"{source!r:.80} is no {words}")
+                yield Problem(SOURCE, key, f"{source!r:.80} is not {words}")
     kernels = metadata.get("kernel_sources", [])
     if isinstance(kernels, list) and metadata.get("id") in kernels:
         yield Problem(OWN_SOURCE, "kernel_sources", "the kernel is its own source")

@@ -18,7 +18,7 @@ from kchain.phases.uses import UseGates, UseTable
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """One training step, or one use of what came of it.
+    """One training step, or one use of its result.
 
     Attributes:
         name: the stem of its file; what is typed on the command line.
@@ -124,7 +124,7 @@ class Chain:
 
     @property
     def trained(self) -> tuple[Phase, ...]:
-        """The phases that train an adapter; the others use what came of these."""
+        """The phases that train an adapter; the others use the results of these."""
         return tuple(phase for phase in self.phases if phase.use is None)
 
     def phase(self, name: str) -> Phase:
@@ -153,7 +153,7 @@ class Chain:
     def lineage(self, name: str) -> tuple[Phase, ...]:
         """The phases whose adapters a phase is built on, root first: merged ones, then the one it continues, if any.
 
-        An adapter that was continued is not among them: the one that came of it has taken its place.
+        An adapter that was continued is not among them: the adapter that it became has taken its place.
         """
         continued = self.continued(name)
         return self.merged(name) if continued is None else (*self.merged(name), continued)

@@ -38,7 +38,7 @@ class Condition(Strict):
             try:
                 re.compile(self.matches)
             except (re.error, OverflowError, RecursionError) as error:
-                raise ValueError(f"matches is no regular expression: {error}") from None
+                raise ValueError(f"matches is not a regular expression: {error}") from None
         return self
 
 
@@ -129,7 +129,7 @@ RECIPES: dict[str, tuple[tuple[frozenset[str], ...], frozenset[str]]] = {
 class Quality(Strict):
     """`[data.quality]`: the share of examples with a fault up to which a phase trains.
 
-    1.0 never stops a phase: where the fault is none in this data (numbers are the answers, several languages).
+    1.0 never stops a phase: where the fault is not one in this data (numbers are the answers, several languages).
     """
 
     bare_numbers: Fraction = Field(0.02, description="answers that are only a number")

@@ -51,7 +51,7 @@ def _is_below(place: tuple[int | str, ...], above: tuple[int | str, ...]) -> boo
 
 
 def _is_other_way(problem: Mapping[str, Any]) -> bool:
-    """Whether the error is of the alternative that nobody meant: of one column where a list stands, or the reverse."""
+    """Whether the error is of the alternative that was not meant: of one column where a list stands, or the reverse."""
     last, is_list = str(problem["loc"][-1]) if problem["loc"] else "", isinstance(problem["input"], tuple)
     return (last == _COLUMN and is_list) or (last.startswith(_COLUMNS) and not is_list)
 

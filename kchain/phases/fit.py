@@ -70,7 +70,7 @@ def answer(setting: Setting, machine: Accelerator, reasons: Collection[str], tok
         tokens: of an example, on average.
 
     Raises:
-        InputError: a target is no module of the model.
+        InputError: the model has no module of a target's name.
     """
     needed, seconds = setting.memory, step_seconds(setting, machine, tokens)
     together = setting.batch * setting.accumulation
@@ -83,7 +83,7 @@ def answer(setting: Setting, machine: Accelerator, reasons: Collection[str], tok
         return Answer(setting, needed, None, None, seconds, tuple(found))
     fits = needed.total <= machine.memory
     if fits:
-        found.append(f"fits: {gib(machine.memory - needed.total)} of {gib(machine.memory)} stay free")
+        found.append(f"fits: {gib(machine.memory - needed.total)} of {gib(machine.memory)} are left")
     else:
         found.append(refusal(setting, machine, OPTIONS))
     return Answer(setting, needed, machine.memory, fits, seconds, tuple(found))

@@ -46,14 +46,14 @@ def make_project(folder: Path, example: str, owner: str) -> list[Path]:
         owner: Kaggle user name; upper case becomes lower case, as in Kaggle's addresses.
 
     Returns:
-        the files, relative to `folder`, the chain file last: a folder without it is no project yet.
+        the files, relative to `folder`, the chain file last: a folder without it is not a project yet.
 
     Raises:
-        InputError: a file is there already, the owner is no user name, or the folder cannot be written.
+        InputError: a file is there already, the owner is not a user name, or the folder cannot be written.
     """
     given, owner = owner, owner.lower()
     if not OWNER.fullmatch(owner):
-        raise InputError(f"{given!r} is no Kaggle user name", "letters, digits, - and _: --owner your-name")
+        raise InputError(f"{given!r} is not a Kaggle user name", "letters, digits, - and _: --owner your-name")
     contents = dict(_contents(example, owner))
     if (folder / GITIGNORE).is_file():
         del contents[GITIGNORE]  # somebody's own; a project works without ours

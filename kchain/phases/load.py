@@ -65,7 +65,7 @@ def _read_project_file(root: Path, name: str) -> str:
     if {"", ".", ".."} & set(name.split("/")):
         raise ValueError(f"{name!r}: write the path from the project's folder, without '.', '..' or a leading '/'")
     if kind(path) not in READERS:
-        raise ValueError(f"{name!r} is none of {', '.join(READERS)}; write the examples as one of them")
+        raise ValueError(f"{name!r} is not a file of examples: write them as one of {', '.join(READERS)}")
     lines = _json_lines(path, name) if path.suffix == LINES else _other_rows(path, name)
     if not lines:
         raise ValueError(f"{name!r} holds no example")
@@ -128,11 +128,11 @@ def _row(name: str, number: int, line: str) -> str:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{place} is not JSON: {error}") from None
     if not isinstance(row, dict):
-        raise ValueError(f'{place} is no JSON object, such as {{"prompt": "...", "completion": "..."}}')
+        raise ValueError(f'{place} is not a JSON object, such as {{"prompt": "...", "completion": "..."}}')
     try:
         found.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{place} holds half of a surrogate pair, which is no character") from None
+        raise ValueError(f"{place} holds half of a surrogate pair, which is not a character") from None
     return found
 
 
@@ -229,9 +229,13 @@ def _continue_problems(table: PhaseFile) -> list[str]:
         return []
     problems = []
     if table.after is None:
-        problems.append('adapter: "continue" trains the adapter of the phase named by `after` on; there is none')
+        problems.append(
+            'adapter: "continue" trains the adapter of the phase named by `after`; name one, or leave adapter out'
+        )
     if table.tokens.all:
-        problems.append('tokens: with adapter = "continue" they are those of the adapter trained on; leave them out')
+        problems.append(
+            'tokens: with adapter = "continue" the tokens are those of the adapter that is continued; leave them out'
+        )
     return problems
 
 

@@ -14,8 +14,20 @@ from kchain.errors import InputError
 from kchain.phases.models import FP32_BYTES, Shape
 from kchain.units import GIB, gib
 
-# What the loss of a step holds, by the way it is computed.
-
+HALF_BYTES = 2
+# bitsandbytes: 4 bits, an 8-bit constant for 64 weights, an fp32 constant for 256 of those; 0.5 + 1/64 + 4/16384.
+NF4_BYTES = 0.5159
+# bitsandbytes' AdamW8bit: two moments of one byte, each with an fp32 constant for 256 values.
+ADAM_8BIT_BYTES = 2 * (1 + 4 / 256)
+ADAM_BYTES = 2 * FP32_BYTES
+# tanh and the cast of the softmax in half precision, the softmax in fp32; in fp32 there is no cast and tanh has 4.
+SCORE_BYTES = 8
+# A quarter GiB for what loading leaves in the allocator's pool and cuBLAS takes: published loads are 0.1 to 0.9 GiB
+# above weights and adapter. A quarter for the CUDA context, which counts against what a card calls usable.
+POOL = GIB // 4
+CONTEXT = GIB // 4
+# Blocks of the caching allocator that no tensor fits into; a share of what comes and goes in a step.
+FRAGMENTED = 0.05
 # Scores of one chunk of the notebook's loss: CHUNK of kchain/runtime/loss.py (a test compares).
 CHUNK = 2**25
 
@@ -42,11 +54,6 @@ class Loss:
         return scores + tokens * shape.hidden * self.state
 
 
-# transformers' own: log_softmax keeps its fp32 result, its backward pass has two gradients of that size beside it.
-# Source: torch's cross_entropy. 2.6 copies were measured above what the body took.
-STOCK = Loss(whole=3 * FP32_BYTES)
-
-
 def chunk(shape: Shape) -> int:
     """Positions whose scores the notebook's loss holds at a time."""
     return max(1, CHUNK // shape.vocab)
@@ -64,22 +71,6 @@ def notebook(shape: Shape, wide: int) -> Loss:
     if shape.softcap:
         return Loss(whole=3 * wide, part=2 * FP32_BYTES + half, chunk=part)
     return Loss(part=FP32_BYTES + half, chunk=part, state=FP32_BYTES + wide)
-
-
-HALF_BYTES = 2
-# bitsandbytes: 4 bits, an 8-bit constant for 64 weights, an fp32 constant for 256 of those; 0.5 + 1/64 + 4/16384.
-NF4_BYTES = 0.5159
-# bitsandbytes' AdamW8bit: two moments of one byte, each with an fp32 constant for 256 values.
-ADAM_8BIT_BYTES = 2 * (1 + 4 / 256)
-ADAM_BYTES = 2 * FP32_BYTES
-# tanh and the cast of the softmax in half precision, the softmax in fp32; in fp32 the cast is none and tanh has 4.
-SCORE_BYTES = 8
-# A quarter GiB for what loading leaves in the allocator's pool and cuBLAS takes: published loads are 0.1 to 0.9 GiB
-# above weights and adapter. A quarter for the CUDA context, which counts against what a card calls usable.
-POOL = GIB // 4
-CONTEXT = GIB // 4
-# Blocks of the caching allocator that no tensor fits into; a share of what comes and goes in a step.
-FRAGMENTED = 0.05
 
 
 @dataclass(frozen=True)
@@ -138,7 +129,7 @@ class Setting:
         """What a step of the notebook takes.
 
         Raises:
-            InputError: a target is no module of the model.
+            InputError: the model has no module of a target's name.
         """
         return memory(
             self.shape, self.precision, self.quantization, self.batch, self.length, self.rank, self.targets,
@@ -179,7 +170,7 @@ def memory(
             takes their gradient out of one as large at its end, when nothing else is kept.
 
     Raises:
-        InputError: a target is no module of the model.
+        InputError: the model has no module of a target's name.
     """
     modules = shape.chosen(targets)
     adapter = shape.adapter_bytes(rank, targets, rows)

@@ -103,7 +103,7 @@ class Shape:
         return text + self.vision
 
     def chosen(self, targets: Iterable[str]) -> frozenset[str] | None:
-        """The linear modules that get an adapter, None where a target is no module of this model."""
+        """The linear modules that get an adapter, None where this model has no module of a target's name."""
         modules = frozenset(self.linear)
         wanted = frozenset(targets)
         if wanted == {"all-linear"}:
@@ -111,7 +111,7 @@ class Shape:
         return wanted if wanted <= modules else None
 
     def adapter_bytes(self, rank: int, targets: Iterable[str], rows: int = 0) -> int | None:
-        """Bytes of a LoRA adapter's fp32 tensors, None where a target is no module of this model.
+        """Bytes of a LoRA adapter's fp32 tensors, None where this model has no module of a target's name.
 
         Args:
             rows: tokens whose rows are trained, of the embedding and of the head where that is another.
@@ -167,7 +167,7 @@ def read_shape(path: Path) -> Shape:
     """The shape of the model whose `config.json` this is.
 
     Raises:
-        InputError: the file cannot be read, is no such configuration, or is of a model kchain does not know.
+        InputError: the file cannot be read, is not such a configuration, or is of a model kchain does not know.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -56,7 +56,7 @@ def gate_words(gates: Gates | UseGates, first: bool) -> tuple[str, ...]:
             words.append(_SHARES[key].format(100 * limit))
     if isinstance(gates, EvaluationGates) and gates.better:
         words.append("the chain is shown to be better than the base model")
-    sound = "the adapter is sound" if isinstance(gates, Gates) else "it came to its end, on these very adapters"
+    sound = "the adapter is sound" if isinstance(gates, Gates) else "it ended, on these very adapters"
     return (*words, f"the pad id is right and {sound}")
 
 
@@ -122,7 +122,7 @@ class TrainingPlan(PhasePlan):
         memory: of the GPU at the highest point of a step, term by term.
         adapter_bytes: expected size of the adapter this phase makes.
         choices: what `[training]` left open, and why it is what it is.
-        advice: what would be better, though it is no fault.
+        advice: what would be better, though it is not a fault.
     """
 
     sources: tuple[str, ...]

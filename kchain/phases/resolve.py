@@ -143,15 +143,15 @@ def prompt_problems(phases: Iterable[WrittenPhase], files: Mapping[str, str]) ->
 
 
 def _evaluation_problems(use: Evaluating, parent: WrittenPhase) -> list[str]:
-    """Why the examples that the parent keeps aside are no questions."""
+    """Why the parent's validation set does not hold questions."""
     if use.file is not None:
         return []
     if parent.data.recipe == "text":
         return [f"evaluate.file: missing; {parent.name} learns plain text, which holds no questions"]
     if use.check == "regex":
-        return ["evaluate.file: missing; the answers that a phase learns are no regular expressions"]
+        return ["evaluate.file: missing; the answers that a phase learns are not regular expressions"]
     if not parent.data.validation:
-        return [f"evaluate.file: missing; {parent.name} keeps no questions aside (its data.validation is 0)"]
+        return [f"evaluate.file: missing; {parent.name} has no validation set (its data.validation is 0)"]
     return []
 
 

@@ -24,7 +24,7 @@ from kchain.units import gib, pace
 ROOM = 0.1
 # Of settings that are as fast as the fastest, give or take this share, the one that takes least memory is chosen.
 AS_FAST = 1.05
-# Lengths are tried, and proposed, in such steps; shorter than one step is no example.
+# Lengths are tried, and proposed, in such steps; shorter than one step there are no examples.
 LENGTH_STEP = 64
 
 
@@ -41,7 +41,7 @@ class Choice:
 
 
 def choose(setting: Setting, free: Collection[str], machine: Accelerator, tokens: float) -> Choice:
-    """Fill in what is free of a setting, whose values there are defaults, and the longest length that is of use.
+    """Fill in what is free of a setting, whose values there are defaults, and the longest length that is useful.
 
     Batch x accumulation stays. What costs time alone is tried first, then what costs precision, then what cuts text.
     Where nothing fits, the smallest setting is the choice.
@@ -51,7 +51,7 @@ def choose(setting: Setting, free: Collection[str], machine: Accelerator, tokens
         tokens: of an example, on average.
 
     Raises:
-        InputError: a target is no module of the model.
+        InputError: the model has no module of a target's name.
     """
     if not free:
         return Choice(setting, ())
@@ -151,7 +151,7 @@ WORDS = {
 GENEROUS = 3.0
 # Never less than the usual: an estimate of a fast step is the least sure one.
 LEAST_SECONDS = 5.0
-# Where nothing is known of the model: no run of use takes so long.
+# Where nothing is known of the model: no useful run takes so long.
 UNKNOWN_SECONDS = 60.0
 # English text has about 4 characters a token, code 3.
 CHARACTERS = 3.5

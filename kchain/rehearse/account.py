@@ -13,7 +13,7 @@ from kchain.rehearse.settings import EPOCHS, Stand
 
 
 def rehearsed(done: Rehearsal) -> list[str]:
-    """What the phases that came to their end have shown."""
+    """What the phases that ended have shown."""
     outcomes = [outcome for outcome in done.outcomes if outcome.result is not None and outcome.failure is None]
     if not outcomes:
         return []
@@ -21,7 +21,7 @@ def rehearsed(done: Rehearsal) -> list[str]:
 
 
 def not_rehearsed(done: Rehearsal) -> list[str]:
-    """What nobody knows yet."""
+    """What is not known yet."""
     passed = {outcome.phase for outcome in done.outcomes if outcome.failure is None}
     left = [name for name in done.names if name not in passed]
     sentences = [f"{', '.join(left)}: a phase failed, see below"] if left else []
@@ -98,13 +98,13 @@ def _other_data(chain: Chain, phases: Sequence[Phase], stands: Sequence[Stand]) 
     if invented:
         listed = ", ".join(f"{stand.phase}/{stand.source}" for stand in invented)
         yield (
-            "what is in the data: rows were INVENTED, with the columns that the phase files name, and nobody looked "
+            "what is in the data: rows were INVENTED, with the columns that the phase files name, without a look "
             f'whether the real ones have them, for {listed} (a sample of yours: rehearsal = "FILE" in the source)'
         )
     by_place = {(phase.name, source.name): source for phase in chain.phases for source in phase.data.sources}
     away = [by_place[stand.phase, stand.source] for stand in stands if stand.ref and stand.phase in names]
     if away:
-        yield f"reading the data where it lies: {', '.join(dict.fromkeys(source.place for source in away))}"
+        yield f"reading the data where it is: {', '.join(dict.fromkeys(source.place for source in away))}"
 
 
 def _gates(phases: Sequence[Phase]) -> Iterator[str]:

@@ -22,10 +22,10 @@ from kchain.phases import Chain, Model
 from kchain.phases.models import model_shape
 from kchain.runtime.contract import TOKENIZER, VOCABULARIES
 
-# What is known here of a chain's base model: its family, some of its shape, and its tokenizer where one lies about.
+# What is known here of a chain's base model: its family, some of its shape, and its tokenizer where there is one.
 
 CONFIG = "config.json"
-# Name of a model on Kaggle -> `model_type` in its config.json; the first that is found in it counts. A size is none.
+# Name of a model on Kaggle -> `model_type` in its config.json; the first match counts. A size is not a version.
 FAMILIES = (
     (r"qwen-?3-vl", "qwen3_vl"),
     (r"qwen-?2\.5-vl", "qwen2_5_vl"),
@@ -88,7 +88,7 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _places(chain: Chain) -> Iterator[tuple[Path, str]]:
-    """Folders in which the base model may lie, and what to call them."""
+    """Folders in which the base model may be, and what to call them."""
     source = chain.model.source.lower()
     yield chain.root / ".kchain" / "local" / "models" / source, "the model published to this project's own server"
     cache = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
@@ -116,7 +116,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {error}", "fetch the file again") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise InputError(f"{path}: is no configuration of a model: it has no model_type", "fetch the file again")
+        raise InputError(f"{path}: is not a model's configuration: it has no model_type", "fetch the file again")
     return config
 
 

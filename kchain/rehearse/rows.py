@@ -70,7 +70,7 @@ def _value(column: str, field: str, tests: Sequence[Condition], number: int) -> 
     for value in _candidates(field, tests, number):
         if all(test({column: value}) for test in holds):
             return value
-    raise ValueError(f"no value can be thought of for {column}: {' and '.join(map(_words, tests))}")
+    raise ValueError(f"kchain can think of no value for {column} with {' and '.join(map(_words, tests))}")
 
 
 def _candidates(field: str, tests: Sequence[Condition], number: int) -> Iterator[Any]:
@@ -224,7 +224,7 @@ def _named(chain: Chain, phase: Phase, source: Source, name: str) -> Path:
     path = chain.root / name
     where = f"{phase.file}: source {source.name!r}: rehearsal"
     if kind(path) not in READERS:
-        raise InputError(f"{where}: {name!r} is no file that a notebook can read", f"one of {', '.join(READERS)}")
+        raise InputError(f"{where}: {name!r} is not a file that a notebook can read", f"one of {', '.join(READERS)}")
     if not path.is_file():
         raise InputError(f"{where}: there is no file {path}", "write the path from the project's folder")
     return path

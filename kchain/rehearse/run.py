@@ -1,6 +1,6 @@
 """The rehearsal itself: stand-ins published, phases driven one after the other by the very driver that drives Kaggle.
 
-Everything lies in `.kchain/rehearsal/work/` of the project: a folder like a project's, with bundles, journal, results
+Everything is in `.kchain/rehearsal/work/` of the project: a folder like a project's, with bundles, journal, results
 and a server of its own, to which the tiny model and the data are published.
 """
 
@@ -34,14 +34,14 @@ from kchain.server.publish import publish_model
 from kchain.templates import parameters_of_phase
 
 AREA = Path(".kchain") / "rehearsal"
-# Inherited by every session: nothing is fetched that nobody asked for.
+# Inherited by every session: nothing is fetched unasked.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 _EDITION = "stand-in.txt"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one phase.
+    """The outcome of one phase.
 
     Attributes:
         fresh: it ran now; else it had come to its end before, and nothing has changed since.
@@ -63,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A rehearsal that came to its end, or to the first phase that failed.
+    """A rehearsal up to its end, or to the first phase that failed.
 
     Attributes:
         chain: as it will be pushed.
@@ -176,7 +176,7 @@ def _is_edition(work: Path, edition: str) -> bool:
 
 
 def _drive(driver: Driver, chain: Chain, outcomes: Sequence[Outcome], again: set[str]) -> tuple[Outcome, ...]:
-    """Bring phase after phase to its end, up to the first that fails; those that came to it are recorded."""
+    """Bring phase after phase to its end, up to the first that fails; those that ended are recorded."""
     done: list[Outcome] = []
     for outcome in outcomes:
         done.append(_phase(driver, outcome, once_more=outcome.phase in again))

@@ -34,7 +34,7 @@ MOST_TOGETHER, MOST_TOKENS = 16, 512
 MOST_ANSWERS, ANSWER_TOKENS = 4, 16
 # Random weights have nothing to lose, and a few steps at an ordinary rate would show nothing.
 LEARNING_RATE = 5e-3
-# Share by which the loss of the second pass lies below that of the first, at least: gradients reach the adapter.
+# Share by which the loss of the second pass is below that of the first, at least: gradients reach the adapter.
 LOSS_FALL = 0.01
 # Prompts that are answered, and tokens of an answer, at most: a tiny model never comes to an end by itself.
 SAMPLES, SAMPLE_TOKENS = 2, 16

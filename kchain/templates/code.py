@@ -56,7 +56,7 @@ class NotebookCode:
     """The code of one kind of notebook.
 
     Attributes:
-        package: the name under which its modules are imported; they lie in a folder of that name.
+        package: the name under which its modules are imported; they are in a folder of that name.
         session: the module that the driver cells call `session`.
         variable: what the notebook calls that folder.
     """
@@ -93,7 +93,7 @@ def project_files(chain: Chain, phase_name: str) -> tuple[NotebookFile, ...]:
 def closure(entry: str) -> tuple[str, ...]:
     """Paths of the files that a module needs, below kchain's folder and in the order of their names, its own included.
 
-    A package brings the templates along that lie in its folder, as `kchain.pages` does its style.
+    A package brings along the templates in its folder, as `kchain.pages` does its style.
 
     Args:
         entry: dotted name, such as "kchain.uses.evaluate_session".
@@ -115,7 +115,7 @@ def read(path: str) -> str:
 
 
 def _files_of(name: str) -> Iterator[str]:
-    """A module's file, and what belongs to every package it lies in or is; nothing for other names."""
+    """A module's file, and what belongs to every package it is in or is; nothing for other names."""
     parts = name.split(".")[1:]
     for depth in range(len(parts) + 1):
         folder = files(PACKAGE).joinpath(*parts[:depth])
@@ -128,7 +128,7 @@ def _files_of(name: str) -> Iterator[str]:
 
 
 def _imports(path: str) -> list[str]:
-    """Dotted names of what a file imports of kchain; some may be no modules but names in one."""
+    """Dotted names of what a file imports of kchain; some may not be modules but names in one."""
     here = [PACKAGE, *path.split("/")[:-1]]
     names: list[str] = []
     for node in _runtime_nodes(ast.parse(read(path))):

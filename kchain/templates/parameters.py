@@ -97,7 +97,7 @@ def data_table(phase: Phase) -> dict[str, Any]:
 
 
 def _source(source: Source) -> dict[str, Any]:
-    # A rehearsal's sample is no part of what is pushed: another one does not make another bundle.
+    # A rehearsal's sample is not part of what is pushed: another one does not make another bundle.
     table = source.model_dump(mode="json", exclude={"rehearsal"})
     if source.kind.travels:
         table[source.kind.key] = travels_as(source.place)

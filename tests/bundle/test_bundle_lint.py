@@ -312,7 +312,7 @@ def test_what_only_looks_like_a_secret_is_left_alone(tmp_path: Path, harmless: s
 
 
 def test_a_folder_that_is_not_there_is_an_error_of_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         lint(tmp_path / "nowhere")
 
 

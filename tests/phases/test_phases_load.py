@@ -94,7 +94,7 @@ def test_all_mistakes_of_all_files_are_told_at_once_with_file_and_key(project: P
         (SOURCE.replace(" }", ' }, where = [{ column = "x" }]', 1).replace("]  }", "] }"), "exactly one of"),
         (
             SOURCE.replace("} }", '}, where = [{ column = "x", matches = "(" }] }'),
-            "matches is no regular expression",
+            "matches is not a regular expression",
         ),
         (
             SOURCE.replace("} }", '}, where = [{ column = "x", equals = 1, contains = ["a"] }] }'),

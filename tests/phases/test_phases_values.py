@@ -101,7 +101,7 @@ def test_what_no_toml_reader_takes_is_told(tmp_path: Path, rest: str) -> None:
 
 def test_a_regular_expression_too_deep_for_python_is_told(tmp_path: Path) -> None:
     (line,) = complaint(tmp_path, where=f"{{ column = 'a', matches = '{'(' * 3000}{')' * 3000}' }}")
-    assert "matches is no regular expression" in line
+    assert "matches is not a regular expression" in line
 
 
 def test_files_that_begin_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_phase_file_with_a_name_that_cannot_be_typed_is_told(tmp_path: Path, s
 @pytest.mark.parametrize("old, new", RETIRED.items())
 def test_a_retired_machine_is_told_with_its_successor(tmp_path: Path, old: str, new: str) -> None:
     (line,) = complaint(tmp_path, more=f'accelerator = "{old}"\n')
-    assert line == f"kchain.toml: accelerator: Kaggle retired {old} and gives you a {new} without a word; name that one"
+    assert line == f"kchain.toml: accelerator: Kaggle retired {old} and silently gives you a {new}; name that one"
 
 
 def test_a_title_of_two_lines_is_refused(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_title_of_two_lines_is_refused(tmp_path: Path) -> None:
         ("/etc/own.jsonl", "outside the project"),
         ("data/../own.jsonl", "without '.', '..'"),
         ("./own.jsonl", "without '.', '..'"),
-        ("own.xlsx", "is none of .jsonl, .ndjson, .json, .csv, .tsv, .parquet"),
+        ("own.xlsx", "is not a file of examples: write them as one of .jsonl, .ndjson, .json, .csv, .tsv, .parquet"),
         ("missing.jsonl", "cannot be read"),
         ("data.jsonl", "cannot be read"),
     ],
@@ -171,7 +171,7 @@ def test_a_link_that_leaves_the_project_is_refused(tmp_path: Path) -> None:
     [
         (b"", "holds no example"),
         (b"\n\n", "holds no example"),
-        (b'{"a": 1}\n[1]\n', "line 2 is no JSON object"),
+        (b'{"a": 1}\n[1]\n', "line 2 is not a JSON object"),
         (b'{"a": 1\n', "line 1 is not JSON"),
         (b"\xff", "is not UTF-8"),
         (b'{"a": "\\ud83d"}\n', "line 1 holds half of a surrogate pair"),

@@ -110,7 +110,7 @@ def test_auto_is_settled_before_anything_is_rendered_and_the_plan_says_why(tmp_p
     planned = training_plan(chain, "one")
     assert planned.fits and not planned.advice
     words = " ".join(planned.choices)
-    for part in ("nf4: in fp16", "batch ", "checkpointing ", "length 1,024: as usual", "step_seconds "):
+    for part in ("nf4: in fp16", "batch ", "checkpointing ", "length 1,024: the usual value", "step_seconds "):
         assert part in words, part
     rendered = parameters_of_phase(chain, "one", "kaggle", ())["training"]
     assert rendered["batch"] == training.batch

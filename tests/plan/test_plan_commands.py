@@ -93,7 +93,7 @@ def test_warnings_alone_do_not_fail(project: Path) -> None:
         (["plan", "nine"], "there is no phase 'nine'"),
         (["render", "nine"], "there is no phase 'nine'"),
         (["render", "--target", "ftp://x"], "target 'ftp://x' is unknown"),
-        (["lint", "nowhere"], "nowhere is no folder"),
+        (["lint", "nowhere"], "nowhere is not a folder"),
         (["lint"], "Missing argument"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -122,18 +122,18 @@ def test_an_old_llama_without_key_value_heads_has_as_many_as_heads() -> None:
         ({"model_type": None}, "model_type: None is not known"),
         ({"model_type": ["qwen2"]}, "is not known"),
         ({"hidden_size": None}, "hidden_size: is missing"),
-        ({"hidden_size": "896"}, "hidden_size: '896' is no number"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers: 0 is no number"),
-        ({"vocab_size": True}, "vocab_size: True is no number"),
-        ({"intermediate_size": 10**30}, "is no number from 1 to 10,000,000"),
-        ({"num_key_value_heads": 3}, "num_attention_heads: 14 is no multiple of num_key_value_heads, 3"),
-        ({"num_attention_heads": 1000, "num_key_value_heads": 1}, "head_dim: 0 is no number"),
+        ({"hidden_size": "896"}, "hidden_size: '896' is not a number"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers: 0 is not a number"),
+        ({"vocab_size": True}, "vocab_size: True is not a number"),
+        ({"intermediate_size": 10**30}, "is not a number from 1 to 10,000,000"),
+        ({"num_key_value_heads": 3}, "num_attention_heads: 14 is not a multiple of num_key_value_heads, 3"),
+        ({"num_attention_heads": 1000, "num_key_value_heads": 1}, "head_dim: 0 is not a number"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings: 'yes' is neither true nor false"),
         ({"quantization_config": {"bits": 4}}, "quantized on disk"),
-        ({"model_type": "gemma3", "text_config": []}, "text_config: is no object"),
+        ({"model_type": "gemma3", "text_config": []}, "text_config: is not an object"),
         ({"model_type": "gemma3", "text_config": {}}, "hidden_size: is missing"),
         ({"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}, "'llama4_text' is not known"),
-        ({"model_type": "qwen3_vl", "text_config": QWEN, "vision_config": {}}, "vision_config.hidden_size: None is no"),
+        ({"model_type": "qwen3_vl", "text_config": QWEN, "vision_config": {}}, "vision_config.hidden_size: is missing"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -150,7 +150,7 @@ def test_what_is_not_known_is_refused_by_key(tmp_path: Path, change: dict[str, A
 def test_a_file_that_is_no_configuration_is_told(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="holds no JSON object|is no JSON"):
+    with pytest.raises(InputError, match="is not a JSON object|is not JSON"):
         read_shape(path)
 
 

@@ -34,7 +34,7 @@ def test_what_fits_says_what_stays_free() -> None:
     assert found.fits is True
     assert found.available == T4.memory
     assert found.reasons[0] == "fp16: no bf16"
-    assert found.reasons[-1] == "fits: 6.5 GiB of 14.6 GiB stay free"
+    assert found.reasons[-1] == "fits: 6.5 GiB of 14.6 GiB are left"
     assert found.as_dict()["setting"]["batch"] == 2
 
 

@@ -20,7 +20,7 @@ def test_every_gate_of_a_training_is_shown_with_its_limit(key: str) -> None:
 
 def test_what_is_always_asked_is_always_shown() -> None:
     assert gate_words(Gates(), first=True) == ("all epochs ran", "the pad id is right and the adapter is sound")
-    assert gate_words(NoGates(), first=False) == ("the pad id is right and it came to its end, on these very adapters",)
+    assert gate_words(NoGates(), first=False) == ("the pad id is right and it ended, on these very adapters",)
 
 
 def test_a_first_phase_is_not_shown_what_it_is_not_asked() -> None:

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kchain.errors import InputError
-from kchain.phases.memory import CHUNK, POOL, STOCK, Memory, layer_bytes, memory
+from kchain.phases.memory import CHUNK, POOL, Loss, Memory, layer_bytes, memory
 from kchain.phases.models import Shape, known, shape_of
 from kchain.units import GIB
 
 QWEN25 = known("qwen2.5")
+STOCK = Loss(whole=3 * 4)  # as transformers computes it: an fp32 result, and two gradients of that size beside it
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LLAMA3_8B = Shape(4096, 32, 32, 8, 14336, 128256, False, biases=())

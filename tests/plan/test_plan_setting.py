@@ -44,7 +44,7 @@ def test_the_answer_without_a_chain_is_one_object(folder: Path) -> None:
 def test_the_answer_for_people_is_a_table_and_its_reasons(folder: Path) -> None:
     done = plan(folder, "--model-config", "config.json", *ASKED, "--checkpointing")
     assert done.returncode == 0, done.stderr
-    for words in ("weights       5.17 GiB", "total         8.07 GiB", "available    14.56 GiB", "no bf16", "stay free"):
+    for words in ("weights       5.17 GiB", "total         8.07 GiB", "available    14.56 GiB", "no bf16", "are left"):
         assert words in done.stdout, words
 
 

@@ -92,7 +92,7 @@ def test_a_word_is_put_into_a_conversation() -> None:
     ids=["pattern", "contradiction"],
 )
 def test_a_condition_that_nothing_can_be_thought_of_for_is_named(tests: list[dict[str, Any]]) -> None:
-    with pytest.raises(ValueError, match="no value can be thought of for q: "):
+    with pytest.raises(ValueError, match="kchain can think of no value for q with "):
         rows(source(PAIR, *tests))
 
 

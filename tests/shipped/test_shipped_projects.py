@@ -169,7 +169,7 @@ def test_the_tiny_chain_needs_nothing_but_this_machine(tiny: Chain) -> None:
     for phase in tiny.phases:
         assert not phase.internet and phase.precision == "fp32"
         assert phase.accelerator.name == "cpu"
-        assert all(each.kind == "dataset" for each in phase.data.sources)
+        assert all(each.kind.name == "dataset" for each in phase.data.sources)
 
 
 def test_the_tiny_chain_shows_a_filter_a_broken_source_and_a_conversation(tiny: Chain) -> None:

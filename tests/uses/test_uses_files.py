@@ -90,7 +90,7 @@ def test_what_cannot_be_is_told_with_its_key(tmp_path: Path, text: str, told: st
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [(("validation = 0.1", "validation = 0.0"), "keeps no questions aside"), (None, "learns plain text")],
+    [(("validation = 0.1", "validation = 0.0"), "has no validation set"), (None, "learns plain text")],
 )
 def test_a_phase_that_keeps_no_questions_aside_needs_a_file_of_them(
     tmp_path: Path, change: tuple[str, str] | None, told: str

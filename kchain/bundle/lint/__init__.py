@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kchain.bundle.folder import source_bytes
-from kchain.bundle.lint.machine import guarded_pads, machine, secrets, what_is_told
+from kchain.bundle.lint.machine import guarded_pads, machine_fits, secrets, what_is_told
 from kchain.bundle.lint.notebook import (
     MERGE_4BIT,
     NO_KERNELSPEC,
@@ -15,7 +15,7 @@ from kchain.bundle.lint.notebook import (
     PAD_GUARD,
     TOO_LARGE,
     Finding,
-    Subject,
+    Linted,
     finding,
     read_subject,
 )
@@ -32,19 +32,19 @@ def lint(folder: Path) -> list[Finding]:
         InputError: there is no such folder.
     """
     subject = read_subject(folder)
-    checks = (_metadata, _notebook, _size, machine, _training, secrets)
+    checks = (_metadata, _notebook, _size, machine_fits, _training, secrets)
     found = [*subject.findings, *(found for check in checks for found in check(subject))]
     return sorted(found, key=lambda one: (one.severity != "error", one.rule))
 
 
-def _metadata(subject: Subject) -> Iterator[Finding]:
+def _metadata(subject: Linted) -> Iterator[Finding]:
     if subject.metadata:
         target = what_is_told(subject.codes).target
         for problem in problems(subject.metadata, kaggle=target in (None, "kaggle")):
             yield finding(problem.rule, f"{METADATA_FILE}: {problem.key}", problem.message)
 
 
-def _notebook(subject: Subject) -> Iterator[Finding]:
+def _notebook(subject: Linted) -> Iterator[Finding]:
     if subject.notebook is None:
         return
     metadata = subject.notebook.get("metadata")
@@ -55,7 +55,7 @@ def _notebook(subject: Subject) -> Iterator[Finding]:
         yield finding(NO_NOTEBOOK, subject.name, f"nbformat is {subject.notebook.get('nbformat')!r:.20}, not 4")
 
 
-def _size(subject: Subject) -> Iterator[Finding]:
+def _size(subject: Linted) -> Iterator[Finding]:
     if subject.source is None:
         return
     sent = source_bytes(subject.notebook) if subject.notebook else len(subject.source.encode())
@@ -63,7 +63,7 @@ def _size(subject: Subject) -> Iterator[Finding]:
         yield finding(TOO_LARGE, subject.name, f"{sent / 2**20:.2f} MiB as sent")
 
 
-def _training(subject: Subject) -> Iterator[Finding]:
+def _training(subject: Linted) -> Iterator[Finding]:
     codes = [code for code in subject.codes if code.tree is not None]
     trees = [code.tree for code in codes if code.tree is not None]
     for index, guard in guarded_pads(trees):

@@ -1,4 +1,8 @@
-"""What is linted: a folder with its metadata and its code, read without trusting any of it."""
+"""What is linted and what linting finds: a folder with its metadata and its code, read without trusting any of it.
+
+Here are the rules about notebooks; those about metadata are in `kchain.kernel_metadata.check`. The Python of a cell is
+what is left without IPython's magics and shell lines, with every line in its place.
+"""
 
 from __future__ import annotations
 
@@ -16,34 +20,6 @@ from kchain.bundle.hash import cells_of, text
 from kchain.errors import InputError
 from kchain.kernel_metadata import METADATA_FILE, NOTEBOOK_FILE, Rule, Severity
 
-# What linting finds, and the rules about notebooks; those about metadata stand in `kchain.kernel_metadata.check`.
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong.
-
-    Attributes:
-        rule: its id, such as KC401.
-        where: file and key, or cell and line.
-        message: what is wrong there.
-        reason: why it goes wrong on Kaggle.
-        cure: what to do about it.
-    """
-
-    rule: str
-    severity: Severity
-    where: str
-    message: str
-    reason: str
-    cure: str
-
-
-def finding(rule: Rule, where: str, message: str) -> Finding:
-    """A rule broken in one place."""
-    return Finding(rule.id, rule.severity, where, message, rule.reason, rule.cure)
-
-
 NO_METADATA = Rule(
     "KC100",
     "error",
@@ -53,7 +29,7 @@ NO_METADATA = Rule(
 NO_NOTEBOOK = Rule(
     "KC201",
     "error",
-    "Kaggle cannot run a notebook that is no notebook.",
+    "Kaggle cannot run a file that is not a notebook.",
     "Put a notebook there, saved by the editor it comes from, or name the right file in code_file.",
 )
 NO_KERNELSPEC = Rule(
@@ -108,8 +84,6 @@ SECRET = Rule(
 )
 
 
-# The Python in a notebook cell: IPython's magics and shell lines taken out, every line kept in its place.
-
 # Cell magics whose body is Python that runs in the notebook.
 PYTHON_MAGICS = frozenset({"time", "timeit", "capture", "prun", "memit"})
 SHELL_MAGICS = frozenset({"bash", "sh", "shell", "script", "system", "sx", "!"})
@@ -122,11 +96,36 @@ _ASKED = re.compile(r"^(?P<indent>[ \t]*)[%\w.*]+\?{1,2}\s*$")
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        rule: its id, such as KC401.
+        where: file and key, or cell and line.
+        message: what is wrong there.
+        reason: why it goes wrong on Kaggle.
+        cure: what to do about it.
+    """
+
+    rule: str
+    severity: Severity
+    where: str
+    message: str
+    reason: str
+    cure: str
+
+
+def finding(rule: Rule, where: str, message: str) -> Finding:
+    """A rule broken in one place."""
+    return Finding(rule.id, rule.severity, where, message, rule.reason, rule.cure)
+
+
+@dataclass(frozen=True)
 class Plain:
     """A cell without its magics.
 
     Attributes:
-        python: what Python runs, or would run from the file that the cell writes; None where the cell is no Python.
+        python: what Python runs, or would run from the file that the cell writes; None where the cell is not Python.
         shell: (line number in the cell, command) of every shell command.
     """
 
@@ -159,7 +158,9 @@ def _without_lines(source: str) -> Plain:
             kept.append(lines[number])
             continue
         indent, command = found
-        end = _last_line(lines, number)
+        end = number  # a shell line goes on where it ends with a backslash
+        while lines[end].rstrip().endswith("\\") and end + 1 < len(lines):
+            end += 1
         if command:
             shell.append((number + 1, " ".join([command, *lines[number + 1 : end + 1]]).replace("\\", " ")))
         kept += [f"{indent}pass", *[""] * (end - number)]
@@ -189,11 +190,8 @@ def _may_begin(before: list[str], line: str) -> bool:
         return False
     if before and before[-1].rstrip().endswith("\\"):
         return False
-    return _is_complete("\n".join(before) + "\n")
-
-
-def _is_complete(text: str) -> bool:
-    """False inside a bracket or a text of several lines."""
+    # Inside a bracket or a text of several lines the statement before it is not complete.
+    text = "\n".join(before) + "\n"
     try:
         for _ in tokenize.generate_tokens(io.StringIO(text).readline):
             pass
@@ -205,20 +203,13 @@ def _is_complete(text: str) -> bool:
     return True
 
 
-def _last_line(lines: list[str], number: int) -> int:
-    """A shell line goes on where it ends with a backslash."""
-    while lines[number].rstrip().endswith("\\") and number + 1 < len(lines):
-        number += 1
-    return number
-
-
 @dataclass(frozen=True)
-class Code:
-    """One piece of Python: a cell, a file that a cell writes, or a whole script.
+class Piece:
+    """A piece of Python: a cell, a file that a cell writes, or a whole script.
 
     Attributes:
         where: "cell 3" or the file's name.
-        tree: None where the piece is no Python, or does not compile.
+        tree: None where the piece is not Python, or does not compile.
         shell: (line, command) of its shell lines.
     """
 
@@ -228,14 +219,14 @@ class Code:
 
 
 @dataclass
-class Subject:
+class Linted:
     """A bundle folder as it was found.
 
     Attributes:
         metadata: empty where there is none that can be read.
         name: of the file with the code.
-        source: its text as it lies on disk, None where it cannot be read.
-        notebook: the notebook in it; None for a script or where it is none.
+        source: its text as it is on disk, None where it cannot be read.
+        notebook: the notebook in it; None for a script, or where there is none.
         texts: (where, text) of everything a person wrote: cells, or the script.
         codes: the Python in it.
         findings: what already went wrong in reading it.
@@ -247,23 +238,24 @@ class Subject:
     source: str | None = None
     notebook: dict[str, Any] | None = None
     texts: list[tuple[str, str]] = field(default_factory=list)
-    codes: list[Code] = field(default_factory=list)
+    codes: list[Piece] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
-def read_subject(folder: Path) -> Subject:
+def read_subject(folder: Path) -> Linted:
     """Read a folder; whatever is missing or broken in it is a finding.
 
     Raises:
         InputError: there is no such folder.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder", "lint a folder with a notebook and its kernel-metadata.json")
+        raise InputError(f"{folder} is not a folder", "lint a folder with a notebook and its kernel-metadata.json")
     findings: list[Finding] = []
     metadata = _metadata(folder, findings)
     named = metadata.get("code_file")
-    name = named if isinstance(named, str) and named else _only_notebook(folder)
-    subject = Subject(folder, metadata, name, findings=findings)
+    there = sorted(path.name for path in folder.glob("*.ipynb"))
+    name = named if isinstance(named, str) and named else [*there, NOTEBOOK_FILE][0]
+    subject = Linted(folder, metadata, name, findings=findings)
     subject.source = _text(folder / name, NO_NOTEBOOK, findings)
     if subject.source is not None:
         _take_apart(subject, subject.source)
@@ -280,15 +272,9 @@ def _metadata(folder: Path, findings: list[Finding]) -> dict[str, Any]:
         findings.append(finding(NO_METADATA, METADATA_FILE, f"it is not JSON: {error}"))
         return {}
     if not isinstance(metadata, dict):
-        findings.append(finding(NO_METADATA, METADATA_FILE, "it is no JSON object"))
+        findings.append(finding(NO_METADATA, METADATA_FILE, "it is not a JSON object"))
         return {}
     return metadata
-
-
-def _only_notebook(folder: Path) -> str:
-    """The notebook of a folder whose metadata names none."""
-    found = sorted(path.name for path in folder.glob("*.ipynb"))
-    return found[0] if found else NOTEBOOK_FILE
 
 
 def _text(path: Path, rule: Any, findings: list[Finding]) -> str | None:
@@ -301,7 +287,7 @@ def _text(path: Path, rule: Any, findings: list[Finding]) -> str | None:
     return None
 
 
-def _take_apart(subject: Subject, source: str) -> None:
+def _take_apart(subject: Linted, source: str) -> None:
     if subject.metadata.get("kernel_type") == "script" or not subject.name.endswith(".ipynb"):
         subject.texts.append((subject.name, source))
         if subject.name.endswith(".py"):
@@ -310,7 +296,7 @@ def _take_apart(subject: Subject, source: str) -> None:
     try:
         subject.notebook = cells_of(source)
     except ValueError as error:
-        subject.findings.append(finding(NO_NOTEBOOK, subject.name, f"it is no notebook: {error}"))
+        subject.findings.append(finding(NO_NOTEBOOK, subject.name, f"it is not a notebook: {error}"))
         return
     for number, cell in enumerate(subject.notebook["cells"], 1):
         where, content = f"cell {number}", text(cell)
@@ -320,22 +306,19 @@ def _take_apart(subject: Subject, source: str) -> None:
             subject.codes.append(_code(where, without.python, without.shell, subject.findings))
 
 
-def _code(where: str, python: str | None, shell: tuple[tuple[int, str], ...], findings: list[Finding]) -> Code:
+def _code(where: str, python: str | None, shell: tuple[tuple[int, str], ...], findings: list[Finding]) -> Piece:
     tree = None
     if python is not None:
         try:
-            tree = _compile(python)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # warnings about escapes in someone else's text
+                tree = ast.parse(python)
+                # IPython lets `await` stand outside of functions.
+                compile(python, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         except SyntaxError as error:
+            tree = None
             findings.append(finding(NOT_PYTHON, f"{where}, line {error.lineno or 1}", f"not Python: {error.msg}"))
         except (ValueError, RecursionError, MemoryError) as error:
+            tree = None
             findings.append(finding(NOT_PYTHON, where, f"not Python: {error or type(error).__name__}"))
-    return Code(where, tree, shell)
-
-
-def _compile(python: str) -> ast.Module:
-    """The syntax tree; IPython lets `await` stand outside of functions."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # warnings about escapes in someone else's text
-        tree = ast.parse(python)
-        compile(python, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    return tree
+    return Piece(where, tree, shell)

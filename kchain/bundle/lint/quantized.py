@@ -126,14 +126,13 @@ def _is_4bit(expression: ast.expr, names: set[str]) -> bool:
         return _call_is_4bit(expression, names)
     if isinstance(expression, ast.Dict):
         pairs = zip(expression.keys, expression.values, strict=True)
-        return any(_is_switch(key, value) or _is_4bit(value, names) for key, value in pairs)
+        return any(
+            (isinstance(key, ast.Constant) and key.value == FOUR_BIT and _is_true(value)) or _is_4bit(value, names)
+            for key, value in pairs
+        )
     if isinstance(expression, ast.IfExp):
         return _is_4bit(expression.body, names) or _is_4bit(expression.orelse, names)
     return False
-
-
-def _is_switch(key: ast.expr | None, value: ast.expr) -> bool:
-    return isinstance(key, ast.Constant) and key.value == FOUR_BIT and _is_true(value)
 
 
 def _is_true(value: ast.expr) -> bool:
@@ -142,7 +141,7 @@ def _is_true(value: ast.expr) -> bool:
 
 def _call_is_4bit(call: ast.Call, names: set[str]) -> bool:
     if isinstance(call.func, ast.Attribute):
-        # What a merge or a dequantization gives back is no 4-bit model any more; nor is a copy of its configuration.
+        # What a merge or a dequantization gives back is not a 4-bit model any more; nor is a copy of its configuration.
         if call.func.attr in {*MERGES, "dequantize"}:
             return False
         if _is_4bit(call.func.value, names) and call.func.attr in {"to", "cuda", "eval", "train", "half", "float"}:
@@ -151,11 +150,7 @@ def _call_is_4bit(call: ast.Call, names: set[str]) -> bool:
         return True
     if any(keyword.arg == FOUR_BIT and _is_true(keyword.value) for keyword in call.keywords):
         return True
-    if not _passes_model_on(call):
+    # Calls whose result is the model, or the configuration, that goes in.
+    if ast.unparse(call.func).rpartition(".")[2] not in PASSING:
         return False
     return any(_is_4bit(value, names) for value in [*call.args, *(keyword.value for keyword in call.keywords)])
-
-
-def _passes_model_on(call: ast.Call) -> bool:
-    """Calls whose result is the model, or the configuration, that goes in."""
-    return ast.unparse(call.func).rpartition(".")[2] in PASSING
