@@ -1,4 +1,7 @@
-"""From tables to phases: what a file leaves out is taken from the chain, or from the phase that is used."""
+"""From the tables of files to phases: what a file leaves out is taken from the chain.
+
+A phase that trains nothing takes what its file leaves out from the phase whose result it uses.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +16,29 @@ from pydantic import BaseModel, ValidationError
 
 from kchain.phases.chain import WrittenPhase, choose_precision
 from kchain.phases.describe import describe
-from kchain.phases.machines import ACCELERATORS, Accelerator, known_accelerator, not_on_kaggle
+from kchain.phases.machines import ACCELERATORS, known_accelerator, not_on_kaggle
 from kchain.phases.schema import ChainFile, PhaseFile, Tokens
-from kchain.phases.uses import USES, Evaluating, Exporting, Generation, UseFile, UseTable
-
-# One file of a project, as the table that it must be.
+from kchain.phases.uses import USES, Evaluating, Exporting, Generation, UseFile
 
 CHAIN_FILE = "kchain.toml"
 PHASE_FOLDER = "phases"
+# Why an export is what it is.
+ADDED = "updates are added in fp32, the sums rounded once; no GPU is needed"
 
 Table = TypeVar("Table", bound=BaseModel)
 
 
 def read_phase(path: Path, label: str, problems: list[str]) -> PhaseFile | UseFile | None:
     """A phase's file, by its kind; None, and why, where it is wrong."""
-    table = _phase_table(path)
+    try:
+        kind = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("kind", "train")
+    except (OSError, ValueError, RecursionError):
+        kind = "train"  # what cannot be read is told when it is read as a table
+    table: type[PhaseFile | UseFile] | None = PhaseFile if kind == "train" else USES.get(str(kind))
     if table is None:
         problems.append(f"{label}: kind: one of train, {', '.join(USES)}")
         return None
     return read_table(path, label, table, problems)
-
-
-def _phase_table(path: Path) -> type[PhaseFile | UseFile] | None:
-    """What a phase's file must be, by its kind; None for an unknown kind. What cannot be read is told later."""
-    try:
-        kind = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("kind", "train")
-    except (OSError, ValueError, RecursionError):
-        kind = "train"
-    return PhaseFile if kind == "train" else USES.get(str(kind))
 
 
 def read_table(path: Path, label: str, table: type[Table], problems: list[str]) -> Table | None:
@@ -67,94 +65,6 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-# Phases that train nothing, resolved: what their own files leave out is that of the phase whose result they use.
-
-# Why an export is what it is.
-ADDED = "updates are added in fp32, the sums rounded once; no GPU is needed"
-
-
-def use_phase(name: str, table: UseFile, parent: WrittenPhase, label: str, problems: list[str]) -> WrittenPhase:
-    """The phase of such a file; what is wrong goes into `problems`.
-
-    Args:
-        parent: the phase named by `after`.
-        label: its file, as problems name it.
-    """
-    use = table.use
-    accelerator, precision, reason = parent.accelerator, parent.precision, parent.precision_reason
-    try:
-        accelerator = known_accelerator(table.accelerator) if table.accelerator else _machine(use, parent)
-        wanted = "fp32" if isinstance(use, Exporting) else parent.training.precision
-        precision, reason = choose_precision(wanted, accelerator)
-    except ValueError as error:
-        problems.append(f"{label}: accelerator: {error}")
-    if isinstance(use, Evaluating):
-        problems += [f"{label}: {problem}" for problem in _evaluation_problems(use, parent)]
-    return replace(
-        parent,
-        name=name,
-        title=table.title,
-        description=table.description,
-        after=parent.name,
-        adapter="merge",
-        accelerator=accelerator,
-        internet=parent.internet if table.internet is None else table.internet,
-        session_timeout=table.session_timeout or parent.session_timeout,
-        data=parent.data.model_copy(update={"sources": ()}),
-        tokens=Tokens(),
-        precision=precision,
-        precision_reason=ADDED if isinstance(use, Exporting) else reason,
-        gates=table.gates,
-        file=Path(label),
-        use=use,
-    )
-
-
-def _machine(use: UseTable, parent: WrittenPhase) -> Accelerator:
-    """That of the trained phase; an export adds up files, for which no GPU hours need be spent."""
-    return ACCELERATORS["cpu"] if isinstance(use, Exporting) else parent.accelerator
-
-
-def parent_problems(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
-    """`after` of a phase that names one without an adapter of its own, as `NAME: problem`."""
-    return [
-        f"{name}.toml: after: {table.after} trains nothing ({files[table.after].kind}); name a phase that does"
-        for name, table in files.items()
-        if table.after is not None and table.after in files and files[table.after].kind in USES
-    ]
-
-
-def prompt_problems(phases: Iterable[WrittenPhase], files: Mapping[str, str]) -> list[str]:
-    """The first row without a prompt in each file of prompts.
-
-    Args:
-        files: JSON lines of the project's files, by their path.
-    """
-    problems = []
-    for phase in phases:
-        name = phase.use.file if isinstance(phase.use, Generation) else None
-        for number, line in enumerate(files.get(name or "", "").split("\n")[:-1], 1):
-            prompt = json.loads(line).get("prompt")
-            if not isinstance(prompt, str) or not prompt.strip():
-                place = f"{phase.file}: generate.file: {name!r} row {number}"
-                problems.append(f'{place}: no prompt; write {{"prompt": "..."}}')
-                break
-    return problems
-
-
-def _evaluation_problems(use: Evaluating, parent: WrittenPhase) -> list[str]:
-    """Why the parent's validation set does not hold questions."""
-    if use.file is not None:
-        return []
-    if parent.data.recipe == "text":
-        return [f"evaluate.file: missing; {parent.name} learns plain text, which holds no questions"]
-    if use.check == "regex":
-        return ["evaluate.file: missing; the answers that a phase learns are not regular expressions"]
-    if not parent.data.validation:
-        return [f"evaluate.file: missing; {parent.name} has no validation set (its data.validation is 0)"]
-    return []
-
-
 def resolve(
     chain: ChainFile, files: Mapping[str, PhaseFile | UseFile], problems: list[str]
 ) -> tuple[WrittenPhase, ...]:
@@ -166,7 +76,7 @@ def resolve(
         if isinstance(table, PhaseFile):
             phase = _train_phase(name, label, table, chain, _tokens(name, trained), problems)
         elif phase := found.get(table.after):
-            phase = use_phase(name, table, phase, label, problems)
+            phase = _use_phase(name, table, phase, label, problems)
         if phase is not None:
             found[name] = phase
     for phase in found.values():
@@ -244,3 +154,82 @@ def _tokens(name: str, phase_files: Mapping[str, PhaseFile]) -> Tokens:
     if table.adapter == "continue" and table.after is not None:
         return Tokens(trained=_tokens(table.after, phase_files).all)
     return table.tokens
+
+
+def _use_phase(name: str, table: UseFile, parent: WrittenPhase, label: str, problems: list[str]) -> WrittenPhase:
+    """The phase of such a file; what is wrong goes into `problems`.
+
+    Args:
+        parent: the phase named by `after`.
+        label: its file, as problems name it.
+    """
+    use = table.use
+    accelerator, precision, reason = parent.accelerator, parent.precision, parent.precision_reason
+    try:
+        # An export adds up files, for which no GPU hours need be spent.
+        machine = ACCELERATORS["cpu"] if isinstance(use, Exporting) else parent.accelerator
+        accelerator = known_accelerator(table.accelerator) if table.accelerator else machine
+        wanted = "fp32" if isinstance(use, Exporting) else parent.training.precision
+        precision, reason = choose_precision(wanted, accelerator)
+    except ValueError as error:
+        problems.append(f"{label}: accelerator: {error}")
+    if isinstance(use, Evaluating):
+        problems += [f"{label}: {problem}" for problem in _evaluation_problems(use, parent)]
+    return replace(
+        parent,
+        name=name,
+        title=table.title,
+        description=table.description,
+        after=parent.name,
+        adapter="merge",
+        accelerator=accelerator,
+        internet=parent.internet if table.internet is None else table.internet,
+        session_timeout=table.session_timeout or parent.session_timeout,
+        data=parent.data.model_copy(update={"sources": ()}),
+        tokens=Tokens(),
+        precision=precision,
+        precision_reason=ADDED if isinstance(use, Exporting) else reason,
+        gates=table.gates,
+        file=Path(label),
+        use=use,
+    )
+
+
+def parent_problems(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
+    """`after` of a phase that names one without an adapter of its own, as `NAME: problem`."""
+    return [
+        f"{name}.toml: after: {table.after} trains nothing ({files[table.after].kind}); name a phase that does"
+        for name, table in files.items()
+        if table.after is not None and table.after in files and files[table.after].kind in USES
+    ]
+
+
+def prompt_problems(phases: Iterable[WrittenPhase], files: Mapping[str, str]) -> list[str]:
+    """The first row without a prompt in each file of prompts.
+
+    Args:
+        files: JSON lines of the project's files, by their path.
+    """
+    problems = []
+    for phase in phases:
+        name = phase.use.file if isinstance(phase.use, Generation) else None
+        for number, line in enumerate(files.get(name or "", "").split("\n")[:-1], 1):
+            prompt = json.loads(line).get("prompt")
+            if not isinstance(prompt, str) or not prompt.strip():
+                place = f"{phase.file}: generate.file: {name!r} row {number}"
+                problems.append(f'{place}: no prompt; write {{"prompt": "..."}}')
+                break
+    return problems
+
+
+def _evaluation_problems(use: Evaluating, parent: WrittenPhase) -> list[str]:
+    """Why the parent's validation set does not hold questions."""
+    if use.file is not None:
+        return []
+    if parent.data.recipe == "text":
+        return [f"evaluate.file: missing; {parent.name} learns plain text, which holds no questions"]
+    if use.check == "regex":
+        return ["evaluate.file: missing; the answers that a phase learns are not regular expressions"]
+    if not parent.data.validation:
+        return [f"evaluate.file: missing; {parent.name} has no validation set (its data.validation is 0)"]
+    return []

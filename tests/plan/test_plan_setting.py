@@ -64,7 +64,7 @@ def test_what_is_left_out_is_chosen_as_the_fastest_that_fits_and_says_why(folder
     assert chosen["checkpointing"] is False
     assert (chosen["length"], chosen["rank"], chosen["optimizer"]) == (1024, 16, "paged_adamw_8bit")
     assert found["memory"]["total"] <= 0.9 * found["available"], "a plan is not exact"
-    for words in ("16 examples a step as wanted", "nothing is computed twice", "nf4: in fp16 a step takes"):
+    for words in ("16 examples a step as asked for", "nothing is computed twice", "nf4: in fp16 a step takes"):
         assert any(words in reason for reason in found["reasons"]), words
 
 
