@@ -35,7 +35,7 @@ SHARED = {
 # Heading -> what has to be said of it, and its table, in the order in which a person writes them.
 TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     "`[chain]` in kchain.toml": ("", schema.ChainTable),
-    "`[model]` in kchain.toml": ("", schema.Model),
+    "`[model]` in kchain.toml": ("", schema.ModelTable),
     "phases/NAME.toml": ("A phase; NAME is what you type on the command line.", schema.PhaseFile),
     "`[data]` in a phase": ("The examples of a phase: [data.md](data.md).", data.Data),
     "`[[data.sources]]` in a phase": ("", data.Source),
@@ -46,7 +46,7 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     ),
     "`[tokens]` in a phase": (
         "Tokens whose embedding rows are trained: [style tokens](how-it-works.md#style-tokens).",
-        schema.Tokens,
+        schema.TokensTable,
     ),
     "`[lora]` in kchain.toml": ("One configuration for the whole chain.", schema.Lora),
     "`[training]` in kchain.toml or a phase": ("A phase changes only the keys it names.", schema.Training),
@@ -62,7 +62,7 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
         "A phase that trains nothing but uses, on the target, what another one trained: "
         "[use-the-model.md](use-the-model.md#on-kaggle-without-the-base-model-here). What it leaves out is as in that "
         "phase. It has one more table, named after its kind.",
-        uses.Use,
+        uses.UseFile,
     ),
     "`[evaluate]` in a phase that evaluates": ("", uses.Evaluating),
     "`[gates]` in a phase that evaluates": ("", uses.EvaluationGates),

@@ -12,7 +12,7 @@ import click
 from kchain.cli.common import console, json_option, load_project, print_json, progress_console, say
 
 if TYPE_CHECKING:
-    from kchain.rehearse.run import Outcome, Rehearsal
+    from kchain.rehearse.run import Rehearsal, Rehearsed
 
 
 @click.command()
@@ -85,7 +85,7 @@ def _as_json(done: Rehearsal, seconds: float) -> dict[str, Any]:
     }
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _row(outcome: Rehearsed) -> dict[str, Any]:
     result, failure = outcome.result, outcome.failure
     metrics = result.metrics if result is not None else {}
     return {

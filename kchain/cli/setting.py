@@ -14,7 +14,7 @@ from kchain.cli.common import console
 from kchain.errors import InputError
 from kchain.phases import Training, find_root
 from kchain.phases.chain import choose_precision
-from kchain.phases.fit import Answer, answer
+from kchain.phases.fit import SettingPlan, setting_plan
 from kchain.phases.machines import known_accelerator
 from kchain.phases.memory import Setting
 from kchain.phases.models import read_shape
@@ -76,7 +76,7 @@ def in_project() -> bool:
     return True
 
 
-def work_out_answer(model_config: Path | None, phase: str | None, given: Mapping[str, Any]) -> Answer:
+def work_out_answer(model_config: Path | None, phase: str | None, given: Mapping[str, Any]) -> SettingPlan:
     """Memory and time for the options that were typed.
 
     Batch, checkpointing and 4 bits are chosen where they are left out, with 16 examples a step; the rest is as in a
@@ -114,7 +114,7 @@ def work_out_answer(model_config: Path | None, phase: str | None, given: Mapping
         free.discard("batch")
     choice = choose(setting, free, machine, tokens)
     reasons = (f"{precision}: {reason.replace('the phase file says', 'asked for')}", *choice.reasons)
-    return answer(choice.setting, machine, reasons, tokens)
+    return setting_plan(choice.setting, machine, reasons, tokens)
 
 
 def _batch(given: Mapping[str, Any]) -> dict[str, int]:
@@ -124,8 +124,8 @@ def _batch(given: Mapping[str, Any]) -> dict[str, int]:
     return {"batch": batch, "accumulation": given.get("accumulation") or max(1, together // batch)}
 
 
-def print_answer(found: Answer) -> None:
-    """The answer as a person reads it."""
+def print_answer(found: SettingPlan) -> None:
+    """The plan as a person reads it."""
     terms = found.memory.as_dict()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)

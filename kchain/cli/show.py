@@ -21,7 +21,7 @@ from kchain.units import duration, size
 
 if TYPE_CHECKING:
     from kchain.phases import Chain
-    from kchain.rehearse.run import Outcome
+    from kchain.rehearse.run import Rehearsed
 
 _COLOURS = {"done": "green", "adopted": "green", "failed": "red", "stale": "yellow"}
 NOTHING = "-"
@@ -85,7 +85,7 @@ def _print_found(console: Console, rows: Sequence[Row]) -> None:
             console.print(f"{row.phase}: {row.found}", markup=False, soft_wrap=True)
 
 
-def print_rehearsed(console: Console, outcomes: Sequence[Outcome]) -> None:
+def print_rehearsed(console: Console, outcomes: Sequence[Rehearsed]) -> None:
     """The results of a rehearsal, phase by phase."""
     shown = new_table("phase", "state", ">steps", "loss", ">time", ">adapter", "code")
     for outcome in outcomes:

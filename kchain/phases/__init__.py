@@ -5,7 +5,7 @@ from kchain.phases.data import Condition, Data, Quality, Source
 from kchain.phases.load import find_root, load_chain
 from kchain.phases.machines import ACCELERATORS, RETIRED, TPUS, Accelerator
 from kchain.phases.resolve import CHAIN_FILE, PHASE_FOLDER
-from kchain.phases.schema import Gates, Lora, Model, Samples, SettledTraining, Tokens, Training
+from kchain.phases.schema import Gates, Lora, ModelTable, Samples, SettledTraining, TokensTable, Training
 from kchain.phases.uses import Evaluating, EvaluationGates, Exporting, Generation, NoGates, Style
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "Gates",
     "Generation",
     "Lora",
-    "Model",
+    "ModelTable",
     "NoGates",
     "Phase",
     "Quality",
@@ -32,7 +32,7 @@ __all__ = [
     "SettledTraining",
     "Source",
     "Style",
-    "Tokens",
+    "TokensTable",
     "Training",
     "WrittenPhase",
     "find_root",

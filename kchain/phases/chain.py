@@ -12,7 +12,7 @@ from slugify import slugify
 from kchain.errors import InputError
 from kchain.phases.data import Data
 from kchain.phases.machines import Accelerator
-from kchain.phases.schema import Gates, Lora, Model, Precision, Samples, SettledTraining, Tokens, Training
+from kchain.phases.schema import Gates, Lora, ModelTable, Precision, Samples, SettledTraining, TokensTable, Training
 from kchain.phases.uses import UseGates, UseTable
 
 
@@ -41,7 +41,7 @@ class _Step:
     internet: bool
     session_timeout: int
     data: Data
-    tokens: Tokens
+    tokens: TokensTable
     lora: Lora
     precision_reason: str
     samples: Samples
@@ -118,7 +118,7 @@ class Chain:
     owner: str
     target: str
     seed: int
-    model: Model
+    model: ModelTable
     phases: tuple[Phase, ...]
     files: Mapping[str, str]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model, model_validator
 
-from kchain.phases.sources import PLACES, SOURCE_KINDS, SourceKind
+from kchain.phases.source_kinds import PLACES, SOURCE_KINDS, SourceKind
 from kchain.phases.values import Column, Fraction, Name, Strict, Text, Token
 
 

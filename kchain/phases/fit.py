@@ -31,7 +31,7 @@ OPTIONS: Words = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class SettingPlan:
     """The plan of a setting on a machine.
 
     Attributes:
@@ -62,7 +62,7 @@ class Answer:
         }
 
 
-def answer(setting: Setting, machine: Accelerator, reasons: Collection[str], tokens: float) -> Answer:
+def setting_plan(setting: Setting, machine: Accelerator, reasons: Collection[str], tokens: float) -> SettingPlan:
     """Whether a setting fits a machine, with the reasons; what would fit is written as options.
 
     Args:
@@ -80,13 +80,13 @@ def answer(setting: Setting, machine: Accelerator, reasons: Collection[str], tok
     )
     if not machine.is_gpu:
         found.append(f"a CPU: see that it has {gib(needed.total)} free")
-        return Answer(setting, needed, None, None, seconds, tuple(found))
+        return SettingPlan(setting, needed, None, None, seconds, tuple(found))
     fits = needed.total <= machine.memory
     if fits:
         found.append(f"fits: {gib(machine.memory - needed.total)} of {gib(machine.memory)} are left")
     else:
         found.append(refusal(setting, machine, OPTIONS))
-    return Answer(setting, needed, machine.memory, fits, seconds, tuple(found))
+    return SettingPlan(setting, needed, machine.memory, fits, seconds, tuple(found))
 
 
 def refusal(setting: Setting, machine: Accelerator, words: Words) -> str:

@@ -25,7 +25,7 @@ from kchain.phases.resolve import (
 )
 from kchain.phases.schema import ChainFile, PhaseFile
 from kchain.phases.settle import settle
-from kchain.phases.uses import UseFile
+from kchain.phases.uses import AnyUseFile
 from kchain.phases.values import NAME, NAME_LENGTH
 from kchain.runtime.failure import Stop
 from kchain.runtime.readers import READERS, Broken, kind, rows
@@ -93,7 +93,7 @@ def _stop_on(problems: Iterable[str]) -> None:
         raise InputError(f"{count} in this project:\n" + "\n".join(f"  {problem}" for problem in found))
 
 
-def _link_problems(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
+def _link_problems(files: Mapping[str, PhaseFile | AnyUseFile]) -> list[str]:
     problems = [f"{PHASE_FOLDER}/{problem}" for problem in parent_problems(files)]
     for name, table in files.items():
         label = f"{PHASE_FOLDER}/{name}.toml"

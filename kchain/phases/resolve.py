@@ -17,8 +17,8 @@ from pydantic import BaseModel, ValidationError
 from kchain.phases.chain import WrittenPhase, choose_precision
 from kchain.phases.describe import describe
 from kchain.phases.machines import ACCELERATORS, known_accelerator, not_on_kaggle
-from kchain.phases.schema import ChainFile, PhaseFile, Tokens
-from kchain.phases.uses import USES, Evaluating, Exporting, Generation, UseFile
+from kchain.phases.schema import ChainFile, PhaseFile, TokensTable
+from kchain.phases.uses import USES, AnyUseFile, Evaluating, Exporting, Generation
 
 CHAIN_FILE = "kchain.toml"
 PHASE_FOLDER = "phases"
@@ -28,13 +28,13 @@ ADDED = "updates are added in fp32, the sums rounded once; no GPU is needed"
 Table = TypeVar("Table", bound=BaseModel)
 
 
-def read_phase(path: Path, label: str, problems: list[str]) -> PhaseFile | UseFile | None:
+def read_phase(path: Path, label: str, problems: list[str]) -> PhaseFile | AnyUseFile | None:
     """A phase's file, by its kind; None, and why, where it is wrong."""
     try:
         kind = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("kind", "train")
     except (OSError, ValueError, RecursionError):
         kind = "train"  # what cannot be read is told when it is read as a table
-    table: type[PhaseFile | UseFile] | None = PhaseFile if kind == "train" else USES.get(str(kind))
+    table: type[PhaseFile | AnyUseFile] | None = PhaseFile if kind == "train" else USES.get(str(kind))
     if table is None:
         problems.append(f"{label}: kind: one of train, {', '.join(USES)}")
         return None
@@ -66,7 +66,7 @@ def _tuples(value: Any) -> Any:
 
 
 def resolve(
-    chain: ChainFile, files: Mapping[str, PhaseFile | UseFile], problems: list[str]
+    chain: ChainFile, files: Mapping[str, PhaseFile | AnyUseFile], problems: list[str]
 ) -> tuple[WrittenPhase, ...]:
     """Every phase but those with problems, parents before children."""
     trained = {name: table for name, table in files.items() if isinstance(table, PhaseFile)}
@@ -86,7 +86,7 @@ def resolve(
     return tuple(found.values())
 
 
-def _in_order(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
+def _in_order(files: Mapping[str, PhaseFile | AnyUseFile]) -> list[str]:
     """Names with parents before children, otherwise by name."""
 
     def depth(name: str) -> int:
@@ -97,7 +97,7 @@ def _in_order(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
 
 
 def _train_phase(
-    name: str, label: str, table: PhaseFile, chain: ChainFile, tokens: Tokens, problems: list[str]
+    name: str, label: str, table: PhaseFile, chain: ChainFile, tokens: TokensTable, problems: list[str]
 ) -> WrittenPhase | None:
     training = _over(chain.training, table.training)
     place = f"{label}: accelerator" if table.accelerator else f"{CHAIN_FILE}: accelerator"
@@ -148,15 +148,15 @@ def _over(chain: Table, phase: Table | None) -> Table:
     return chain.model_copy(update={key: getattr(phase, key) for key in phase.model_fields_set})
 
 
-def _tokens(name: str, phase_files: Mapping[str, PhaseFile]) -> Tokens:
+def _tokens(name: str, phase_files: Mapping[str, PhaseFile]) -> TokensTable:
     """The tokens of a phase's adapter; what a continued adapter added is there when it is trained on."""
     table = phase_files[name]
     if table.adapter == "continue" and table.after is not None:
-        return Tokens(trained=_tokens(table.after, phase_files).all)
+        return TokensTable(trained=_tokens(table.after, phase_files).all)
     return table.tokens
 
 
-def _use_phase(name: str, table: UseFile, parent: WrittenPhase, label: str, problems: list[str]) -> WrittenPhase:
+def _use_phase(name: str, table: AnyUseFile, parent: WrittenPhase, label: str, problems: list[str]) -> WrittenPhase:
     """The phase of such a file; what is wrong goes into `problems`.
 
     Args:
@@ -186,7 +186,7 @@ def _use_phase(name: str, table: UseFile, parent: WrittenPhase, label: str, prob
         internet=parent.internet if table.internet is None else table.internet,
         session_timeout=table.session_timeout or parent.session_timeout,
         data=parent.data.model_copy(update={"sources": ()}),
-        tokens=Tokens(),
+        tokens=TokensTable(),
         precision=precision,
         precision_reason=ADDED if isinstance(use, Exporting) else reason,
         gates=table.gates,
@@ -195,7 +195,7 @@ def _use_phase(name: str, table: UseFile, parent: WrittenPhase, label: str, prob
     )
 
 
-def parent_problems(files: Mapping[str, PhaseFile | UseFile]) -> list[str]:
+def parent_problems(files: Mapping[str, PhaseFile | AnyUseFile]) -> list[str]:
     """`after` of a phase that names one without an adapter of its own, as `NAME: problem`."""
     return [
         f"{name}.toml: after: {table.after} trains nothing ({files[table.after].kind}); name a phase that does"

@@ -14,7 +14,7 @@ from kchain.phases.data import Data
 from kchain.phases.values import AUTO, NAME, Duration, Fraction, ModelRef, Name, Strict, Text, Title, Token
 
 
-class Model(Strict):
+class ModelTable(Strict):
     """`[model]`: the base model, and the token that ends a turn."""
 
     source: ModelRef = Field(description="Kaggle model that stays on Kaggle: owner/model/framework/variation/version")
@@ -34,7 +34,7 @@ class Lora(Strict):
     bias: Literal["none"] = Field("none", description="biases stay frozen: a merge could not carry them")
 
 
-class Tokens(Strict):
+class TokensTable(Strict):
     """`[tokens]`: tokens whose rows of the embedding (and of the head) are trained beside the LoRA weights."""
 
     added: tuple[Token, ...] = Field(
@@ -48,7 +48,7 @@ class Tokens(Strict):
         return self.added + self.trained
 
     @model_validator(mode="after")
-    def _each_once(self) -> Tokens:
+    def _each_once(self) -> TokensTable:
         twice = sorted({token for token in self.all if self.all.count(token) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)}: a token is named once, as added or as trained")
@@ -166,7 +166,7 @@ class ChainFile(Strict):
     """`kchain.toml`."""
 
     chain: ChainTable
-    model: Model
+    model: ModelTable
     lora: Lora = Lora()
     training: Training = Training()
     samples: Samples = Samples()
@@ -189,7 +189,7 @@ class PhaseFile(Strict):
     internet: bool | None = Field(None, description="another setting than the chain's")
     session_timeout: Duration | None = Field(None, ge=60, le=12 * 3600, description="another limit than the chain's")
     data: Data
-    tokens: Tokens = Tokens()
+    tokens: TokensTable = TokensTable()
     lora: Lora | None = None
     training: Training | None = None
     samples: Samples | None = None

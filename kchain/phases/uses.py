@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from kchain.phases.values import EACH_ONCE, Duration, Fraction, Name, Strict, Text, Title, Token
 
 
-class Use(Strict):
+class UseFile(Strict):
     """What every file of such a phase has."""
 
     title: Title = Field(description="title of the Kaggle notebook, from which Kaggle makes its address")
@@ -120,7 +120,7 @@ class Generation(Strict):
         return {"generate.file": self.file} if self.file else {}
 
 
-class EvaluateFile(Use):
+class EvaluateFile(UseFile):
     """`phases/NAME.toml` with `kind = "evaluate"`."""
 
     kind: Literal["evaluate"]
@@ -133,7 +133,7 @@ class EvaluateFile(Use):
         return self.evaluate
 
 
-class ExportFile(Use):
+class ExportFile(UseFile):
     """`phases/NAME.toml` with `kind = "export"`."""
 
     kind: Literal["export"]
@@ -149,7 +149,7 @@ class ExportFile(Use):
         return NoGates()
 
 
-class GenerateFile(Use):
+class GenerateFile(UseFile):
     """`phases/NAME.toml` with `kind = "generate"`."""
 
     kind: Literal["generate"]
@@ -165,8 +165,8 @@ class GenerateFile(Use):
         return NoGates()
 
 
-UseFile = EvaluateFile | ExportFile | GenerateFile
+AnyUseFile = EvaluateFile | ExportFile | GenerateFile
 UseTable = Evaluating | Exporting | Generation
 UseGates = EvaluationGates | NoGates
 # kind -> what its file must be.
-USES: dict[str, type[UseFile]] = {"evaluate": EvaluateFile, "export": ExportFile, "generate": GenerateFile}
+USES: dict[str, type[AnyUseFile]] = {"evaluate": EvaluateFile, "export": ExportFile, "generate": GenerateFile}

@@ -8,7 +8,7 @@ from kchain.demo.tokenizer import QWEN
 from kchain.phases import Chain, Gates, Phase
 from kchain.phases.plan import training_plan
 from kchain.rehearse.model import Base, specials
-from kchain.rehearse.run import Outcome, Rehearsal
+from kchain.rehearse.run import Rehearsal, Rehearsed
 from kchain.rehearse.settings import EPOCHS, Stand
 
 
@@ -31,7 +31,7 @@ def not_rehearsed(done: Rehearsal) -> list[str]:
     return sentences
 
 
-def _rehearsed(done: Rehearsal, outcomes: Sequence[Outcome], phases: Sequence[Phase]) -> Iterator[str]:
+def _rehearsed(done: Rehearsal, outcomes: Sequence[Rehearsed], phases: Sequence[Phase]) -> Iterator[str]:
     most = max(len(outcome.differences) for outcome in outcomes)
     yield (
         f"every code cell of {_names(phases)}, word for word, by the code hash of what will be pushed; the parameter "
@@ -127,7 +127,7 @@ def _machines(chain: Chain, phases: Sequence[Phase]) -> Iterator[str]:
         yield f"{chain.target}"
 
 
-def _processes(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def _processes(outcomes: Sequence[Rehearsed]) -> Iterator[str]:
     shared = {each.real for outcome in outcomes for each in outcome.differences if each.key == "training.processes"}
     if shared:
         yield f"training in {max(shared)} processes, a GPU each: here it was one"

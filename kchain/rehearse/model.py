@@ -1,6 +1,7 @@
-"""A tiny model with random weights of any family, on which a LoRA adapter can learn something in a few steps.
+"""A tiny stand-in for a chain's base model: of its family, with random weights, it learns something in a few steps.
 
-Its layers are those of the family, made by transformers itself from a shrunk configuration. As in the demo's model, the
+What is known here of the base model is its family, some of its shape, and its tokenizer where one is on this machine.
+The layers are those of the family, made by transformers itself from a shrunk configuration. As in the demo's model, the
 rows of the embedding share a direction and filler rows are zero, so that the model tells used tokens from unused ones.
 """
 
@@ -11,18 +12,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kchain.demo.tokenizer import FILLER, QWEN, Specials, texts, write_tokenizer
 from kchain.errors import InputError
-from kchain.phases import Chain, Model
+from kchain.phases import Chain, ModelTable
 from kchain.phases.models import model_shape
 from kchain.runtime.contract import TOKENIZER, VOCABULARIES
-
-# What is known here of a chain's base model: its family, some of its shape, and its tokenizer where there is one.
 
 CONFIG = "config.json"
 # Name of a model on Kaggle -> `model_type` in its config.json; the first match counts. A size is not a version.
@@ -42,6 +41,40 @@ FAMILIES = (
 # What their published config.json says and transformers 5.0 does not make up for: rotary positions in three dimensions.
 _MROPE = {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}
 KEYS: dict[str, dict[str, Any]] = {"qwen2_vl": _MROPE, "qwen2_5_vl": _MROPE}
+
+SEED = 1
+HIDDEN, LAYERS = 128, 2
+# Multiples of 64 all over: bitsandbytes quantizes in blocks of 64.
+TEXT = {
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 64,
+    "intermediate_size": 256,
+    "max_position_embeddings": 32768,
+}
+# Beside a vision part, whose positions in three dimensions need a head as wide as in the real models.
+TEXT_BESIDE_VISION = {**TEXT, "num_attention_heads": 1, "head_dim": 128}
+# Families call these differently; each has some of them.
+VISION = {
+    "depth": LAYERS,
+    "num_hidden_layers": LAYERS,
+    "hidden_size": HIDDEN,
+    "out_hidden_size": HIDDEN,
+    "embed_dim": 64,
+    "intermediate_size": 64,
+    "num_heads": 2,
+    "num_attention_heads": 2,
+    "deepstack_visual_indexes": [0],
+    "fullatt_block_indexes": [0],
+}
+# What a published configuration says that holds for its own weights alone.
+OWN = ("torch_dtype", "dtype", "quantization_config", "auto_map")
+# Rows are made up to a multiple of this, as the families do.
+ROWS = 64
+# Changes when the same input shall give another model.
+EDITION = 1
 
 
 @dataclass(frozen=True)
@@ -134,42 +167,7 @@ def _by_name(chain: Chain) -> dict[str, Any]:
     return {"model_type": family, **KEYS.get(family, {}), **known}
 
 
-SEED = 1
-HIDDEN, LAYERS = 128, 2
-# Multiples of 64 all over: bitsandbytes quantizes in blocks of 64.
-TEXT = {
-    "hidden_size": HIDDEN,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 64,
-    "intermediate_size": 256,
-    "max_position_embeddings": 32768,
-}
-# Beside a vision part, whose positions in three dimensions need a head as wide as in the real models.
-TEXT_BESIDE_VISION = {**TEXT, "num_attention_heads": 1, "head_dim": 128}
-# Families call these differently; each has some of them.
-VISION = {
-    "depth": LAYERS,
-    "num_hidden_layers": LAYERS,
-    "hidden_size": HIDDEN,
-    "out_hidden_size": HIDDEN,
-    "embed_dim": 64,
-    "intermediate_size": 64,
-    "num_heads": 2,
-    "num_attention_heads": 2,
-    "deepstack_visual_indexes": [0],
-    "fullatt_block_indexes": [0],
-}
-# What a published configuration says that holds for its own weights alone.
-OWN = ("torch_dtype", "dtype", "quantization_config", "auto_map")
-# Rows are made up to a multiple of this, as the families do.
-ROWS = 64
-# Changes when the same input shall give another model.
-EDITION = 1
-
-
-def fingerprint(base: Base, model: Model, trained: Sequence[str] = ()) -> str:
+def fingerprint(base: Base, model: ModelTable, trained: Sequence[str] = ()) -> str:
     """Hex digits that change when the stand-in would come out otherwise."""
     files = _tokenizer_files(base.tokenizer) if base.tokenizer is not None else []
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -177,7 +175,7 @@ def fingerprint(base: Base, model: Model, trained: Sequence[str] = ()) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def write_stand_in(folder: Path, base: Base, model: Model, trained: Sequence[str] = ()) -> None:
+def write_stand_in(folder: Path, base: Base, model: ModelTable, trained: Sequence[str] = ()) -> None:
     """Write the stand-in for a base model: config, tokenizer, and about 40 MB of weights for 150,000 tokens.
 
     Args:
@@ -198,7 +196,7 @@ def write_stand_in(folder: Path, base: Base, model: Model, trained: Sequence[str
     _write_model(folder, base, rows + -rows % ROWS, live)
 
 
-def specials(family: str, model: Model, trained: Sequence[str] = ()) -> Specials:
+def specials(family: str, model: ModelTable, trained: Sequence[str] = ()) -> Specials:
     """The special tokens of a tokenizer that is made up: a Qwen's genuine ones, else those that the chain names."""
     if family.startswith("qwen") and model.eos_token in QWEN.ids:
         known, chosen = dict(QWEN.ids), QWEN
@@ -275,18 +273,12 @@ def _make_learnable(model: Any, live: list[int] | None) -> None:
         rows = model.get_input_embeddings().weight
         fresh = torch.zeros_like(rows)
         used = torch.arange(len(rows)) if live is None else torch.tensor(live)
-        fresh[used] = _directions(len(used), rows.shape[1])
+        # A unit vector that all share, plus a random one of each row's own.
+        shared = torch.nn.functional.normalize(torch.randn(rows.shape[1]), dim=0)
+        fresh[used] = shared + torch.nn.functional.normalize(torch.randn(len(used), rows.shape[1]), dim=1)
         rows.copy_(fresh)
         head = model.get_output_embeddings().weight
         head.copy_(fresh)
-
-
-def _directions(count: int, width: int) -> Any:
-    """(count, width): a shared unit vector plus a random unit vector of each row's own."""
-    import torch
-
-    shared = torch.nn.functional.normalize(torch.randn(width), dim=0)
-    return shared + torch.nn.functional.normalize(torch.randn(count, width), dim=1)
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:
@@ -302,8 +294,4 @@ def _entries(folder: Path) -> tuple[list[int] | None, int]:
     except Exception as error:  # whatever a reader of foreign files raises
         raise InputError(f"{folder}: the tokenizer cannot be read: {error}", "fetch its files again") from error
     live = sorted(number for text, number in vocabulary.items() if not text.startswith(FILLER))
-    return None if len(live) == len(vocabulary) else live, _size(vocabulary.values())
-
-
-def _size(numbers: Iterable[int]) -> int:
-    return max(numbers, default=-1) + 1
+    return None if len(live) == len(vocabulary) else live, max(vocabulary.values(), default=-1) + 1

@@ -1,4 +1,7 @@
-"""Rows for a source that is not here, with the columns that its mapping and its conditions need."""
+"""What stands in for the sources of a chain: the project's own files, files named for a rehearsal, or invented rows.
+
+Invented rows have the columns that a source's mapping and its conditions need.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,81 @@ Row = dict[str, Any]
 # Texts of the sample data that are tried for a column until its conditions let one through; and how many together.
 TRIES = 40
 TOGETHER = (2, 8, 32)
+OWNER = "rehearsal"
+# Invented rows for each that is used: drawing a sample is rehearsed, too.
+SPARE = 2
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A stand-in with its content: a file that is there, or a text."""
+
+    stand: Stand
+    file: Path | None = None
+    text: str = ""
+
+
+def stand_ins(chain: Chain, names: Sequence[str]) -> list[StandIn]:
+    """A stand-in for every source of these phases.
+
+    Raises:
+        InputError: a named file cannot be read, or no rows can be invented that a source would use.
+    """
+    return [_stand_in(chain, phase, source) for phase in map(chain.phase, names) for source in phase.data.sources]
+
+
+def publish(root: Path, prepared: Sequence[StandIn]) -> None:
+    """Put the stand-ins into a server's folder as data sets; the same content again changes nothing."""
+    for each in prepared:
+        if not each.stand.ref:
+            continue
+        with tempfile.TemporaryDirectory(prefix="kchain-rehearsal-") as folder:
+            path = Path(folder) / each.stand.file
+            if each.file is not None:
+                shutil.copyfile(each.file, path)
+            else:
+                path.write_text(each.text, encoding="utf-8")
+            publish_dataset(root, each.stand.ref, Path(folder))
+
+
+def _stand_in(chain: Chain, phase: Phase, source: Source) -> StandIn:
+    ref = f"{OWNER}/{phase.name}-{source.name}"
+    if source.rehearsal is not None:
+        path = _named(chain, phase, source, source.rehearsal)
+        file = f"{_short_hash(path.read_bytes())}{kind(path)}"  # gzip or not: readers look inside
+        return StandIn(Stand(phase.name, source.name, "yours", ref, file, source.rehearsal), file=path)
+    if source.kind.travels:
+        return StandIn(Stand(phase.name, source.name, "project", words=source.place))
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _invented(phase, source))
+    columns = ", ".join(columns_of(source))
+    file = f"{_short_hash(text.encode())}.jsonl"
+    return StandIn(Stand(phase.name, source.name, "invented", ref, file, columns), text=text)
+
+
+def _named(chain: Chain, phase: Phase, source: Source, name: str) -> Path:
+    path = chain.root / name
+    where = f"{phase.file}: source {source.name!r}: rehearsal"
+    if kind(path) not in READERS:
+        raise InputError(f"{where}: {name!r} is not a file that a notebook can read", f"one of {', '.join(READERS)}")
+    if not path.is_file():
+        raise InputError(f"{where}: there is no file {path}", "write the path from the project's folder")
+    return path
+
+
+def _invented(phase: Phase, source: Source) -> list[dict[str, object]]:
+    data = phase.data
+    try:
+        return invent(source, data.recipe, data.system_prompt, SPARE * share_of(phase))
+    except ValueError as error:
+        raise InputError(
+            f"{phase.file}: source {source.name!r}: no rows can be invented for a rehearsal: {error}",
+            f'put a few real ones into a file and name it in the source: rehearsal = "samples/{source.name}.jsonl"',
+        ) from None
+
+
+def _short_hash(content: bytes) -> str:
+    """Part of the file's name, so that other content makes another bundle and the phase is rehearsed again."""
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def invent(source: Source, recipe: str, system_prompt: str, count: int) -> list[Row]:
@@ -34,8 +112,12 @@ def invent(source: Source, recipe: str, system_prompt: str, count: int) -> list[
     Raises:
         ValueError: its conditions let nothing through that kchain can think of; says which.
     """
-    rows = [_row(source, number) for number in range(count)]
-    for row in rows:
+    fields = {first(column): name for name, column in source.fields.items()}
+    rows: list[Row] = [{} for _ in range(count)]
+    for number, row in enumerate(rows):
+        for column in columns_of(source):
+            tests = [test for test in source.where if first(test.column) == column]
+            _put(row, column, _value(column, fields.get(column, ""), tests, number))
         values = {name: lookup(row, first(column)) for name, column in source.fields.items()}
         try:
             make_example(values, recipe, system_prompt)
@@ -53,15 +135,6 @@ def columns_of(source: Source) -> list[str]:
 def first(column: str | Sequence[str]) -> str:
     """A column; of several to choose from, the first."""
     return column if isinstance(column, str) else column[0]
-
-
-def _row(source: Source, number: int) -> Row:
-    row: Row = {}
-    fields = {first(column): name for name, column in source.fields.items()}
-    for column in columns_of(source):
-        tests = [test for test in source.where if first(test.column) == column]
-        _put(row, column, _value(column, fields.get(column, ""), tests, number))
-    return row
 
 
 def _value(column: str, field: str, tests: Sequence[Condition], number: int) -> Any:
@@ -165,82 +238,3 @@ def _put(row: Row, column: str, value: Any) -> None:
 def _words(test: Condition) -> str:
     given = {key: value for key, value in test.model_dump(exclude_none=True).items() if key != "column" and value}
     return ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in given.items())
-
-
-# What stands in for the sources of a chain: the project's own files, files named for a rehearsal, or invented rows.
-
-OWNER = "rehearsal"
-# Invented rows for each that is used: drawing a sample is rehearsed, too.
-SPARE = 2
-
-
-@dataclass(frozen=True)
-class StandIn:
-    """A stand-in with its content: a file that is there, or a text."""
-
-    stand: Stand
-    file: Path | None = None
-    text: str = ""
-
-
-def stand_ins(chain: Chain, names: Sequence[str]) -> list[StandIn]:
-    """A stand-in for every source of these phases.
-
-    Raises:
-        InputError: a named file cannot be read, or no rows can be invented that a source would use.
-    """
-    return [_stand_in(chain, phase, source) for phase in map(chain.phase, names) for source in phase.data.sources]
-
-
-def publish(root: Path, prepared: Sequence[StandIn]) -> None:
-    """Put the stand-ins into a server's folder as data sets; the same content again changes nothing."""
-    for each in prepared:
-        if not each.stand.ref:
-            continue
-        with tempfile.TemporaryDirectory(prefix="kchain-rehearsal-") as folder:
-            path = Path(folder) / each.stand.file
-            if each.file is not None:
-                shutil.copyfile(each.file, path)
-            else:
-                path.write_text(each.text, encoding="utf-8")
-            publish_dataset(root, each.stand.ref, Path(folder))
-
-
-def _stand_in(chain: Chain, phase: Phase, source: Source) -> StandIn:
-    ref = f"{OWNER}/{phase.name}-{source.name}"
-    if source.rehearsal is not None:
-        path = _named(chain, phase, source, source.rehearsal)
-        file = f"{_short_hash(path.read_bytes())}{kind(path)}"  # gzip or not: readers look inside
-        return StandIn(Stand(phase.name, source.name, "yours", ref, file, source.rehearsal), file=path)
-    if source.kind.travels:
-        return StandIn(Stand(phase.name, source.name, "project", words=source.place))
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _invented(phase, source))
-    columns = ", ".join(columns_of(source))
-    file = f"{_short_hash(text.encode())}.jsonl"
-    return StandIn(Stand(phase.name, source.name, "invented", ref, file, columns), text=text)
-
-
-def _named(chain: Chain, phase: Phase, source: Source, name: str) -> Path:
-    path = chain.root / name
-    where = f"{phase.file}: source {source.name!r}: rehearsal"
-    if kind(path) not in READERS:
-        raise InputError(f"{where}: {name!r} is not a file that a notebook can read", f"one of {', '.join(READERS)}")
-    if not path.is_file():
-        raise InputError(f"{where}: there is no file {path}", "write the path from the project's folder")
-    return path
-
-
-def _invented(phase: Phase, source: Source) -> list[dict[str, object]]:
-    data = phase.data
-    try:
-        return invent(source, data.recipe, data.system_prompt, SPARE * share_of(phase))
-    except ValueError as error:
-        raise InputError(
-            f"{phase.file}: source {source.name!r}: no rows can be invented for a rehearsal: {error}",
-            f'put a few real ones into a file and name it in the source: rehearsal = "samples/{source.name}.jsonl"',
-        ) from None
-
-
-def _short_hash(content: bytes) -> str:
-    """Part of the file's name, so that other content makes another bundle and the phase is rehearsed again."""
-    return hashlib.sha256(content).hexdigest()[:12]

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kchain.bundle import adapter_sources, build
 from kchain.client.target import KAGGLE, LOCAL, Target
@@ -40,7 +39,7 @@ _EDITION = "stand-in.txt"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Rehearsed:
     """The outcome of one phase.
 
     Attributes:
@@ -75,7 +74,7 @@ class Rehearsal:
     names: tuple[str, ...]
     base: Base
     stands: tuple[Stand, ...]
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Rehearsed, ...]
     work: Path
 
     def error(self) -> KchainError | None:
@@ -130,7 +129,7 @@ def with_ancestors(chain: Chain, names: Iterable[str]) -> list[str]:
     return [phase.name for phase in chain.phases if phase.name in needed]
 
 
-def _compare(chain: Chain, small: Chain) -> list[Outcome]:
+def _compare(chain: Chain, small: Chain) -> list[Rehearsed]:
     """The phases with what differs from the real notebooks.
 
     Raises:
@@ -144,13 +143,12 @@ def _compare(chain: Chain, small: Chain) -> list[Outcome]:
                 f"the rehearsal of {phase.name} would run other code than the notebook that is pushed",
                 "this is a mistake in kchain; please report it with the phase's file",
             )
-        told = (_parameters(each, phase.name) for each in (chain, small))
-        outcomes.append(Outcome(phase.name, False, real.code_hash, differences(*told)))
+        told = (
+            parameters_of_phase(each, phase.name, each.target, adapter_sources(each, phase.name, {}))
+            for each in (chain, small)
+        )
+        outcomes.append(Rehearsed(phase.name, False, real.code_hash, differences(*told)))
     return outcomes
-
-
-def _parameters(chain: Chain, phase: str) -> dict[str, Any]:
-    return parameters_of_phase(chain, phase, chain.target, adapter_sources(chain, phase, {}))
 
 
 def _work_folder(area: Path, chain: Chain, base: Base) -> Path:
@@ -175,9 +173,9 @@ def _is_edition(work: Path, edition: str) -> bool:
         return False
 
 
-def _drive(driver: Driver, chain: Chain, outcomes: Sequence[Outcome], again: set[str]) -> tuple[Outcome, ...]:
+def _drive(driver: Driver, chain: Chain, outcomes: Sequence[Rehearsed], again: set[str]) -> tuple[Rehearsed, ...]:
     """Bring phase after phase to its end, up to the first that fails; those that ended are recorded."""
-    done: list[Outcome] = []
+    done: list[Rehearsed] = []
     for outcome in outcomes:
         done.append(_phase(driver, outcome, once_more=outcome.phase in again))
         if done[-1].failure is not None:
@@ -187,7 +185,7 @@ def _drive(driver: Driver, chain: Chain, outcomes: Sequence[Outcome], again: set
     return tuple(done)
 
 
-def _phase(driver: Driver, outcome: Outcome, *, once_more: bool) -> Outcome:
+def _phase(driver: Driver, outcome: Rehearsed, *, once_more: bool) -> Rehearsed:
     phase = outcome.phase
     before = driver.states().get(phase, PhaseState())
     # A run that failed, or that an earlier rehearsal did not see the end of, is repeated.

@@ -23,7 +23,7 @@ from kchain.phases import (
     SettledTraining,
     Source,
 )
-from kchain.phases.sources import PLACES
+from kchain.phases.source_kinds import PLACES
 from kchain.phases.uses import UseTable
 
 # Two passes over two batches: the halves of the run are the same examples, so their losses can be compared.
@@ -122,11 +122,12 @@ def _phase(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Phase:
         training=_training(phase.training),
     )
     if phase.use is not None:
-        return replace(small, use=_use(phase.use), gates=_no_gates(phase))
+        gates = EvaluationGates() if isinstance(phase.gates, EvaluationGates) else NoGates()
+        return replace(small, use=_use(phase.use), gates=gates)
     return replace(
         small,
         data=_data(phase, places),
-        samples=_samples(phase.samples),
+        samples=Samples(count=min(phase.samples.count, SAMPLES), tokens=min(phase.samples.tokens, SAMPLE_TOKENS)),
         gates=Gates(min_loss_fall=LOSS_FALL),
     )
 
@@ -140,10 +141,6 @@ def _use(use: UseTable) -> UseTable:
         return use.model_copy(update=shorter)
     styles = {token: style.model_copy(update={"max_tokens": None}) for token, style in use.settings.items()}
     return use.model_copy(update={**shorter, "settings": styles})
-
-
-def _no_gates(phase: Phase) -> EvaluationGates | NoGates:
-    return EvaluationGates() if isinstance(phase.gates, EvaluationGates) else NoGates()
 
 
 def _training(training: SettledTraining) -> SettledTraining:
@@ -161,10 +158,6 @@ def _training(training: SettledTraining) -> SettledTraining:
         "step_seconds": max(training.step_seconds, STEP_SECONDS),
     }
     return training.model_copy(update=changes)
-
-
-def _samples(samples: Samples) -> Samples:
-    return Samples(count=min(samples.count, SAMPLES), tokens=min(samples.tokens, SAMPLE_TOKENS))
 
 
 def _data(phase: Phase, places: Mapping[tuple[str, str], Stand]) -> Data:

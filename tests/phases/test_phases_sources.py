@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import kchain
-from kchain.phases.sources import SOURCE_KINDS
+from kchain.phases.source_kinds import SOURCE_KINDS
 from kchain.runtime.readers import SOURCES
 
 ROW = """    SourceKind(
@@ -80,7 +80,7 @@ print(json.dumps({
 def test_a_new_kind_is_one_row_and_its_reader(tmp_path: Path) -> None:
     code, project = tmp_path / "code", tmp_path / "project"
     shutil.copytree(Path(kchain.__file__).parent, code / "kchain", ignore=shutil.ignore_patterns("__pycache__"))
-    table, readers = code / "kchain/phases/sources.py", code / "kchain/runtime/readers.py"
+    table, readers = code / "kchain/phases/source_kinds.py", code / "kchain/runtime/readers.py"
     assert table.read_text(encoding="utf-8").count(BEFORE) == 1
     table.write_text(table.read_text(encoding="utf-8").replace(BEFORE, ROW + BEFORE), encoding="utf-8")
     readers.write_text(readers.read_text(encoding="utf-8") + READER, encoding="utf-8")

@@ -107,7 +107,7 @@ def test_a_retrained_parent_makes_the_phase_that_continues_it_stale(chain: Chain
         ({"one": 'adapter = "continue"'}, "phases/one.toml: adapter: .*name one, or leave adapter out"),
         (
             {"one": "", "two": 'after = "one"\nadapter = "continue"\n[tokens]\nadded = ["<A>"]'},
-            "phases/two.toml: tokens: with adapter = .continue. they are those of the adapter",
+            "phases/two.toml: tokens: with adapter = .continue. the tokens are those",
         ),
         ({"one": 'adapter = "replace"'}, "phases/one.toml: adapter: "),
         (

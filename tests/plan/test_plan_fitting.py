@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kchain.phases import ACCELERATORS
-from kchain.phases.fit import OPTIONS, PHASE_FILE, Answer, refusal
-from kchain.phases.fit import answer as work_out
+from kchain.phases.fit import OPTIONS, PHASE_FILE, SettingPlan, refusal
+from kchain.phases.fit import setting_plan as work_out
 from kchain.phases.memory import Setting
 from kchain.phases.models import known
 
@@ -25,7 +25,7 @@ USUAL = Setting(
 )  # fmt: skip
 
 
-def answer(setting: Setting, machine: Any = T4) -> Answer:
+def answer(setting: Setting, machine: Any = T4) -> SettingPlan:
     return work_out(setting, machine, ["fp16: no bf16"], 512)
 
 

@@ -12,7 +12,7 @@ from kchain.phases import load_chain
 from kchain.phases.init import make_project
 from kchain.rehearse.account import not_rehearsed, rehearsed
 from kchain.rehearse.model import Base
-from kchain.rehearse.run import Outcome, Rehearsal
+from kchain.rehearse.run import Rehearsal, Rehearsed
 from kchain.rehearse.settings import Difference, Stand
 
 RESULT = Result(1, "kernel", "a/b", "adapter", False, "ab" * 32, 9, (), 151645, {"steps": 4}, {}, 9.0, "runs", 0.0)
@@ -26,7 +26,7 @@ def done(tmp_path: Path) -> Rehearsal:
     """Two phases of the shipped chain, rehearsed with nothing but stand-ins."""
     make_project(tmp_path, "qwen-t4", "someone")
     outcomes = tuple(
-        Outcome(name, True, "c0de" * 16, (Difference("a", 1, 2),), RESULT) for name in ("phase1", "phase2")
+        Rehearsed(name, True, "c0de" * 16, (Difference("a", 1, 2),), RESULT) for name in ("phase1", "phase2")
     )
     base = Base({"model_type": "qwen2"}, None, "")
     return Rehearsal(load_chain(tmp_path), ("phase1", "phase2"), base, (INVENTED, SECOND), outcomes, tmp_path / "work")

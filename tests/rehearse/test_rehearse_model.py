@@ -13,14 +13,14 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from kchain.demo.tokenizer import texts, write_tokenizer
 from kchain.errors import InputError
-from kchain.phases import Model
+from kchain.phases import ModelTable
 from kchain.rehearse.model import KEYS, Base, fingerprint, write_stand_in
 
-QWEN = Model(source="qwen-lm/qwen2.5/transformers/0.5b-instruct/1")
-OTHER = Model(source="a/b/transformers/c/1", eos_token="<eot>", eos_id=3000)
+QWEN = ModelTable(source="qwen-lm/qwen2.5/transformers/0.5b-instruct/1")
+OTHER = ModelTable(source="a/b/transformers/c/1", eos_token="<eot>", eos_id=3000)
 
 
-def made(folder: Path, config: dict[str, Any], model: Model = OTHER, tokenizer: Path | None = None) -> Path:
+def made(folder: Path, config: dict[str, Any], model: ModelTable = OTHER, tokenizer: Path | None = None) -> Path:
     folder.mkdir()
     write_stand_in(folder, Base(config, tokenizer, ""), model)
     return folder
@@ -90,7 +90,7 @@ def test_a_qwen_keeps_its_special_ids_whatever_the_chain_says(tmp_path: Path) ->
 
 
 def test_another_familys_end_of_turn_keeps_the_id_that_the_chain_says(tmp_path: Path) -> None:
-    chatml = Model(source="a/b/transformers/c/1", eos_token="<|im_end|>", eos_id=32000)
+    chatml = ModelTable(source="a/b/transformers/c/1", eos_token="<|im_end|>", eos_id=32000)
     folder = made(tmp_path / "model", {"model_type": "mistral"}, chatml)
     assert AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("<|im_end|>") == 32000
 

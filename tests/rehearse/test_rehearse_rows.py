@@ -112,7 +112,7 @@ def test_an_odd_mapping_is_told_with_its_source_and_the_way_out(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("samples/none.jsonl", "there is no file"), ("kchain.toml", "is no file that a notebook can")]
+    ("name", "told"), [("samples/none.jsonl", "there is no file"), ("kchain.toml", "is not a file that a notebook can")]
 )
 def test_a_sample_that_cannot_be_read_is_told(tmp_path: Path, name: str, told: str) -> None:
     chain = load_chain(project(tmp_path, f'rehearsal = "{name}"\n'))

@@ -45,7 +45,7 @@ def test_kaggle_is_not_asked_for_a_machine_that_it_has_not_got(own: Chain) -> No
         build(own, "phase1", "kaggle", {})
     path = own.root / "kchain.toml"
     path.write_text(path.read_text().replace('target = "local" ', 'target = "kaggle"'))
-    with pytest.raises(InputError, match="kchain.toml: accelerator: .* is Kaggle has no"):
+    with pytest.raises(InputError, match="kchain.toml: accelerator: Kaggle has no"):
         load_chain(own.root)
 
 

@@ -75,7 +75,7 @@ def test_commands_that_need_an_adapter_name_the_phase_that_has_it(tmp_path: Path
             'kind = "generate"\n{head}after = "phase1"\n[generate]\nfile = "rows.jsonl"\n',
             "'rows.jsonl' row 2: no prompt",
         ),
-        ('kind = "evaluate"\n{head}after = "phase1"\n[evaluate]\ncheck = "regex"\n', "are no regular expressions"),
+        ('kind = "evaluate"\n{head}after = "phase1"\n[evaluate]\ncheck = "regex"\n', "are not regular expressions"),
         ('{head}after = "say"\n[data]\nsources = []\n', "data.sources"),
     ],
 )
