@@ -127,9 +127,36 @@ def try_heaviest(trainer: Steady, steps: int) -> None:
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     # Each process by itself: one that fails must not leave another waiting.
     with torch.random.fork_rng(devices), trainer.accelerator.no_sync(model=model):
-        trainer.training_step(model, inputs, torch.tensor(1, device=trainer.args.device))
+        loss = trainer.training_step(model, inputs, torch.tensor(1, device=trainer.args.device))
+        if not torch.isfinite(loss):
+            _must_compute(trainer, batch)
     model.zero_grad()
     emit("fits", batch=len(batch), tokens=trainer.order.weight(batch), memory_bytes=peak_memory())
+
+
+@torch.no_grad()
+def _must_compute(trainer: Steady, batch: Sequence[int]) -> None:
+    """Tells a model that computes no numbers from an example that is unlike the others, which its own step will name.
+
+    Raises:
+        Stop: no example of the batch has a loss that is a number, nor has the shortest one.
+    """
+    lengths = trainer.order.lengths
+    examples: Any = trainer.train_dataset
+    model: Any = trainer.model
+    for index in [*batch, min(range(len(lengths)), key=lengths.__getitem__)]:
+        inputs = trainer._prepare_inputs(trainer.data_collator([examples[index]]))
+        with trainer.compute_loss_context_manager():
+            loss: Any = trainer.compute_loss(model, inputs)
+        if torch.isfinite(loss):
+            return
+    reason = "the model computes no number before the first step, whatever the example: "
+    if trainer.args.fp16:
+        raise Stop(
+            f"{reason}its values go beyond what fp16 can hold (65504)",
+            'use a machine with bf16, or set training.precision = "fp32" where the memory allows it',
+        )
+    raise Stop(f"{reason}its weights hold values that are not numbers", "look at the base model and at the adapters")
 
 
 def train(model: Any, examples: list[Encoded], collate: Collator, job: Job, folder: Path, rank: int) -> Outcome:

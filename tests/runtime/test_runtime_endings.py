@@ -10,6 +10,7 @@ import psutil
 import pytest
 from runtime_tiny import events_in
 from runtime_workers import losses, make_folder, make_job, random_examples, said, small_base, start_driver
+from safetensors.torch import load_file, save_file
 
 SECONDS = 300
 
@@ -203,3 +204,31 @@ Trainer.training_step = poisoned_step
     reason, cure = said(out, "stopped")
     assert reason == "the loss is nan at step 1, in 1 of its examples: example 5"
     assert "unlike the others" in cure
+
+
+# Half precision trains on a GPU only: here the settings say so, and the arithmetic stays what it is.
+HALF = """
+whole = arguments
+
+def arguments(*args):
+    settings = whole(*args)
+    settings.fp16 = True
+    return settings
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("added", "word"), [("", "base model"), (HALF, "bf16")])
+def test_a_model_that_computes_no_number_is_told_as_such_before_the_first_step(
+    tmp_path: Path, added: str, word: str
+) -> None:
+    base = small_base(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"][3] = float("inf")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    out, _ = end(start_driver(make_folder(tmp_path / "training", random_examples(8)), make_job(base), train=added))
+    reason, cure = said(out, "stopped")
+    assert "computes no number before the first step" in reason
+    assert ("fp16" in reason) == bool(added)
+    assert word in cure
+    assert losses(events_in(out)) == {}
