@@ -6,7 +6,7 @@ OLDEST := .venv/oldest
 NEWEST := .venv/newest
 OLD := $(shell sed -n 's/^transformers==//p' oldest.txt)
 
-.PHONY: help demo test test-long test-all test-oldest test-newest lint docs clean
+.PHONY: help demo test test-long test-all test-oldest test-newest gpu lint docs clean
 
 help:
 	@echo "make demo         run the shipped four-phase chain on this machine"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-all     run both"
 	@echo "make test-oldest  run the runtime's tests again on the oldest versions it has to work with"
 	@echo "make test-newest  run the client's and the orchestrator's quick tests on the newest versions there are"
+	@echo "make gpu          show on this machine's GPU what a CPU cannot, in eight minutes"
 	@echo "make lint         check style and types"
 	@echo "make docs         write the generated pages of docs/ again"
 	@echo "make clean        remove what make demo and make test left behind (the virtual environment stays)"
@@ -37,6 +38,9 @@ test-oldest: $(OLDEST)/installed
 # What a user installs who has no constraints: a release that breaks it shows here first. Nothing of it needs torch.
 test-newest: $(NEWEST)/installed
 	$(NEWEST)/bin/pytest -p no:cacheprovider -m "not slow and not long" tests/client tests/orchestrator
+
+gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu.py --json gpu.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

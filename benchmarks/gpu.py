@@ -21,21 +21,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from gpu_checks import kernels, memory, runs, shapes, speed, training, using  # noqa: E402
+from gpu_checks import kernels, memory, shapes, speed, training, using  # noqa: E402
+from gpu_checks.bench import GIB, T4_MEMORY, Bench, Skip  # noqa: E402
 from gpu_checks.findings import Findings  # noqa: E402
 
-Check = Callable[[runs.Bench, Findings], None]
+Check = Callable[[Bench, Findings], None]
 PACKAGES = (
     "torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "triton", "trl", "liger-kernel",
 )  # fmt: skip
 # A card's lane: what a T4 has, and what the context of a process takes beside.
-LANE = 16 * runs.GIB
+LANE = 16 * GIB
 MOST_LANES = 4
 SCRATCH = 45 * 10**9
 CARD = """
@@ -81,12 +82,10 @@ def main() -> int:
     lanes = min(MOST_LANES, about["memory"] // LANE) if cuda else 1
     print(f"check 0   {json.dumps(about)}", flush=True)
     folder = scratch(options.folder, SCRATCH if cuda else 10**9)
-    bench = runs.Bench(folder, cuda, threading.Semaphore(max(1, lanes)), began + options.seconds)
+    bench = Bench(folder, cuda, threading.Semaphore(max(1, lanes)), began + options.seconds)
     found: dict[int, dict[str, Any]] = {}
     try:
-        with ThreadPoolExecutor(len(shapes.BATCHES)) as makers:
-            make_models(bench, makers)
-            run_all(bench, options.checks, found, lambda: write(options.json, about, found, began))
+        run_all(bench, options.checks, found, lambda: write(options.json, about, found, began))
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -101,7 +100,7 @@ def versions() -> dict[str, Any]:
     card = json.loads(done.stdout.splitlines()[-1]) or [None, None, 0, None]
     found = {name: importlib.metadata.version(name) for name in PACKAGES if _is_there(name)}
     about = {"card": card[0], "capability": card[1], "memory": card[2], "cuda": card[3], "driver": _driver()}
-    held_to = {"held_to": {"memory": runs.T4_MEMORY, "capability": [7, 5]}}
+    held_to = {"held_to": {"memory": T4_MEMORY, "capability": [7, 5]}}
     return {**about, **held_to, "python": platform.python_version(), "cpus": os.cpu_count(), "versions": found}
 
 
@@ -113,32 +112,7 @@ def scratch(chosen: Path | None, needed: int) -> Path:
     return Path(tempfile.mkdtemp(prefix="kchain-gpu-", dir=chosen))
 
 
-def make_models(bench: runs.Bench, makers: ThreadPoolExecutor) -> None:
-    """Has all models made, and gives each to those who wait for it as soon as it is there."""
-    for number, names in enumerate(shapes.BATCHES):
-        for name in names:
-            bench.models[name] = Future()
-        makers.submit(_make, bench, number, names)
-
-
-def _make(bench: runs.Bench, number: int, names: tuple[str, ...]) -> None:
-    words = [str(bench.folder), str(number), "real" if bench.cuda else "tiny"]
-    command = [sys.executable, __file__, "--part", "make", *words]
-    process = subprocess.Popen(
-        command, env=runs.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    for line in process.stdout or ():
-        if line.startswith("made "):
-            name = line.split()[1]
-            bench.models[name].set_result(bench.folder / "models" / name)
-    said = process.stderr.read() if process.stderr else ""
-    process.wait()
-    for name in names:
-        if not bench.models[name].done():
-            bench.models[name].set_exception(RuntimeError(f"model {name} was not made: {said[-500:]}"))
-
-
-def run_all(bench: runs.Bench, chosen: list[int], found: dict[int, dict[str, Any]], save: Callable[[], None]) -> None:
+def run_all(bench: Bench, chosen: list[int], found: dict[int, dict[str, Any]], save: Callable[[], None]) -> None:
     """Those that share the card at once, then one by one those that need it for themselves."""
     together = [number for number in CHECKS if number in chosen and not CHECKS[number][2]]
     with ThreadPoolExecutor(max(1, len(together) if bench.cuda else 1)) as pool:
@@ -150,13 +124,13 @@ def run_all(bench: runs.Bench, chosen: list[int], found: dict[int, dict[str, Any
             run(bench, number, found, save)
 
 
-def run(bench: runs.Bench, number: int, found: dict[int, dict[str, Any]], save: Callable[[], None]) -> None:
+def run(bench: Bench, number: int, found: dict[int, dict[str, Any]], save: Callable[[], None]) -> None:
     """One check; whatever goes wrong in it is its own failure."""
     title, check, _ = CHECKS[number]
     seen, began = Findings(), time.monotonic()
     try:
         check(bench, seen)
-    except runs.Skip as skip:
+    except Skip as skip:
         seen.skip(str(skip))
     except Exception as error:
         seen.must(f"{type(error).__name__}: {str(error)[:1500]}", False)

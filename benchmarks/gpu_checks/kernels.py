@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .bench import T4_MEMORY, Bench, part
 from .findings import Findings
-from .runs import PAD, T4_MEMORY, Bench, make_examples, parameters, part
+from .runs import PAD, make_examples, parameters
 
 SIZES = ((2048, 896, 151_936), (16_384, 896, 151_936))  # rows, width, vocabulary
 TINY_SIZES = ((64, 32, 1024), (256, 32, 1024))

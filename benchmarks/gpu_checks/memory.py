@@ -7,8 +7,9 @@ from typing import Any
 
 from kchain.runtime import handover
 
+from .bench import GIB, T4_MEMORY, Bench
 from .findings import Findings
-from .runs import ATTENTION, GIB, T4_MEMORY, Bench, Run, apart, make_examples, train
+from .runs import ATTENTION, Run, apart, make_examples, train
 from .shapes import shape, words
 
 OPTIMIZER = "paged_adamw_8bit"

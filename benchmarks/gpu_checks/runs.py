@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +17,11 @@ import numpy as np
 from kchain.runtime import handover
 from kchain.runtime.encode import IGNORED, Encoded
 
-GIB = 2**30
-ROOT = Path(__file__).parents[2]
-OBSERVER = Path(__file__).parent / "observer"
-T4_MEMORY = int(14.56 * GIB)  # what CUDA reports as usable on a 16 GB T4, at the least
+from .bench import LONGEST_PART, T4_MEMORY, Bench, environment
+
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 PAD = 2
 FIRST_WORD = 16  # ids below are those of tokens that mean something, and those that kchain tries a model with
-LONGEST_RUN = 240.0  # seconds of one training
-GRACE = 30.0  # seconds that what has begun may take when the whole script's time is over
 DRIVER = """
 import json, sys
 from pathlib import Path
@@ -42,72 +35,6 @@ try:
 except Stop as stop:
     print("stopped:", json.dumps([stop.reason, stop.cure]))
 """
-
-
-class Skip(Exception):
-    """A check, or the rest of it, cannot be made here; the text says why."""
-
-
-@dataclass
-class Bench:
-    """Where checks work, and with what.
-
-    Attributes:
-        folder: scratch; models need 35 GB of it.
-        cuda: whether there is a card; without one, models are tiny.
-        lanes: as many trainings at a time as the card has room for, a T4's memory each.
-        ends: time.monotonic() from which nothing more is begun.
-    """
-
-    folder: Path
-    cuda: bool
-    lanes: threading.Semaphore
-    ends: float
-    models: dict[str, Future[Path]] = field(default_factory=dict)
-    runs: dict[str, Future[Run]] = field(default_factory=dict)  # that several checks look at
-    turn: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def precision(self) -> str:
-        """The arithmetic of most checks: a T4's, or a CPU's."""
-        return "fp16" if self.cuda else "fp32"
-
-    def model(self, name: str) -> Path:
-        """The folder of a model, when it is made."""
-        return self.models[name].result(timeout=max(1.0, self.ends - time.monotonic()))
-
-    def left(self, most: float) -> float:
-        """Seconds that something may take which begins now.
-
-        Raises:
-            Skip: the time is over.
-        """
-        left = self.ends - time.monotonic()
-        if left <= 0:
-            raise Skip("the time of the whole script was over")
-        return min(most, left + GRACE)
-
-    def need_cuda(self, what: str) -> None:
-        """Ends a check that shows nothing without a card."""
-        if not self.cuda:
-            raise Skip(f"{what} needs a CUDA card")
-
-    def once(self, name: str, call: Callable[[], Run]) -> Run:
-        """What the first call of this name gave, or gives; who comes later waits for it."""
-        with self.turn:
-            first = name not in self.runs
-            future = self.runs.setdefault(name, Future())
-        if first:
-            try:
-                future.set_result(call())
-            except BaseException as error:
-                future.set_exception(error)
-        return future.result()
-
-    def together(self, *calls: Callable[[], Any]) -> list[Any]:
-        """What the calls return; they wait for each other's lanes only."""
-        with ThreadPoolExecutor(len(calls)) as pool:
-            return [future.result() for future in [pool.submit(call) for call in calls]]
 
 
 @dataclass(frozen=True)
@@ -146,8 +73,10 @@ class Run:
     def must_train(self) -> None:
         """Raises with what was said where a training did not end well."""
         if self.trained is None or not self.seen:
-            last = "\n".join(self.said.strip().splitlines()[-12:])
-            raise RuntimeError(f"{self.folder.name} did not train: {self.stopped or last}")
+            log = self.folder / handover.LAUNCHER
+            words = [*self.said.splitlines(), *(log.read_text(errors="replace").splitlines() if log.is_file() else [])]
+            last = "\n".join(words[-12:])
+            raise RuntimeError(f"{self.folder.name} did not train, or was not seen: {self.stopped or last}")
 
 
 def train(
@@ -173,7 +102,7 @@ def train(
     wishes = {"memory": T4_MEMORY, "t4": values["training"]["precision"] == "fp16", **(wishes or {})}
     with bench.lanes:
         began = time.monotonic()
-        said = _drive(folder, wishes, bench.left(LONGEST_RUN))
+        said = _drive(folder, wishes, bench.left(LONGEST_PART))
         seconds = time.monotonic() - began
     (folder / "said.txt").write_text(said)
     return Run(
@@ -260,23 +189,6 @@ def apart(one: dict[int, float], other: dict[int, float], after: int = 0) -> flo
     if not steps or any(step not in other for step in steps):
         raise RuntimeError(f"steps {sorted(one)} and {sorted(other)} are not the same")
     return max(abs(one[step] - other[step]) / abs(one[step]) for step in steps)
-
-
-def environment(**more: str) -> dict[str, str]:
-    """For processes of this script: kchain on the path, and the observer before any other such module."""
-    path = os.pathsep.join([str(OBSERVER), str(ROOT), *filter(None, [os.getenv("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", **more}
-
-
-def part(bench: Bench, name: str, *words: str, seconds: float = LONGEST_RUN) -> dict[str, Any]:
-    """What a part of this script says on its last line; it runs in a process of its own, whose memory is its own."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--part", name, str(bench.folder), *words]
-    left = bench.left(seconds)
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=left)
-    if done.returncode:
-        raise RuntimeError(f"{name} failed: " + "\n".join(done.stderr.strip().splitlines()[-8:]))
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return said
 
 
 def _drive(folder: Path, wishes: dict[str, Any], seconds: float) -> str:

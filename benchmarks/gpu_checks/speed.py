@@ -15,8 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from .bench import Bench, part
 from .findings import Findings
-from .runs import FIRST_WORD, PAD, Bench, apart, parameters, part, train
+from .runs import FIRST_WORD, PAD, apart, parameters, train
 from .shapes import words
 
 STEPS, WARM_UP, BATCH, ACCUMULATION = 12, 4, 8, 2

@@ -7,8 +7,9 @@ from typing import Any
 
 from kchain.runtime import handover
 
+from .bench import Bench
 from .findings import Findings
-from .runs import Bench, Run, apart, make_examples, train
+from .runs import Run, apart, make_examples, train
 from .shapes import BAD_WORD, words
 
 STEPS = 40

@@ -11,8 +11,9 @@ from typing import Any
 
 from kchain.runtime import handover
 
+from .bench import T4_MEMORY, Bench, part
 from .findings import Findings
-from .runs import ATTENTION, IGNORED, PAD, T4_MEMORY, Bench, make_examples, parameters, part
+from .runs import ATTENTION, IGNORED, PAD, make_examples, parameters
 from .shapes import sizes, words
 from .training import of_half_a_billion
 

@@ -54,7 +54,7 @@ def observe(wishes: dict[str, Any]) -> None:
 
     def observed_step(self: Any, *args: Any, **kwargs: Any) -> Any:
         scaler, step = self.accelerator.scaler, self.state.global_step
-        if scaler is not None and str(step) not in seen["scales"]:
+        if scaler is not None:
             told = scaler.state_dict()
             seen["scales"][str(step)] = [scaler.get_scale(), told.get("_growth_tracker")]
         wish = wishes.get("ballast")
