@@ -180,6 +180,8 @@ def _measure(make: Callable[..., Any], base: Path, precision: str, examples: lis
     spent = [later - earlier for earlier, later in pairwise([begin, *times])]
     if len(times) == STEPS:
         return _told(spent, losses, tokens_of(examples), peak)
+    if len(times) < 4:
+        raise RuntimeError(f"packed into {len(times)} steps, too few to be timed")
     # Packed into other steps: all tokens, in the time of all steps but for those of the warm-up.
     share = (len(times) - 2) / len(times)
     tokens = sum(map(len, examples)) * share
