@@ -96,7 +96,7 @@ def tokens_of(examples: Sequence[Any]) -> list[int]:
 
 def in_order(examples: Sequence[Any]) -> list[list[int]]:
     """The examples of each step, as kchain orders them."""
-    from kchain.runtime.order import Order, Share
+    from kchain.runtime.batches import Order, Share
 
     share = Share(BATCH * ACCUMULATION, BATCH)
     order = Order([len(example) for example in examples], parameters(False)["seed"], share, True)
@@ -154,7 +154,7 @@ def _measure(make: Callable[..., Any], base: Path, precision: str, examples: lis
 
     from kchain.runtime import model as models
     from kchain.runtime import train as training
-    from kchain.runtime.order import Share
+    from kchain.runtime.batches import Share
 
     cuda = torch.cuda.is_available()
     values = parameters(cuda, **SETTINGS, training__precision=precision)
@@ -193,7 +193,7 @@ def _trainer(model: Any, args: Any, examples: list[Any], liger: bool = False) ->
     from torch.utils.data import DataLoader
     from transformers import Trainer
 
-    from kchain.runtime.collate import Collator
+    from kchain.runtime.batches import Collator
 
     batches = [step[begin : begin + BATCH] for step in in_order(examples) for begin in range(0, len(step), BATCH)]
 

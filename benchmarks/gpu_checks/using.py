@@ -157,8 +157,8 @@ def main_judge(folder: str, base: str, adapter: str, precision: str) -> dict[str
     import torch
 
     from kchain.runtime import judge
-    from kchain.runtime.case import Case, Split
-    from kchain.runtime.subject import Subject
+    from kchain.runtime.judge import Subject
+    from kchain.runtime.samples import Case, Split
 
     if torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(min(1.0, T4_MEMORY / torch.cuda.mem_get_info()[1]))

@@ -40,10 +40,14 @@ class LowRank:
     b: str
     scale: float
 
-    def apply(self, weight: torch.Tensor) -> None:
-        """Adds the update to an fp32 weight (out, in) in place."""
-        a, b = _read(self.adapter, self.a, self.b)
-        weight += (b @ a).mul_(self.scale)
+    def read(self) -> list[torch.Tensor]:
+        """The factors (r, in) and (out, r) in fp32."""
+        return _read(self.adapter, self.a, self.b)
+
+    def apply(self, rows: torch.Tensor, first: int, read: Sequence[torch.Tensor]) -> None:
+        """Adds the update in place to rows of an fp32 weight (out, in) that begin at `first`; `read` is read once."""
+        a, b = read
+        rows += (b[first : first + len(rows)] @ a).mul_(self.scale)
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,15 @@ class Rows:
     name: str
     ids: tuple[int, ...]
 
-    def read(self) -> torch.Tensor:
-        """The rows (tokens, width) in fp32."""
-        return _read(self.adapter, self.name)[0]
+    def read(self) -> list[torch.Tensor]:
+        """The rows (tokens, width) in fp32, in a list of one."""
+        return _read(self.adapter, self.name)
 
-    def apply(self, weight: torch.Tensor) -> None:
-        """Replaces rows of an fp32 weight (vocabulary, width) in place."""
-        weight[list(self.ids)] = self.read()
+    def apply(self, rows: torch.Tensor, first: int, read: Sequence[torch.Tensor]) -> None:
+        """Replaces those of its rows that are among rows (any, width) of an fp32 weight, which begin at `first`."""
+        for number, row in zip(self.ids, read[0], strict=True):
+            if first <= number < first + len(rows):
+                rows[number - first] = row
 
 
 Changes = dict[str, list[LowRank | Rows]]  # weight's name in the base's files -> what is done to it, in order

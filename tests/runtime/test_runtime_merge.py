@@ -13,6 +13,7 @@ from runtime_tiny import build_model, build_tokenizer, make_root, mount, paramet
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from kchain.runtime import merge as merging
 from kchain.runtime import session
 from kchain.runtime.adapters import Adapter
 from kchain.runtime.contract import WEIGHTS
@@ -64,7 +65,11 @@ def some_base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_merge_equals_an_independent_one_bit_for_bit(some_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [merging.SUMMED, 1024])
+def test_a_merge_equals_an_independent_one_bit_for_bit(
+    some_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(merging, "SUMMED", block)  # a matrix of these models is one block, or several
     adapters = [make_adapter(some_base, tmp_path / f"a{seed}", seed) for seed in (1, 2, 3)]
     merged = weights_of(merge(some_base, adapters, LORA, tmp_path / "merged"))
     expected = independent_merge(some_base, adapters)
