@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
-NEED_A_CARD = {"4", "5", "6", "9"}
 
 
 def run(folder: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
@@ -46,11 +45,11 @@ def test_when_the_time_is_over_the_rest_is_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_all_that_a_cpu_can_show_holds(tmp_path: Path) -> None:
-    done, told = run(tmp_path, "--seconds", "500")
+@pytest.mark.parametrize("checks", ["1 7", "2 3 10 11 12"])
+def test_all_that_a_cpu_can_show_holds(tmp_path: Path, checks: str) -> None:
+    done, told = run(tmp_path, "--seconds", "540", "--checks", *checks.split())
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    skipped = {number for number, check in told["checks"].items() if check["verdict"] == "SKIP"}
-    assert skipped == NEED_A_CARD
-    assert len(told["checks"]) == 12
-    figures = told["checks"]["7"]["figures"]
-    assert figures["short: kchain/Trainer"] >= 1.0
+    assert {number: check["verdict"] for number, check in told["checks"].items()} == dict.fromkeys(
+        checks.split(), "PASS"
+    )
+    assert all(check["figures"] and check["held"] for check in told["checks"].values())
