@@ -24,7 +24,7 @@ from kchain.orchestrator.driving.continuation import content_slug
 from kchain.orchestrator.driving.drive import Driver, Ports, driving, wait_until_ready
 from kchain.orchestrator.journal.journal import KeptBundle
 from kchain.orchestrator.journal.state import PhaseState, Result, expected_lineage, rows, run_event
-from kchain.orchestrator.judging.adapter import UNKNOWN_PAD, Expected, VerifiedAdapter, verify
+from kchain.orchestrator.judging.adapter import UNKNOWN_PAD, VerifiedAdapter, expect, verify
 from kchain.orchestrator.judging.judge import result_event
 from kchain.orchestrator.judging.result import ResultFile, read_result
 from kchain.phases import Chain
@@ -173,16 +173,7 @@ class _Adoption:
             folder.rename(runs / ADOPTED)
 
     def _verify(self, folder: Path, sha256: str | None, place: str = ADAPTER) -> VerifiedAdapter:
-        expected = Expected(
-            lora=self._chain.phase(self._phase).lora,
-            base_model=self._chain.model.source,
-            pad_id=self._chain.model.eos_id,
-            pad_token=self._chain.model.eos_token,
-            sha256=sha256,
-            needs_result=False,
-            folder=place,
-            tokens=self._chain.phase(self._phase).tokens.all,
-        )
+        expected = expect(self._chain, self._phase, sha256=sha256, needs_result=False, folder=place)
         try:
             adapter = verify(folder, expected)
         except AdapterRefused as error:

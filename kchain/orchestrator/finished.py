@@ -9,7 +9,7 @@ from pathlib import Path
 from kchain.client.target import LOCAL, Target
 from kchain.errors import InputError, NotNow
 from kchain.orchestrator.journal.state import PhaseState, Result
-from kchain.orchestrator.judging.adapter import Expected, verify
+from kchain.orchestrator.judging.adapter import expect, verify
 from kchain.orchestrator.judging.result import ResultFile
 from kchain.orchestrator.status import FINISHED, state_word
 from kchain.phases import Chain
@@ -77,20 +77,8 @@ def _link(chain: Chain, states: Mapping[str, PhaseState], name: str) -> Link:
     if not folder.is_dir():
         cure = f"kchain adopt {name} once more" if recorded.adopted else f"kchain pull {name}"
         raise InputError(f"the adapter of {name} is not here: {folder} is missing", cure)
-    adapter = verify(
-        folder.parent,
-        Expected(
-            lora=chain.phase(name).lora,
-            base_model=chain.model.source,
-            pad_id=chain.model.eos_id,
-            pad_token=chain.model.eos_token,
-            tokens=chain.phase(name).tokens.all,
-            sha256=recorded.sha256,
-            needs_result=False,
-            folder=folder.name,
-            lineage=recorded.lineage,
-        ),
-    )
+    kept = {"sha256": recorded.sha256, "lineage": recorded.lineage}
+    adapter = verify(folder.parent, expect(chain, name, needs_result=False, folder=folder.name, **kept))
     return Link(name, folder, adapter.sha256, adapter.bytes, recorded, adapter.result)
 
 

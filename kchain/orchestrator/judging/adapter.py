@@ -13,7 +13,7 @@ from kchain.errors import AdapterRefused
 from kchain.orchestrator.journal.state import Ancestor, rows
 from kchain.orchestrator.judging.result import ResultFile, read_object, read_result
 from kchain.orchestrator.judging.weights import ALL_LINEAR, check_weights
-from kchain.phases import Lora
+from kchain.phases import Chain, Lora
 from kchain.runtime.contract import ADAPTER, CONFIG, FORMAT, RESULT, TOKENIZER_CONFIG, WEIGHTS, other_maths
 from kchain.runtime.files import hash_file
 
@@ -58,6 +58,18 @@ class Expected:
     folder: str = ADAPTER
     tokens: tuple[str, ...] = ()
     lineage: tuple[Ancestor, ...] | None = None
+
+
+def expect(chain: Chain, phase: str, **more: Any) -> Expected:
+    """What the adapter of a phase must be by its files; `more`: what else of `Expected` is compared."""
+    return Expected(
+        lora=chain.phase(phase).lora,
+        base_model=chain.model.source,
+        pad_id=chain.model.eos_id,
+        pad_token=chain.model.eos_token,
+        tokens=chain.phase(phase).tokens.all,
+        **more,
+    )
 
 
 @dataclass(frozen=True)

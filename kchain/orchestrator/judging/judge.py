@@ -10,7 +10,7 @@ from typing import Any
 from kchain.errors import AdapterRefused, EditedOutside, GateMissed, KchainError, PhaseFailed
 from kchain.orchestrator.journal.state import Version, rows
 from kchain.orchestrator.judging import gates
-from kchain.orchestrator.judging.adapter import Expected, VerifiedAdapter, verify
+from kchain.orchestrator.judging.adapter import VerifiedAdapter, expect, verify
 from kchain.orchestrator.judging.advice import advise, failing_cell
 from kchain.orchestrator.judging.checkpoint import NoCheckpoint, Paused, no_checkpoint, paused
 from kchain.orchestrator.judging.gates import GateResult
@@ -91,15 +91,7 @@ def judge(
         )
     if chain.phase(phase).use is not None:
         return Verdict(_verify_use(folder, result, version), tuple(asked))
-    expected = Expected(
-        lora=chain.phase(phase).lora,
-        base_model=chain.model.source,
-        pad_id=chain.model.eos_id,
-        pad_token=chain.model.eos_token,
-        bundle_hash=version.hash,
-        tokens=chain.phase(phase).tokens.all,
-        lineage=version.lineage,
-    )
+    expected = expect(chain, phase, bundle_hash=version.hash, lineage=version.lineage)
     return Verdict(verify(folder, expected), tuple(asked))
 
 
