@@ -13,7 +13,18 @@ import pytest
 from kchain.inbox.arrivals import GIVEN_UP, Arrivals, unfinished
 
 ROW = b'{"prompt": "p", "completion": "c"}'
-STILL = 0.2
+STILL = 2.0
+
+
+class Clock:
+    """What the inbox takes for the time; only a test moves it."""
+
+    now = 1000.0
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kchain.inbox.arrivals.time.monotonic", lambda: Clock.now)
 
 
 @pytest.mark.parametrize(
@@ -44,15 +55,14 @@ def test_a_file_is_whole_when_its_last_line_is(tmp_path: Path, content: bytes, m
 class Watched:
     """A folder that is watched, with what was told of it."""
 
-    def __init__(self, folder: Path, still: float = STILL) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.still = still
         self.told: list[tuple[str, str]] = []
-        self.arrivals = Arrivals(folder, still, lambda name, text: self.told.append((name, text)))
+        self.arrivals = Arrivals(folder, STILL, lambda name, text: self.told.append((name, text)))
 
     def settled(self) -> list[str]:
         self.arrivals.look()
-        time.sleep(1.5 * self.still)
+        Clock.now += 1.5 * STILL
         return self.arrivals.look()
 
 
@@ -79,7 +89,7 @@ def test_what_is_no_file_of_the_user_is_left_alone_and_told_once(tmp_path: Path)
 
 
 def test_a_growing_file_is_not_taken_until_it_rests(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, still=1.0)
+    watched = Watched(tmp_path)
     with (tmp_path / "x.jsonl").open("wb") as file:
         for _ in range(8):
             # Whole lines, so that nothing but the growth speaks against it.
@@ -87,7 +97,7 @@ def test_a_growing_file_is_not_taken_until_it_rests(tmp_path: Path) -> None:
             file.flush()
             assert watched.arrivals.look() == []
             assert watched.arrivals.restless() == ["x.jsonl"]
-            time.sleep(0.2)
+            Clock.now += 0.9 * STILL
     assert watched.settled() == ["x.jsonl"]
 
 
