@@ -206,7 +206,7 @@ def _try(copy: Path, tree: Path, faults: list[Fault]) -> int:
         importlib.import_module(name)
     missed = 0
     for fault in faults:
-        files = [file for file in (copy / "kchain").rglob("*.py") if fault.old in (text := file.read_text("utf-8"))]
+        files = [file for file in (copy / "kchain").rglob("*.py") if fault.old in file.read_text("utf-8")]
         if len(files) != 1:
             print(f"{fault.name}: its text stands in {len(files)} files", flush=True)
             missed += tree == ROOT
