@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
-import sys
 from pathlib import Path
 
 import click
@@ -39,7 +36,9 @@ def init(folder: Path, example: str, owner: str | None) -> None:
       kchain plan                  what each phase will do
       kchain review phase1         the notebook, before anything is pushed
     """
-    owner, place = owner or kaggle_user(), shlex.quote(str(folder))
+    from kchain.client.login import Surroundings, user_name
+
+    owner, place = owner or user_name(Surroundings.here()), shlex.quote(str(folder))
     if owner is None:
         raise InputError(
             "whose kernels will these be? No Kaggle user name was found on this machine",
@@ -52,25 +51,3 @@ def init(folder: Path, example: str, owner: str | None) -> None:
         say(f"  {path}")
     enter = "" if folder == Path() else f"cd {place} && "
     say(f"\nNext: kchain demo {place}" if example == "tiny" else f"\nNext: {enter}kchain plan")
-
-
-def kaggle_user() -> str | None:
-    """The user name in KAGGLE_USERNAME or kaggle.json, None where neither says; nobody is asked over the network."""
-    if name := os.environ.get("KAGGLE_USERNAME", "").strip():
-        return name
-    try:
-        found = json.loads((_config_folder() / "kaggle.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    user = found.get("username") if isinstance(found, dict) else None
-    return user if isinstance(user, str) and user else None
-
-
-def _config_folder() -> Path:
-    """Where Kaggle's client keeps kaggle.json: KAGGLE_CONFIG_DIR, else ~/.kaggle, else the XDG folder on Linux."""
-    if named := os.environ.get("KAGGLE_CONFIG_DIR"):
-        return Path(named)
-    folder = Path.home() / ".kaggle"
-    if folder.exists() or not sys.platform.startswith("linux"):
-        return folder
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"

@@ -185,6 +185,12 @@ def find_login(around: Surroundings, ask: Asking) -> Login:
     raise CredentialsError(f"no Kaggle credentials that work: {looked}", HOW)
 
 
+def user_name(around: Surroundings) -> str | None:
+    """The user name in KAGGLE_USERNAME or kaggle.json, None where neither has one; nothing is asked over the network."""
+    file = _read_file(_KeyFile, around.config_folder / "kaggle.json", "kaggle.json", [])
+    return around.environ.get("KAGGLE_USERNAME", "").strip() or file.username or None
+
+
 def _by_token(around: Surroundings, ask: Asking, notes: list[str]) -> Credentials | None:
     for token, where in _tokens(around, notes):
         username = ask.owner_of(token)

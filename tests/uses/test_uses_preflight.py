@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from export_tools import base_of
 from uses_tools import add_uses, told
 
-sys.path.append(str(Path(__file__).parents[1] / "export"))
-
-from export_tools import base_of, finish  # noqa: E402
-
-from kchain.phases import load_chain  # noqa: E402
-from kchain.runtime.failure import Stop  # noqa: E402
+from kchain.phases import load_chain
+from kchain.runtime.failure import Stop
 
 Start = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def mounted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def mounted(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(a project with two finished phases, the folder that Kaggle would call /kaggle with both and the base in it)."""
-    project, root = finish(tmp_path_factory.mktemp("project")), tmp_path_factory.mktemp("kaggle")
+    root = tmp_path_factory.mktemp("kaggle")
+    project = Path(shutil.copytree(finished, tmp_path_factory.mktemp("mounted") / "project"))
     chain = load_chain(project)
     shutil.copytree(base_of(project), root / "input" / "models" / chain.model.source)
     for name in ("phase1", "phase2"):

@@ -1,26 +1,40 @@
-"""The finished chain of the export's tests, and its models loaded once."""
+"""A finished chain of two phases, made once, and its models loaded once; tests that change the project take a copy."""
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "export"))
-
-from export_tools import PAD, base_of, finish  # noqa: E402
+from export_tools import PAD, base_of, finish
 
 if TYPE_CHECKING:
     from kchain.uses.speaker import Speaker
     from kchain.uses.subject import Subject
 
+# The models of every kind that the GGUF benchmark compares with llama.cpp.
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with two verified phases."""
-    return finish(tmp_path_factory.mktemp("spoken"))
+    return finish(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Callable[[], Path]:
+    """A copy of that project, to be spoilt."""
+    return lambda: Path(shutil.copytree(finished, tmp_path / "project"))
+
+
+@pytest.fixture(scope="session")
+def project(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy in which chats and evaluations may leave files."""
+    return Path(shutil.copytree(finished, tmp_path_factory.mktemp("used") / "project"))
 
 
 @pytest.fixture(scope="session")
