@@ -186,7 +186,7 @@ def find_login(around: Surroundings, ask: Asking) -> Login:
 
 
 def user_name(around: Surroundings) -> str | None:
-    """The user name in KAGGLE_USERNAME or kaggle.json, None where neither has one; nothing is asked over the network."""
+    """The user name in KAGGLE_USERNAME or kaggle.json, None where neither has one. Asks nothing over the network."""
     file = _read_file(_KeyFile, around.config_folder / "kaggle.json", "kaggle.json", [])
     return around.environ.get("KAGGLE_USERNAME", "").strip() or file.username or None
 
