@@ -36,7 +36,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 def test_a_notebook_carries_the_modules_that_it_needs_word_for_word(chain: Chain, phase: str) -> None:
     assert carried(chain, phase) == {path: text.removesuffix("\n") for path, text in needed(phase).items()}
     parts = {path.partition("/")[0] for path in needed(phase)}
-    assert parts <= {"__init__.py", "errors.py", "units.py", "runtime", "uses", "pages"}
+    assert parts <= {"__init__.py", "errors.py", "files.py", "units.py", "runtime", "uses", "pages"}
 
 
 def lay_out(folder: Path, phase: str) -> list[str]:
