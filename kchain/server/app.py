@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 import logging
 import os
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -20,30 +18,19 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kchain.server import blobs, datasets, kernels, models, outputs, publish
+from kchain.server import blobs, datasets, kernels, models, outputs, save_kernel, things
 from kchain.server.context import Context
-from kchain.server.faults import Faults
-from kchain.server.wire import ApiError, Json, denied, error_body, name, text
+from kchain.server.faults import Faults, Script
+from kchain.server.kernels import KernelRef
+from kchain.server.wire import ApiError, Json, Text, denied, error_body, name, read
+from kchain.server.wire import Request as Body
 
-# Which function answers which of Kaggle's methods. The address is POST /api/v1/{service}/{method}.
-
-
-@dataclass(frozen=True)
-class Redirect:
-    """An answer that sends the client elsewhere (302)."""
-
-    url: str
-
-
-Method = Callable[[Context, str, Json], Json | Redirect]
-
-
-def _redirect(address: Callable[[Context, str, Json], str]) -> Method:
-    return lambda context, user, body: Redirect(address(context, user, body))
-
+# Which function answers which of Kaggle's methods. The address is POST /api/v1/{service}/{method}. A function that
+# answers with a text sends the client to that address (302).
+Method = Callable[[Context, str, Any], Json | str]
 
 _KERNELS: dict[str, Method] = {
-    "SaveKernel": kernels.save_kernel,
+    "SaveKernel": save_kernel.save_kernel,
     "GetKernelSessionStatus": kernels.status,
     "GetKernel": kernels.get,
     "ListKernels": kernels.listing,
@@ -51,8 +38,8 @@ _KERNELS: dict[str, Method] = {
     "CancelKernelSession": kernels.cancel,
     "ListKernelSessionOutput": outputs.list_outputs,
     "ListKernelFiles": outputs.list_files,
-    "DownloadKernelOutput": _redirect(outputs.download),
-    "GetAcceleratorQuotaStatistics": kernels.statistics,
+    "DownloadKernelOutput": outputs.download,
+    "GetAcceleratorQuotaStatistics": save_kernel.statistics,
 }
 _DATASETS: dict[str, Method] = {
     "CreateDataset": datasets.create,
@@ -65,7 +52,7 @@ _DATASETS: dict[str, Method] = {
     "ListDatasetFiles": datasets.list_files,
     "ListDatasets": datasets.listing,
     "DeleteDataset": datasets.delete,
-    "DownloadDataset": _redirect(datasets.download),
+    "DownloadDataset": datasets.download,
 }
 _MODELS: dict[str, Method] = {
     "CreateModel": models.create,
@@ -77,7 +64,7 @@ _MODELS: dict[str, Method] = {
     "ListModelInstances": models.list_instances,
     "ListModelInstanceVersions": models.list_versions,
     "ListModelInstanceVersionFiles": models.list_files,
-    "DownloadModelInstanceVersion": _redirect(models.download),
+    "DownloadModelInstanceVersion": models.download,
     "UpdateModel": models.update,
     "UpdateModelInstance": models.update_instance,
     "DeleteModel": models.delete,
@@ -91,6 +78,9 @@ METHODS: dict[str, Method] = {
     **{f"models.ModelApiService/{method}": serve for method, serve in _MODELS.items()},
 }
 
+
+# The type of request that each of them reads.
+_ASKED = {method: get_type_hints(serve)["asked"] for method, serve in METHODS.items()}
 
 _ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.DOTALL)
 _LOCAL_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
@@ -155,7 +145,7 @@ def user_of(context: Context, authorization: str) -> str:
     """Who sends this Authorization header: `Basic` with user:key in base64, or `Bearer` with an access token.
 
     Raises:
-        ApiError: 401, when the key is not this server's; 400, when the user name is none.
+        ApiError: 401, when the key is not this server's; 400, when the user name cannot be one.
     """
     scheme, _, value = authorization.partition(" ")
     user: str | None = None
@@ -196,16 +186,6 @@ def _answering(serve: Endpoint) -> Endpoint:
     return answer
 
 
-async def _json(request: Request) -> Json:
-    try:
-        body = json.loads(await request.body() or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, "The request body is not JSON.") from error
-    if not isinstance(body, dict):
-        raise ApiError(400, "The request body is not a JSON object.")
-    return body
-
-
 class Api:
     """The endpoints; each is named after what it serves."""
 
@@ -221,28 +201,27 @@ class Api:
         """POST /api/v1/{service}/{method}: one RPC."""
         called = f"{request.path_params['service']}/{request.path_params['method']}"
         if called == "security.OAuthService/IntrospectToken":
-            return JSONResponse(_introspect(self._context, await _json(request)))
+            return JSONResponse(_introspect(self._context, read(Introspect, await request.body()).token))
         user = self._user(request)
         if called == "kernels.KernelsApiService/GetKernelSessionLogsStream":
-            return await self._log(user, await _json(request))
+            return await self._log(user, read(KernelRef, await request.body()))
         serve = METHODS.get(called)
         if serve is None:
             raise ApiError(404, f"Method {called} is not served here.")
-        answer = await run_in_threadpool(serve, self._context, user, await _json(request))
-        if isinstance(answer, Redirect):
-            return RedirectResponse(answer.url, 302)
-        return JSONResponse(answer)
+        asked = read(_ASKED[called], await request.body())
+        answer = await run_in_threadpool(serve, self._context, user, asked)
+        return RedirectResponse(answer, 302) if isinstance(answer, str) else JSONResponse(answer)
 
     async def log_stream(self, request: Request) -> Response:
         """GET …/kernels/logs/stream/{owner}/{slug}[/{version}]: what `kaggle kernels logs -f` reads."""
-        asked = {
-            "userName": request.path_params["owner"],
-            "kernelSlug": request.path_params["slug"],
-            "versionLabel": request.path_params.get("version") or request.query_params.get("versionLabel", ""),
-        }
+        asked = KernelRef(
+            user_name=request.path_params["owner"],
+            kernel_slug=request.path_params["slug"],
+            version_label=request.path_params.get("version") or request.query_params.get("versionLabel", ""),
+        )
         return await self._log(self._user(request), asked)
 
-    async def _log(self, user: str, asked: Json) -> Response:
+    async def _log(self, user: str, asked: KernelRef) -> Response:
         context = self._context
 
         def session() -> Any:
@@ -272,7 +251,7 @@ class Api:
         if kind in ("output", "redirected"):
             session, _, file = rest.partition("/")
             return FileResponse(await run_in_threadpool(outputs.file, self._context, session, file))
-        return FileResponse(await run_in_threadpool(publish.file, self._context, kind, rest))
+        return FileResponse(await run_in_threadpool(things.served, self._context, kind, rest))
 
     async def upload(self, request: Request) -> Response:
         """PUT /upload/{token}: the bytes of one blob, whole or resumed."""
@@ -287,7 +266,7 @@ class Api:
     async def fault(self, request: Request) -> Response:
         """POST /kchain/faults {"faults": […]}: script what goes wrong next (faults.py)."""
         self._user(request)
-        self._faults.script((await _json(request)).get("faults"))
+        self._faults.follow(read(Script, await request.body()))
         return JSONResponse({})
 
     async def stop(self, request: Request) -> Response:
@@ -297,8 +276,12 @@ class Api:
         return JSONResponse({})
 
 
-def _introspect(context: Context, body: Json) -> Json:
-    user = _token_user(context, text(body, "token"))
+class Introspect(Body):
+    token: Text = ""
+
+
+def _introspect(context: Context, token: str) -> Json:
+    user = _token_user(context, token)
     if user is None:
         return {"active": False}
     return {

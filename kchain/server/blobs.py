@@ -1,4 +1,4 @@
-"""Uploads: StartBlobUpload, and the PUTs that bring the bytes, whole or resumed."""
+"""Uploads: StartBlobUpload, the PUTs that bring the bytes, whole or resumed, and what a version is made of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -19,10 +18,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from kchain.files import UnsafeName, safe_join
-from kchain.server import trees
+from kchain.server import trees, wire
 from kchain.server.context import Context
 from kchain.server.db import Row
-from kchain.server.wire import ApiError, Json, number, objects, text
+from kchain.server.things import Content
+from kchain.server.wire import ApiError, Json, Number, Text
 
 _KEPT_SECONDS = 7 * 24 * 3600
 _RANGE = re.compile(r"bytes (?:\*|(\d+)-(\d+))/(\d+)")
@@ -32,15 +32,43 @@ def _path(context: Context, token: str) -> Path:
     return context.root / "blobs" / token
 
 
-def start(context: Context, user: str, body: Json) -> Json:
+class StartUpload(wire.Request):
+    """StartBlobUpload."""
+
+    name: Text = ""
+    content_length: Number = 0
+
+
+class NewFile(wire.Request):
+    """An uploaded file, by the token of its upload."""
+
+    token: Text = ""
+
+
+class Files(wire.Request):
+    """Uploaded files, and folders of them, as they make up a version."""
+
+    files: list[NewFile] = []
+    directories: list[Directory] = []
+
+
+class Directory(Files):
+    """A folder of uploaded files."""
+
+    name: Text = ""
+
+
+Files.model_rebuild()  # it holds what is named below it
+
+
+def start(context: Context, user: str, asked: StartUpload) -> Json:
     """StartBlobUpload: a token to name the blob by, and the address its bytes go to."""
-    file = text(body, "name")
     try:
-        safe_join(context.root, file)
+        safe_join(context.root, asked.name)
     except UnsafeName as error:
         raise ApiError(400, str(error)) from error
-    if "/" in file or "\\" in file:
-        raise ApiError(400, f"{file!r} is no file name.")
+    if "/" in asked.name or "\\" in asked.name:
+        raise ApiError(400, f"{asked.name!r} is not a file name.")
     token = secrets.token_urlsafe(24)
     path = _path(context, token)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +76,7 @@ def start(context: Context, user: str, body: Json) -> Json:
     with context.db.write() as db:
         db.execute(
             "INSERT INTO blobs (token, owner, name, length, created) VALUES (?, ?, ?, ?, ?)",
-            (token, user, file, number(body, "contentLength"), time.time()),
+            (token, user, asked.name, asked.content_length, time.time()),
         )
     return {"token": token, "createUrl": f"{context.address}/upload/{token}"}
 
@@ -122,7 +150,7 @@ def sweep(context: Context) -> None:
     discard(context, [row["token"] for row in old])
 
 
-def discard(context: Context, tokens: list[str]) -> None:
+def discard(context: Context, tokens: Sequence[str]) -> None:
     """Forget blobs and their bytes."""
     with context.db.write() as db:
         db.executemany("DELETE FROM blobs WHERE token = ?", [(token,) for token in tokens])
@@ -130,28 +158,9 @@ def discard(context: Context, tokens: list[str]) -> None:
         _path(context, token).unlink(missing_ok=True)
 
 
-# Uploaded blobs laid out as the files of a data set or model version to be: archives unpacked, directories made.
-
-
-@dataclass(frozen=True)
-class Upload:
-    """Blobs laid out as the files of a version to be.
-
-    Attributes:
-        folder: temporary, made by `laid_out`.
-        failed: whether an archive in it was damaged or unsafe; the version is then FAILED, as on Kaggle.
-        fingerprint: of its files, with their bytes together.
-    """
-
-    folder: Path
-    tokens: list[str]
-    failed: bool
-    fingerprint: tuple[str, int]
-
-
 @contextmanager
-def laid_out(context: Context, user: str, body: Json, what: str) -> Iterator[Upload]:
-    """The `files` and `directories` of a request in a temporary folder, to be moved to its place within this context.
+def laid_out(context: Context, user: str, asked: Files, what: str) -> Iterator[Content]:
+    """The files of a request in a temporary folder, archives unpacked, to be moved to its place within this context.
 
     The blobs stay until the caller discards them.
 
@@ -163,44 +172,34 @@ def laid_out(context: Context, user: str, body: Json, what: str) -> Iterator[Upl
     """
     folder = Path(tempfile.mkdtemp(dir=context.root, prefix=".upload-"))
     try:
-        tokens, failed = _level(context, user, body, folder)
+        tokens, failed = _level(context, user, asked, folder)
         if not tokens:
             raise ApiError(400, f"A {what} needs at least one file.")
-        yield Upload(folder, tokens, failed, trees.fingerprint(folder))
+        yield Content(folder, trees.fingerprint(folder), failed, tuple(tokens))
     finally:
         trees.remove_tree(folder)
 
 
-def _level(context: Context, user: str, body: Json, folder: Path) -> tuple[list[str], bool]:
-    tokens, failed = [], False
-    for entry in objects(body, "files"):
-        token = text(entry, "token")
-        file, path = take(context, user, token)
-        tokens.append(token)
+def _level(context: Context, user: str, asked: Files, folder: Path) -> tuple[list[str], bool]:
+    """Lay out one folder and those in it: the tokens of the uploads, and whether an archive was bad."""
+    tokens, failed = [given.token for given in asked.files], False
+    for token in tokens:
+        file, blob = take(context, user, token)
         try:
-            _place(path, file, folder)
+            if trees.is_archive(file):
+                trees.unpack(blob, file, folder)
+                continue
+            path = safe_join(folder, file)
+            path.unlink(missing_ok=True)
+            os.link(blob, path)  # gigabytes of a model are not copied; nobody writes to a complete blob again
         except (UnsafeName, zipfile.BadZipFile, tarfile.TarError, EOFError, OSError):
             failed = True
-    for entry in objects(body, "directories"):
-        inner = _directory(folder, text(entry, "name"))
-        more, broken = _level(context, user, entry, inner)
+    for given in asked.directories:
+        try:
+            inner = safe_join(folder, given.name)
+            inner.mkdir(parents=True, exist_ok=True)
+        except (UnsafeName, FileExistsError, NotADirectoryError) as error:
+            raise ApiError(400, f"{given.name!r} is not a directory name.") from error
+        more, broken = _level(context, user, given, inner)
         tokens, failed = tokens + more, failed or broken
     return tokens, failed
-
-
-def _directory(folder: Path, given: str) -> Path:
-    try:
-        path = safe_join(folder, given)
-        path.mkdir(parents=True, exist_ok=True)
-    except (UnsafeName, FileExistsError, NotADirectoryError) as error:
-        raise ApiError(400, f"{given!r} is no directory name.") from error
-    return path
-
-
-def _place(blob: Path, file: str, folder: Path) -> None:
-    if trees.is_archive(file):
-        trees.unpack(blob, file, folder)
-        return
-    path = safe_join(folder, file)
-    path.unlink(missing_ok=True)
-    os.link(blob, path)  # gigabytes of a model are not copied; nobody writes to a complete blob again

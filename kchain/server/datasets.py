@@ -1,63 +1,120 @@
-"""Data sets: find, describe, list, download, delete. How they come to be: dataset_uploads.py and publish.py."""
+"""Data sets: made of uploaded files, described, listed, downloaded, deleted."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
 
-from kchain.server import blobs, datasets, publish, trees
-from kchain.server.blobs import Upload, laid_out
+from pydantic import Field
+
+from kchain.server import blobs, things
+from kchain.server.blobs import Files, laid_out
 from kchain.server.context import Context
 from kchain.server.db import Row
-from kchain.server.publish import dataset_folder
-from kchain.server.sources import ready_version
-from kchain.server.wire import ApiError, Json, denied, name, number, objects, page, slug_of, text, timestamp
+from kchain.server.things import DATASET, Content, Search, ThingRef, word
+from kchain.server.wire import (
+    ApiError,
+    Flag,
+    Json,
+    Number,
+    Paging,
+    Request,
+    Text,
+    denied,
+    name,
+    page,
+    slug_of,
+    timestamp,
+)
 
-# What a version of a data set or model goes through before READY, in equal parts of the profile's dataset_seconds.
-STAGES = ("NOT_YET_PERSISTED", "BLOBS_RECEIVED", "BLOBS_DECOMPRESSED", "BLOBS_COPIED_TO_SDS")
-
-
-def find(context: Context, user: str, body: Json) -> Row:
-    """The data set that a request names by ownerSlug and datasetSlug.
-
-    Raises:
-        ApiError: 403, for one that is not there or not this user's to read: Kaggle does not tell them apart.
-    """
-    owner, slug = text(body, "ownerSlug").lower(), text(body, "datasetSlug").lower()
-    row = context.db.one("SELECT * FROM datasets WHERE owner = ? AND slug = ?", owner, slug)
-    if row is None or (row["private"] and row["owner"] != user):
-        raise denied("datasets.get")
-    return row
+SLUG_LENGTH = (6, 50)  # of data set titles and slugs
 
 
-def versions(context: Context, dataset: Row) -> list[Row]:
-    """Every version, newest first."""
-    return context.db.all("SELECT * FROM dataset_versions WHERE dataset = ? ORDER BY number DESC", dataset["id"])
+class DatasetRef(ThingRef):
+    slug: Text = Field("", alias="datasetSlug")
 
 
-def word(version: Row) -> str:
-    """Kaggle's word for where a version is on its way to READY."""
-    if version["failed"]:
-        return "FAILED"
-    now, span = time.time(), version["ready"] - version["created"]
-    if now >= version["ready"] or span <= 0:
-        return "READY"
-    return STAGES[int(max(now - version["created"], 0.0) / span * len(STAGES))]
+class DatasetVersionRef(DatasetRef, Paging):
+    """What names a version, and a file or a page of its files."""
+
+    dataset_version_number: Number = 0
+    file_name: Text = ""
 
 
-def status(context: Context, user: str, body: Json) -> Json:
+class ListDatasets(Search):
+    """ListDatasets: `group` ends in _MY for one's own."""
+
+    group: Text = ""
+    user: Text = ""
+
+
+class CreateDataset(Files):
+    owner_slug: Text = ""
+    slug: Text = ""
+    title: Text = ""
+    subtitle: Text = ""
+    description: Text = ""
+    license_name: Text = ""
+    is_private: Flag = False
+
+
+class VersionBody(Files):
+    version_notes: Text = ""
+    subtitle: Text = ""
+    description: Text = ""
+    delete_old_versions: Flag = False
+
+
+class CreateVersion(DatasetRef):
+    body: VersionBody = VersionBody()
+
+
+class CreateVersionById(Request):
+    id: Number = 0
+    body: VersionBody = VersionBody()
+
+
+class License(Request):
+    name: Text = ""
+
+
+class Settings(Request):
+    title: Text = ""
+    subtitle: Text = ""
+    description: Text = ""
+    licenses: list[License] = []
+    is_private: Flag = False
+
+
+class UpdateMetadata(DatasetRef):
+    settings: Settings = Settings()
+
+
+def status(context: Context, user: str, asked: DatasetRef) -> Json:
     """GetDatasetStatus: of the newest version."""
-    return {"status": word(versions(context, find(context, user, body))[0])}
+    return {"status": word(_versions(context, things.find(context, user, DATASET, asked))[0])}
 
 
-def get(context: Context, user: str, body: Json) -> Json:
+def get(context: Context, user: str, asked: DatasetRef) -> Json:
     """GetDataset."""
-    return _described(context, find(context, user, body))
+    return _described(context, things.find(context, user, DATASET, asked))
+
+
+def _versions(context: Context, dataset: Row) -> list[Row]:
+    return things.versions(context.db, DATASET, dataset["id"])
 
 
 def _described(context: Context, dataset: Row) -> Json:
-    every, ref = versions(context, dataset), f"{dataset['owner']}/{dataset['slug']}"
-    latest = every[0]
+    every, ref = _versions(context, dataset), f"{dataset['owner']}/{dataset['slug']}"
+    told = [
+        {
+            "versionNumber": version["number"],
+            "creationDate": timestamp(version["created"]),
+            "versionNotes": version["notes"],
+            "status": word(version),
+        }
+        for version in every
+    ]
     return {
         "id": dataset["id"],
         "ref": ref,
@@ -70,25 +127,16 @@ def _described(context: Context, dataset: Row) -> Json:
         "ownerName": dataset["owner"],
         "creatorName": dataset["owner"],
         "isPrivate": bool(dataset["private"]),
-        "totalBytes": latest["bytes"],
-        "lastUpdated": timestamp(latest["created"]),
-        "currentVersionNumber": latest["number"],
-        "versions": [_version(version) for version in every],
+        "totalBytes": every[0]["bytes"],
+        "lastUpdated": timestamp(every[0]["created"]),
+        "currentVersionNumber": every[0]["number"],
+        "versions": told,
     }
 
 
-def _version(version: Row) -> Json:
-    return {
-        "versionNumber": version["number"],
-        "creationDate": timestamp(version["created"]),
-        "versionNotes": version["notes"],
-        "status": word(version),
-    }
-
-
-def metadata(context: Context, user: str, body: Json) -> Json:
+def metadata(context: Context, user: str, asked: DatasetRef) -> Json:
     """GetDatasetMetadata."""
-    dataset = find(context, user, body)
+    dataset = things.find(context, user, DATASET, asked)
     return {
         "info": {
             "datasetId": dataset["id"],
@@ -103,44 +151,30 @@ def metadata(context: Context, user: str, body: Json) -> Json:
     }
 
 
-def listing(context: Context, user: str, body: Json) -> Json:
+def listing(context: Context, user: str, asked: ListDatasets) -> Json:
     """ListDatasets: one's own, or what everybody may read; filters user and search, newest first."""
-    mine = text(body, "group").endswith("_MY")
-    owner = user if mine else text(body, "user").lower()
-    search = text(body, "search").lower()
-    shown = [
-        row
-        for row in context.db.all("SELECT * FROM datasets ORDER BY created DESC")
-        if (row["owner"] == user or not row["private"])
-        and owner in ("", row["owner"])
-        and search in f"{row['slug']} {row['title']}".lower()
-    ]
-    found, token, _ = page(shown, body)
+    owner = user if asked.group.endswith("_MY") else asked.user.lower()
+    found, token, _ = page(things.visible(context, user, DATASET, owner, asked), asked)
     return {"datasets": [_described(context, row) for row in found], "nextPageToken": token}
 
 
-def _readable_version(context: Context, dataset: Row, body: Json) -> Row:
-    """The version a request asks for; without one the newest READY one.
+def _readable_version(context: Context, dataset: Row, wanted: int) -> Row:
+    """The version of a number; the newest READY one for 0.
 
     Raises:
         ApiError: 404, when there is no such version or it is not READY.
     """
-    wanted = number(body, "datasetVersionNumber")
-    for version in versions(context, dataset):
-        if version["number"] == wanted and word(version) == "READY":
+    for version in _versions(context, dataset):
+        if wanted in (0, version["number"]) and word(version) == "READY":
             return version
-    ready = ready_version(context, dataset["id"]) if not wanted else None
-    if ready is None:
-        raise ApiError(404, "Dataset version not found.")
-    return ready
+    raise ApiError(404, "Dataset version not found.")
 
 
-def list_files(context: Context, user: str, body: Json) -> Json:
+def list_files(context: Context, user: str, asked: DatasetVersionRef) -> Json:
     """ListDatasetFiles."""
-    dataset = find(context, user, body)
-    version = _readable_version(context, dataset, body)
-    folder = dataset_folder(context.root, dataset["owner"], dataset["slug"], version["number"])
-    shown, token, _ = page(list(trees.walk(folder)), body)
+    dataset = things.find(context, user, DATASET, asked)
+    version = _readable_version(context, dataset, asked.dataset_version_number)
+    shown, token, _ = page(things.files_of(context, DATASET, dataset, version), asked)
     listed = [
         {
             "ref": f"{dataset['owner']}/{dataset['slug']}/{name}",
@@ -153,157 +187,118 @@ def list_files(context: Context, user: str, body: Json) -> Json:
     return {"datasetFiles": listed, "nextPageToken": token}
 
 
-def download(context: Context, user: str, body: Json) -> str:
+def download(context: Context, user: str, asked: DatasetVersionRef) -> str:
     """DownloadDataset: the signed address of one file, or of a zip of all of them."""
-    dataset = find(context, user, body)
-    number = _readable_version(context, dataset, body)["number"]
-    file, where = text(body, "fileName"), f"{dataset['owner']}/{dataset['slug']}/{number}"
-    if not file:
-        return context.signed(f"dataset-zip/{where}/{dataset['slug']}.zip")
-    if file not in dict(trees.walk(dataset_folder(context.root, dataset["owner"], dataset["slug"], number))):
-        raise ApiError(404, f"There is no file {file!r}.")
-    return context.signed(f"dataset/{where}/{file}")
+    dataset = things.find(context, user, DATASET, asked)
+    version = _readable_version(context, dataset, asked.dataset_version_number)
+    return things.address(context, DATASET, dataset, version, asked.file_name)
 
 
-def delete(context: Context, user: str, body: Json) -> Json:
-    """DeleteDataset: what running sessions mounted of it stays theirs."""
-    owner, slug = text(body, "ownerSlug").lower(), text(body, "datasetSlug").lower()
-    dataset = context.db.one("SELECT * FROM datasets WHERE owner = ? AND slug = ?", owner, slug)
-    if dataset is None or owner != user:
-        raise denied("datasets.delete")
-    folders = [dataset_folder(context.root, owner, slug, version["number"]) for version in versions(context, dataset)]
+def delete(context: Context, user: str, asked: DatasetRef) -> Json:
+    """DeleteDataset."""
+    dataset = things.find(context, user, DATASET, asked, "delete")
+    gone = _versions(context, dataset)
     with context.db.write() as db:
         db.execute("DELETE FROM datasets WHERE id = ?", (dataset["id"],))
-    for folder in folders:
-        publish.forget(context, folder)
+    things.remove(context, DATASET, dataset, gone)
     return {}
 
 
-# CreateDataset and CreateDatasetVersion: uploaded blobs become the files of a version; UpdateDatasetMetadata.
-
-SLUG_LENGTH = (6, 50)  # of data set titles and slugs
-
-
-def create(context: Context, user: str, body: Json) -> Json:
+def create(context: Context, user: str, asked: CreateDataset) -> Json:
     """CreateDataset. A title or slug that is bad or in use is answered with status "error", not with an HTTP status."""
-    title = text(body, "title")
-    slug = name(text(body, "slug") or slug_of(title), "slug")
-    owner = name(text(body, "ownerSlug") or user, "owner")
+    title = asked.title
+    slug = name(asked.slug or slug_of(title), "slug")
+    owner = name(asked.owner_slug or user, "owner")
     if owner != user:
         raise denied("datasets.create")
-    if complaint := _complaint(context, owner, slug, title):
+    taken = context.db.one("SELECT 1 FROM datasets WHERE owner = ? AND (slug = ? OR title = ?)", owner, slug, title)
+    if complaint := _length(title=title, slug=slug) or (_in_use(title) if taken is not None else ""):
         return {"status": "error", "error": complaint}
     try:
-        with laid_out(context, user, body, "dataset") as upload, context.db.write() as db:
+        with laid_out(context, user, asked, "dataset") as upload, context.db.write() as db:
             made = db.execute(
                 "INSERT INTO datasets (owner, slug, title, subtitle, description, license, private, created)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *(owner, slug, title, text(body, "subtitle"), text(body, "description")),
-                    *(text(body, "licenseName"), bool(body.get("isPrivate")), time.time()),
+                    *(owner, slug, title, asked.subtitle, asked.description),
+                    *(asked.license_name, asked.is_private, time.time()),
                 ),
             )
-            _add_version(context, db, (int(made.lastrowid or 0), owner, slug), upload, "Initial release")
+            dataset = db.execute("SELECT * FROM datasets WHERE id = ?", (made.lastrowid,)).fetchone()
+            _add_version(context, db, dataset, upload, "Initial release")
     except sqlite3.IntegrityError:
         return {"status": "error", "error": _in_use(title)}
     blobs.discard(context, upload.tokens)
-    return _created(context, owner, slug)
+    return _created(context, dataset)
 
 
-def _complaint(context: Context, owner: str, slug: str, title: str) -> str:
+def _length(**given: str) -> str:
+    """What is wrong with the length of a title or slug; "" where nothing is."""
     shortest, longest = SLUG_LENGTH
-    for what, value in (("title", title), ("slug", slug)):
+    for what, value in given.items():
         if not shortest <= len(value) <= longest:
             return f"The dataset {what} must be between {shortest} and {longest} characters."
-    taken = context.db.one("SELECT 1 FROM datasets WHERE owner = ? AND (slug = ? OR title = ?)", owner, slug, title)
-    return _in_use(title) if taken is not None else ""
+    return ""
 
 
 def _in_use(title: str) -> str:
     return f'The requested title "{title}" is already in use by a dataset. Please choose another title.'
 
 
-def _created(context: Context, owner: str, slug: str) -> Json:
-    ref = f"{owner}/{slug}"
+def _add_version(context: Context, db: sqlite3.Connection, dataset: Row, upload: Content, notes: str) -> None:
+    ready = time.time() + context.profile.dataset_seconds
+    things.add_version(db, DATASET, context.root, dataset, (dataset["id"],), upload, notes=notes, ready=ready)
+
+
+def _created(context: Context, dataset: Row) -> Json:
+    ref = f"{dataset['owner']}/{dataset['slug']}"
     return {"ref": ref, "url": context.page(f"datasets/{ref}"), "status": "Ok", "error": "", "invalidTags": []}
 
 
-def create_version(context: Context, user: str, body: Json) -> Json:
+def create_version(context: Context, user: str, asked: CreateVersion) -> Json:
     """CreateDatasetVersion: 403 for somebody else's data set, and while the first version is being processed."""
-    dataset = datasets.find(context, user, body)
-    if dataset["owner"] != user:
+    dataset = things.find(context, user, DATASET, asked, "update")
+    earlier = _versions(context, dataset)
+    if len(earlier) == 1 and word(earlier[0]) not in ("READY", "FAILED"):
         raise denied("datasets.update")
-    earlier = datasets.versions(context, dataset)
-    if len(earlier) == 1 and datasets.word(earlier[0]) not in ("READY", "FAILED"):
-        raise denied("datasets.update")
-    given = body.get("body") or {}
-    if not isinstance(given, dict):
-        raise ApiError(400, "body must be an object.")
-    owner, slug = dataset["owner"], dataset["slug"]
+    given = asked.body
     with laid_out(context, user, given, "dataset") as upload, context.db.write() as db:
-        _add_version(context, db, (dataset["id"], owner, slug), upload, text(given, "versionNotes"))
-        for key in ("subtitle", "description"):
-            if value := text(given, key):
-                db.execute(f"UPDATE datasets SET {key} = ? WHERE id = ?", (value, dataset["id"]))
-        if given.get("deleteOldVersions"):
+        _add_version(context, db, dataset, upload, given.version_notes)
+        for column, value in (("subtitle", given.subtitle), ("description", given.description)):
+            if value:
+                db.execute(f"UPDATE datasets SET {column} = ? WHERE id = ?", (value, dataset["id"]))
+        if given.delete_old_versions:
             db.executemany("DELETE FROM dataset_versions WHERE id = ?", [(row["id"],) for row in earlier])
-    if given.get("deleteOldVersions"):
-        for row in earlier:
-            publish.forget(context, dataset_folder(context.root, owner, slug, row["number"]))
+    if given.delete_old_versions:
+        things.remove(context, DATASET, dataset, earlier)
     blobs.discard(context, upload.tokens)
-    return _created(context, owner, slug)
+    return _created(context, dataset)
 
 
-def create_version_by_id(context: Context, user: str, body: Json) -> Json:
+def create_version_by_id(context: Context, user: str, asked: CreateVersionById) -> Json:
     """CreateDatasetVersionById."""
-    row = context.db.one("SELECT * FROM datasets WHERE id = ?", number(body, "id"))
+    row = context.db.one("SELECT * FROM datasets WHERE id = ?", asked.id)
     if row is None:
         raise denied("datasets.update")
-    return create_version(context, user, {**body, "ownerSlug": row["owner"], "datasetSlug": row["slug"]})
+    return create_version(context, user, CreateVersion(owner_slug=row["owner"], slug=row["slug"], body=asked.body))
 
 
-def update_metadata(context: Context, user: str, body: Json) -> Json:
+def update_metadata(context: Context, user: str, asked: UpdateMetadata) -> Json:
     """UpdateDatasetMetadata: what the server knows of a data set is replaced; refusals come as `errors`.
 
     Kaggle's client sends every setting, an absent isPrivate as false. Keywords, collaborators, descriptions of files
     and pictures have no meaning here.
     """
-    dataset = datasets.find(context, user, body)
-    if dataset["owner"] != user:
-        raise denied("datasets.update")
-    settings = body.get("settings") or {}
-    if not isinstance(settings, dict):
-        raise ApiError(400, "settings must be an object.")
-    title = text(settings, "title")
-    shortest, longest = SLUG_LENGTH
-    if not shortest <= len(title) <= longest:
-        return {"errors": [f"The dataset title must be between {shortest} and {longest} characters."]}
-    licences = [text(entry, "name") for entry in objects(settings, "licenses")] or [dataset["license"]]
+    dataset, told = things.find(context, user, DATASET, asked, "update"), asked.settings
+    if complaint := _length(title=told.title):
+        return {"errors": [complaint]}
+    licence = told.licenses[0].name if told.licenses else dataset["license"]
     with context.db.write() as db:
         taken = "SELECT 1 FROM datasets WHERE owner = ? AND title = ? AND id != ?"
-        if db.execute(taken, (user, title, dataset["id"])).fetchone() is not None:
-            return {"errors": [_in_use(title)]}
+        if db.execute(taken, (user, told.title, dataset["id"])).fetchone() is not None:
+            return {"errors": [_in_use(told.title)]}
         db.execute(
             "UPDATE datasets SET title = ?, subtitle = ?, description = ?, license = ?, private = ? WHERE id = ?",
-            (
-                *(title, text(settings, "subtitle"), text(settings, "description")),
-                *(licences[0], bool(settings.get("isPrivate")), dataset["id"]),
-            ),
+            (told.title, told.subtitle, told.description, licence, told.is_private, dataset["id"]),
         )
     return {"errors": []}
-
-
-def _add_version(
-    context: Context, db: sqlite3.Connection, dataset: tuple[int, str, str], upload: Upload, notes: str
-) -> None:
-    """Record the next version of `dataset` (row id, owner, slug) and move its files into place."""
-    identity, owner, slug = dataset
-    digest, size = upload.fingerprint
-    last = db.execute("SELECT coalesce(max(number), 0) AS n FROM dataset_versions WHERE dataset = ?", (identity,))
-    version, now = last.fetchone()["n"] + 1, time.time()
-    trees.settle(upload.folder, dataset_folder(context.root, owner, slug, version))
-    db.execute(
-        "INSERT INTO dataset_versions (dataset, number, notes, fingerprint, bytes, failed, created, ready)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (identity, version, notes, digest, size, upload.failed, now, now + context.profile.dataset_seconds),
-    )

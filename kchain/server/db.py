@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 FILE = "state.db"
+# Kaggle's words for a session that is not over, and the same as a condition.
+LIVE = ("QUEUED", "RUNNING", "CANCEL_REQUESTED")
+IS_LIVE = f"status IN {LIVE}"
 BUSY_SECONDS = 60
 
 _TABLES = """

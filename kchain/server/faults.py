@@ -15,21 +15,19 @@ spent. Methods are Kaggle's names, or "LogStream", "Download", "Upload", or "*" 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any
 
+from pydantic import BaseModel, ConfigDict, field_validator
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kchain.server.wire import ApiError, error_body
+from kchain.server.wire import error_body
 
 _COMMIT = "commit-then-"
 _KINDS = ("html", "empty", "reset", "hang")
 _PREFIXES = {"/kernels/logs/stream/": "LogStream", "/download/": "Download", "/upload/": "Upload"}
 
 
-@dataclass
-class Fault:
+class Fault(BaseModel):
     """One line of the script.
 
     Attributes:
@@ -39,6 +37,8 @@ class Fault:
         message: the text of an HTTP status's error body.
     """
 
+    model_config = ConfigDict(extra="forbid")
+
     method: str
     kind: str
     calls: int = 1
@@ -46,24 +46,19 @@ class Fault:
     seconds: float = 1.0
     message: str = "Scripted fault."
 
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, given: str) -> str:
+        kind = given.removeprefix(_COMMIT)
+        if (kind.isdigit() and int(kind) >= 400) or kind in _KINDS or given in ("drip", "cut"):
+            return given
+        raise ValueError(f"{given!r} is not a kind of fault")
 
-def _method(path: str) -> str:
-    for prefix, method in _PREFIXES.items():
-        if prefix in path:
-            return method
-    return path.rpartition("/")[2]
 
+class Script(BaseModel):
+    """The body of POST /kchain/faults."""
 
-def _fault(entry: Any) -> Fault:
-    try:
-        fault = Fault(**entry)
-    except TypeError as error:
-        raise ApiError(400, f"{entry!r} is no fault: {error}") from error
-    kind = fault.kind.removeprefix(_COMMIT)
-    known = (kind.isdigit() and int(kind) >= 400) or kind in _KINDS or fault.kind in ("drip", "cut")
-    if not known:
-        raise ApiError(400, f"{fault.kind!r} is no kind of fault.")
-    return fault
+    faults: list[Fault]
 
 
 class Faults:
@@ -72,20 +67,14 @@ class Faults:
     def __init__(self) -> None:
         self._script: list[Fault] = []
 
-    def script(self, entries: Any) -> None:
-        """Replace the script.
-
-        Raises:
-            ApiError: 400, when an entry is no fault.
-        """
-        if not isinstance(entries, list):
-            raise ApiError(400, "faults must be a list.")
-        self._script = [_fault(entry) for entry in entries]
+    def follow(self, script: Script) -> None:
+        """Replace the script."""
+        self._script = script.faults
 
     def _next(self, path: str) -> Fault | None:
         if path.startswith("/kchain/"):
             return None
-        method = _method(path)
+        method = next((method for prefix, method in _PREFIXES.items() if prefix in path), path.rpartition("/")[2])
         for fault in self._script:
             if fault.method in (method, "*") and fault.calls > 0:
                 if fault.skip > 0:

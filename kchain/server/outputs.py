@@ -1,4 +1,4 @@
-"""What a finished session left in /kaggle/working: lists, signed addresses, and its log."""
+"""What a session leaves: its outputs as lists and signed addresses, and its log, live while it runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from pathlib import Path
 from kchain.server import runner, trees
 from kchain.server.context import Context
 from kchain.server.db import Row
-from kchain.server.kernels import find, is_over, session_of
+from kchain.server.kernels import KernelPage, KernelRef, find, is_over, session_of
 from kchain.server.runner import LOG
-from kchain.server.wire import ApiError, Json, denied, name, number, page, text, timestamp
-
-# Session logs: a JSON array once the session is over, a live event stream while it runs.
+from kchain.server.wire import ApiError, Json, Number, Request, Text, denied, name, page, timestamp
 
 END = "END_OF_LOG"
 _LOOK_SECONDS = 0.1
@@ -79,11 +77,17 @@ def _listed(context: Context, session: Row) -> list[tuple[str, Path]]:
     return list(trees.walk(working(context, session["id"])))
 
 
-def list_outputs(context: Context, user: str, body: Json) -> Json:
+class DownloadOutput(Request):
+    owner_slug: Text = ""
+    kernel_slug: Text = ""
+    version_number: Number = 0
+    file_path: Text = ""
+
+
+def list_outputs(context: Context, user: str, asked: KernelPage) -> Json:
     """ListKernelSessionOutput: nothing while the session runs; the log comes with the first page."""
-    _, version = find(context, user, body)
-    session = session_of(context, version)
-    shown, token, start = page(_listed(context, session), body)
+    session = session_of(context, find(context, user, asked)[1])
+    shown, token, start = page(_listed(context, session), asked)
     path = f"output/{session['id']}/"
     answer: Json = {
         "files": [{"url": context.signed(path + name), "fileName": name} for name, _ in shown],
@@ -94,10 +98,10 @@ def list_outputs(context: Context, user: str, body: Json) -> Json:
     return answer
 
 
-def list_files(context: Context, user: str, body: Json) -> Json:
+def list_files(context: Context, user: str, asked: KernelPage) -> Json:
     """ListKernelFiles: names, bytes and times of the outputs."""
-    _, version = find(context, user, body)
-    shown, token, _ = page(_listed(context, session_of(context, version)), body)
+    session = session_of(context, find(context, user, asked)[1])
+    shown, token, _ = page(_listed(context, session), asked)
     return {
         "files": [
             {"name": name, "size": path.stat().st_size, "creationDate": timestamp(path.stat().st_mtime)}
@@ -107,17 +111,15 @@ def list_files(context: Context, user: str, body: Json) -> Json:
     }
 
 
-def download(context: Context, user: str, body: Json) -> str:
+def download(context: Context, user: str, asked: DownloadOutput) -> str:
     """DownloadKernelOutput: the signed address of one output, to be sent as a redirect.
 
     It begins with "redirected": a client sends its credentials along to the same host, which Kaggle's is not.
     """
-    owner, slug = name(body.get("ownerSlug"), "owner"), name(body.get("kernelSlug"), "kernel")
-    wanted = {"userName": owner, "kernelSlug": slug}
-    if version := number(body, "versionNumber"):
-        wanted["versionLabel"] = str(version)
-    session = session_of(context, find(context, user, wanted)[1])
-    path = text(body, "filePath")
+    owner, slug = name(asked.owner_slug, "owner"), name(asked.kernel_slug, "kernel")
+    kernel = KernelRef(user_name=owner, kernel_slug=slug, version_label=str(asked.version_number or ""))
+    session = session_of(context, find(context, user, kernel)[1])
+    path = asked.file_path
     if path not in dict(_listed(context, session)):
         raise ApiError(404, f"There is no output {path!r}.")
     return context.signed(f"redirected/{session['id']}/{path}")

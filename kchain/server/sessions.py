@@ -19,7 +19,7 @@ from typing import Any
 
 from kchain import files
 from kchain.server import runner, trees
-from kchain.server.db import Database, Row
+from kchain.server.db import IS_LIVE, Database, Row
 from kchain.server.profile import Profile
 
 GONE = "The server ended while this session ran."
@@ -71,7 +71,7 @@ class Sessions:
 
     def busy(self) -> bool:
         """Whether anything is queued or running."""
-        active = self._db.one("SELECT 1 FROM sessions WHERE status IN ('QUEUED', 'RUNNING', 'CANCEL_REQUESTED')")
+        active = self._db.one(f"SELECT 1 FROM sessions WHERE {IS_LIVE}")
         return active is not None
 
     def cancel(self, session: int) -> None:

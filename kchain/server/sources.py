@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kchain.server import runner
 from kchain.server.context import Context
-from kchain.server.db import Row
-from kchain.server.publish import dataset_folder, model_folder
-from kchain.server.wire import ApiError, Json, strings
+from kchain.server.things import DATASET, MODEL, ready_version, word
+from kchain.server.wire import ApiError, Request, Texts
 
 KINDS = ("Dataset", "Competition", "Kernel", "Model")
+
+
+class SourceLists(Request):
+    """The references of a push, by kind."""
+
+    dataset_data_sources: Texts = []
+    kernel_data_sources: Texts = []
+    model_data_sources: Texts = []
+    competition_data_sources: Texts = []
 
 
 @dataclass
@@ -36,7 +43,7 @@ class Sources:
         self.mounts.append({"source": str(source), "new": new, "old": old})
 
 
-def resolve(context: Context, user: str, kernel: str, body: Json) -> Sources:
+def resolve(context: Context, user: str, kernel: str, asked: SourceLists) -> Sources:
     """Find the sources of a SaveKernel request as they are at this moment.
 
     Args:
@@ -46,23 +53,18 @@ def resolve(context: Context, user: str, kernel: str, body: Json) -> Sources:
         ApiError: 409, when a data set's first version is still being processed (where the profile says so).
     """
     found = Sources()
-    for ref in strings(body, "datasetDataSources"):
+    for ref in asked.dataset_data_sources:
         _dataset(context, user, ref, found)
-    for ref in strings(body, "kernelDataSources"):
+    for ref in asked.kernel_data_sources:
         if ref.lower() != kernel or context.profile.own_output == "mounted":
             _kernel(context, user, ref, found)
         elif context.profile.own_output == "invalid":
             found.refuse("Kernel", ref)
-    for ref in strings(body, "modelDataSources"):
+    for ref in asked.model_data_sources:
         _model(context, user, ref, found)
-    for ref in strings(body, "competitionDataSources"):
+    for ref in asked.competition_data_sources:
         found.refuse("Competition", ref)  # no competition is ever hosted here
     return found
-
-
-def _parts(ref: str, count: int) -> list[str]:
-    parts = ref.lower().split("/")
-    return parts if len(parts) == count else []
 
 
 def _dataset(context: Context, user: str, ref: str, found: Sources) -> None:
@@ -76,22 +78,13 @@ def _dataset(context: Context, user: str, ref: str, found: Sources) -> None:
             raise ApiError(409, f"Dataset {ref} is still being processed.")
         return found.refuse("Dataset", ref)
     owner, slug = row["owner"], row["slug"]
-    folder = dataset_folder(context.root, owner, slug, version["number"])
+    folder = DATASET.folder(context.root, owner, slug, version["number"])
     return found.mount(folder, f"datasets/{owner}/{slug}", slug)
 
 
-def ready_version(context: Context, dataset: int) -> Row | None:
-    """The newest version of a data set that is READY."""
-    return context.db.one(
-        "SELECT * FROM dataset_versions WHERE dataset = ? AND NOT failed AND ready <= ? ORDER BY number DESC",
-        dataset,
-        time.time(),
-    )
-
-
 def _kernel(context: Context, user: str, ref: str, found: Sources) -> None:
-    parts = _parts(ref, 2)
-    row = context.db.one("SELECT * FROM kernels WHERE owner = ? AND slug = ?", *parts) if parts else None
+    parts = ref.lower().split("/")
+    row = context.db.one("SELECT * FROM kernels WHERE owner = ? AND slug = ?", *parts) if len(parts) == 2 else None
     if row is None or (row["owner"] != user and not is_public(context, row["id"])):
         return found.refuse("Kernel", ref)
     session = context.db.one(
@@ -115,17 +108,13 @@ def is_public(context: Context, kernel: int) -> bool:
 
 
 def _model(context: Context, user: str, ref: str, found: Sources) -> None:
-    parts = _parts(ref, 5)
-    row = (
-        context.db.one(
-            "SELECT * FROM model_versions JOIN models ON models.id = model_versions.model"
-            " WHERE owner = ? AND slug = ? AND framework = ? AND variation = ? AND number = ?",
-            *parts,
-        )
-        if parts
-        else None
+    parts = ref.lower().split("/")
+    version = (
+        "SELECT model_versions.*, owner, private FROM model_versions JOIN models ON models.id = model_versions.model"
+        " WHERE owner = ? AND slug = ? AND framework = ? AND variation = ? AND number = ?"
     )
-    if row is None or (row["private"] and row["owner"] != user) or row["failed"] or row["ready"] > time.time():
+    row = context.db.one(version, *parts) if len(parts) == 5 else None
+    if row is None or (row["private"] and row["owner"] != user) or word(row) != "READY":
         return found.refuse("Model", ref)  # what Kaggle says of a version that is still processed, nobody has told
-    folder = model_folder(context.root, *parts)
+    folder = MODEL.folder(context.root, *parts)
     return found.mount(folder, "models/" + "/".join(parts), "/".join(parts[1:]))

@@ -1,4 +1,4 @@
-"""Kaggle's words on the wire: error bodies, times, durations, page tokens, references, slugs."""
+"""Kaggle's words on the wire: how requests are read, error bodies, times, durations, page tokens, slugs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import binascii
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
 from slugify import slugify
 
 Item = TypeVar("Item")
+Shape = TypeVar("Shape", bound=BaseModel)
 Json = dict[str, Any]
 
 _WORDS = {
@@ -26,7 +29,6 @@ _WORDS = {
     503: "UNAVAILABLE",
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _LARGEST_NUMBER = 2**63 - 1  # int64, on the wire and in SQLite
 DEFAULT_PAGE = 20
 LARGEST_PAGE = 200
@@ -51,6 +53,57 @@ def denied(permission: str) -> ApiError:
     return ApiError(403, f"Permission '{permission}' was denied")
 
 
+# What a field of a request holds. Half of a surrogate pair, which JSON can spell and UTF-8 cannot, is no text.
+Text = Annotated[str, Field(strict=True)]
+Texts = list[Text]
+Number = Annotated[int, Field(strict=True, ge=0, le=_LARGEST_NUMBER)]
+Flag = Annotated[bool, BeforeValidator(bool)]
+
+
+class Request(BaseModel):
+    """The body of a request: camelCase names on the wire, unknown fields ignored, null and empty as good as absent."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {key: value for key, value in given.items() if value or value is False}
+
+
+class Paging(Request):
+    """Which page of a list is asked for."""
+
+    page_size: Number = 0
+    page_token: Text = ""
+    page: Number = 0
+
+
+_EXPECTED = {"list": "a list", "model": "an object", "string": "a string", "bool": "true or false"}
+
+
+def read(shape: type[Shape], body: bytes) -> Shape:
+    """The body of a request.
+
+    Raises:
+        ApiError: 400, when it is not JSON, or a field is not what it must be.
+    """
+    try:
+        return shape.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        kind = first["type"].partition("_")[0]
+        if not place:
+            raise ApiError(400, f"The request body is not JSON{'' if kind == 'json' else ' that fits'}.") from None
+        if kind in ("int", "greater", "less"):
+            raise ApiError(400, f"{place} must be a whole number, 0 or more.") from None
+        said = f"must be {_EXPECTED[kind]}" if kind in _EXPECTED else f"does not fit: {first['msg']}"
+        raise ApiError(400, f"{place} {said}.") from None
+
+
 def timestamp(seconds: float) -> str:
     """Seconds since 1970 as ISO-8601 UTC with milliseconds and Z."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -66,94 +119,30 @@ def slug_of(title: str) -> str:
     return str(slugify(title))
 
 
-def name(value: Any, what: str) -> str:
+def name(value: str, what: str) -> str:
     """An owner or slug in lower case: it becomes a folder name, so nothing else may pass.
 
     Raises:
-        ApiError: 400, when it is no string of letters, digits, '-', '_' and '.' that begins with a letter or digit.
+        ApiError: 400, when it is not made of letters, digits, '-', '_' and '.', a letter or digit first.
     """
-    if isinstance(value, str) and _NAME.fullmatch(value.lower()):
+    if _NAME.fullmatch(value.lower()):
         return value.lower()
     raise ApiError(400, f"{value!r} is not a valid {what}.")
 
 
-def pair(ref: Any, what: str) -> tuple[str, str]:
-    """("owner", "slug") of "owner/slug", both checked by `name`."""
-    parts = ref.split("/") if isinstance(ref, str) else []
-    if len(parts) != 2:
-        raise ApiError(400, f"{ref!r} is not a valid {what}: owner/slug is wanted.")
-    return name(parts[0], what), name(parts[1], what)
-
-
-def strings(body: Json, key: str) -> list[str]:
-    """A list of strings in a request; absent means empty.
-
-    Raises:
-        ApiError: 400, when it is something else.
-    """
-    value = body.get(key) or []
-    if isinstance(value, list) and all(_is_text(item) for item in value):
-        return value
-    raise ApiError(400, f"{key} must be a list of strings.")
-
-
-def objects(body: Json, key: str) -> list[Json]:
-    """A list of JSON objects in a request; absent means empty.
-
-    Raises:
-        ApiError: 400, when it is something else.
-    """
-    value = body.get(key) or []
-    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        return value
-    raise ApiError(400, f"{key} must be a list of objects.")
-
-
-def _is_text(value: Any) -> bool:
-    """Whether it is a string that can be stored: JSON can spell half of a surrogate pair, UTF-8 cannot."""
-    return isinstance(value, str) and not _SURROGATE.search(value)
-
-
-def text(body: Json, key: str) -> str:
-    """A string in a request; absent or null means "".
-
-    Raises:
-        ApiError: 400, when it is something else.
-    """
-    value = body.get(key) or ""
-    if isinstance(value, str) and _is_text(value):
-        return value
-    raise ApiError(400, f"{key} must be a string.")
-
-
-def number(body: Json, key: str) -> int:
-    """A non-negative whole number in a request; absent or null means 0.
-
-    Raises:
-        ApiError: 400, when it is something else.
-    """
-    value = body.get(key) or 0
-    if isinstance(value, int) and 0 <= value <= _LARGEST_NUMBER:
-        return int(value)
-    raise ApiError(400, f"{key} must be a whole number, 0 or more.")
-
-
-def page(items: Sequence[Item], body: Json) -> tuple[Sequence[Item], str, int]:
-    """One page of `items` as the request's pageSize, pageToken or page asks.
+def page(items: Sequence[Item], asked: Paging) -> tuple[Sequence[Item], str, int]:
+    """One page of `items`.
 
     Returns:
         the page, the token of the next one ("" at the end), and the index of the page's first item.
     """
-    size = min(number(body, "pageSize") or DEFAULT_PAGE, LARGEST_PAGE)
-    token = text(body, "pageToken")
-    start = _offset(token) if token else max(number(body, "page") - 1, 0) * size
+    size = min(asked.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+    start = max(asked.page - 1, 0) * size
+    if asked.page_token:
+        try:
+            start = int(base64.urlsafe_b64decode(asked.page_token).decode().removeprefix("from:"))
+        except (binascii.Error, ValueError) as error:
+            raise ApiError(400, "Invalid page token.") from error
     end = start + size
     following = base64.urlsafe_b64encode(f"from:{end}".encode()).decode() if end < len(items) else ""
     return items[start:end], following, start
-
-
-def _offset(token: str) -> int:
-    try:
-        return int(base64.urlsafe_b64decode(token).decode().removeprefix("from:"))
-    except (binascii.Error, ValueError) as error:
-        raise ApiError(400, "Invalid page token.") from error

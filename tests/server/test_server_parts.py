@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +14,14 @@ from server_tools import DATASETS, KERNELS, Running, create_dataset, notebook, u
 
 from kchain import files
 from kchain.errors import InputError
-from kchain.server import kernels, outputs, profile, trees, wire
+from kchain.server import outputs, profile, save_kernel, trees, wire
 
 
 @given(st.integers(0, 120), st.integers(0, 300))
 def test_pages_hold_every_item_once_and_in_order(count: int, size: int) -> None:
     items, seen, token, rounds = list(range(count)), [], "", 0
     while True:
-        shown, token, start = wire.page(items, {"pageSize": size, "pageToken": token})
+        shown, token, start = wire.page(items, wire.Paging(page_size=size, page_token=token))
         assert start == len(seen) and len(shown) <= wire.LARGEST_PAGE
         seen += shown
         rounds += 1
@@ -31,14 +32,22 @@ def test_pages_hold_every_item_once_and_in_order(count: int, size: int) -> None:
 
 
 def test_a_page_can_be_asked_for_by_number() -> None:
-    assert list(wire.page(list(range(50)), {"page": 3, "pageSize": 20})[0]) == list(range(40, 50))
+    assert list(wire.page(list(range(50)), wire.Paging(page=3, page_size=20))[0]) == list(range(40, 50))
 
 
 @pytest.mark.parametrize("value", [-1, 2**63, 1.5, "1", [1]])
 def test_a_number_fits_the_wire_or_is_refused(value: object) -> None:
-    with pytest.raises(wire.ApiError, match="whole number"):
-        wire.number({"id": value}, "id")
-    assert wire.number({"id": 2**63 - 1}, "id") == 2**63 - 1
+    with pytest.raises(wire.ApiError, match="page must be a whole number"):
+        wire.read(wire.Paging, json.dumps({"page": value}).encode())
+    assert wire.read(wire.Paging, json.dumps({"page": 2**63 - 1}).encode()).page == 2**63 - 1
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"5", b"\xff", b'{"page": ' + b"[" * 100_000, b"[" * 100_000], ids=len)
+def test_a_body_that_is_no_request_is_refused_in_one_line(body: bytes) -> None:
+    with pytest.raises(wire.ApiError) as caught:
+        wire.read(wire.Paging, body)
+    assert caught.value.status == 400 and len(caught.value.message) < 100
+    assert wire.read(wire.Paging, b"") == wire.Paging()
 
 
 @given(st.text())
@@ -73,7 +82,7 @@ def test_a_week_begins_on_saturday(moment: str, start: str) -> None:
     def seconds(text: str) -> float:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
-    assert kernels.week_start(seconds(moment)) == seconds(start)
+    assert save_kernel.week_start(seconds(moment)) == seconds(start)
 
 
 @pytest.mark.parametrize(

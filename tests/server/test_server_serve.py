@@ -134,7 +134,7 @@ def test_publishing_copies_and_leaves_the_original_as_it_was(tmp_path: Path) -> 
 
 
 def test_the_doors_import_no_web_server_and_no_notebooks() -> None:
-    heavy = ("starlette", "uvicorn", "papermill", "psutil", "requests", "kagglesdk", "pydantic")
+    heavy = ("starlette", "uvicorn", "papermill", "psutil", "requests", "kagglesdk")
     code = f"import sys, kchain.server.launch, kchain.server.publish; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout == "[]\n", done.stderr
