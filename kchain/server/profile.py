@@ -6,14 +6,12 @@ other behaviour can be chosen, so that a client can be tested against both. Figu
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from kchain.errors import InputError
 
@@ -21,8 +19,12 @@ FILE = "profile.json"
 HOUR = 3600
 
 
-@dataclass(frozen=True)
-class Profile:
+_Seconds = Annotated[float, Field(strict=True, ge=0)]
+_Count = Annotated[int, Field(strict=True, ge=0)]
+_Flag = Annotated[bool, Field(strict=True)]
+
+
+class Profile(BaseModel):
     """The server's switches. Seconds are wall-clock seconds; None means unlimited.
 
     Attributes:
@@ -53,30 +55,32 @@ class Profile:
         cpu_slots: sessions without a GPU that run at once; None for all.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     name: str
-    user: str = "local"
-    gpu_sessions: int | None = None
-    cpu_sessions: int | None = None
-    gpu_hours: float | None = None
-    tpu_hours: float | None = None
-    run_limit_seconds: float | None = None
-    outputs_after_run_limit: bool = True
-    queue_seconds: float = 0.0
-    visible_seconds: float = 0.0
-    ghost_seconds: float = 0.0
+    user: Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9_-]*$")] = "local"
+    gpu_sessions: _Count | None = None
+    cpu_sessions: _Count | None = None
+    gpu_hours: _Seconds | None = None
+    tpu_hours: _Seconds | None = None
+    run_limit_seconds: _Seconds | None = None
+    outputs_after_run_limit: _Flag = True
+    queue_seconds: _Seconds = 0.0
+    visible_seconds: _Seconds = 0.0
+    ghost_seconds: _Seconds = 0.0
     on_running: Literal["parallel", "supersede", "conflict"] = "parallel"
-    title_rule: bool = False
-    source_bytes: int | None = None
+    title_rule: _Flag = False
+    source_bytes: _Count | None = None
     unready_dataset: Literal["conflict", "invalid"] = "conflict"
-    dataset_seconds: float = 0.0
+    dataset_seconds: _Seconds = 0.0
     mounts: Literal["new", "old", "both"] = "both"
     own_output: Literal["mounted", "empty", "invalid"] = "mounted"
     unknown_kernel: Literal[403, 404] = 403
-    log_cut_seconds: float | None = None
-    refuse_authorized_output: bool = False
-    export_noise: bool = False
-    gpus: int | None = None
-    cpu_slots: int | None = None
+    log_cut_seconds: _Seconds | None = None
+    refuse_authorized_output: _Flag = False
+    export_noise: _Flag = False
+    gpus: _Count | None = None
+    cpu_slots: _Count | None = None
 
 
 LIKE_KAGGLE = Profile(
@@ -122,39 +126,15 @@ def named(name: str, **changes: Any) -> Profile:
     if name not in ("like-kaggle", "machine"):
         raise InputError(f"there is no server profile {name!r}", "use like-kaggle or machine")
     base = LIKE_KAGGLE if name == "like-kaggle" else machine()
-    known = {field.name for field in dataclasses.fields(Profile)} - {"name"}
-    if unknown := sorted(set(changes) - known):
-        raise InputError(
-            f"unknown server switches: {', '.join(unknown)}", f"the switches are: {', '.join(sorted(known))}"
-        )
-    return dataclasses.replace(base, **{key: _checked(key, value) for key, value in changes.items()})
-
-
-_WORDS: dict[str, tuple[Any, ...]] = {
-    "on_running": ("parallel", "supersede", "conflict"),
-    "unready_dataset": ("conflict", "invalid"),
-    "mounts": ("new", "old", "both"),
-    "own_output": ("mounted", "empty", "invalid"),
-    "unknown_kernel": (403, 404),
-}
-_FLAGS = ("outputs_after_run_limit", "title_rule", "refuse_authorized_output", "export_noise")
-_NEVER_NONE = ("queue_seconds", "visible_seconds", "ghost_seconds", "dataset_seconds")
-
-
-def _checked(key: str, value: Any) -> Any:
-    if key == "user":
-        fits, wanted = isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value) is not None, "a user name"
-    elif key in _WORDS:
-        fits, wanted = value in _WORDS[key], " or ".join(map(str, _WORDS[key]))
-    elif key in _FLAGS:
-        fits, wanted = isinstance(value, bool), "true or false"
-    else:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-        fits = number or (value is None and key not in _NEVER_NONE)
-        wanted = "a number, 0 or more" + ("" if key in _NEVER_NONE else ", or null for no limit")
-    if not fits:
-        raise InputError(f"server switch {key}: {value!r} does not fit", f"give {wanted}")
-    return value
+    try:
+        return Profile.model_validate({**base.model_dump(), **changes, "name": name})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        switch = first["loc"][0]
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(sorted(Profile.model_fields.keys() - {"name"}))
+            raise InputError(f"there is no server switch {switch}", f"the switches are: {known}") from None
+        raise InputError(f"server switch {switch}: {first['input']!r} does not fit: {first['msg']}") from None
 
 
 def load(root: Path, name: str | None = None) -> Profile:
@@ -165,14 +145,14 @@ def load(root: Path, name: str | None = None) -> Profile:
         name: overrides the file; its switches hold only where it names the same profile.
 
     Raises:
-        InputError: the file is no JSON object, or names an unknown profile or switch.
+        InputError: the file is not a JSON object, or names an unknown profile or switch.
     """
     path = root / FILE
     if not path.exists():
         return named(name or "machine")
     try:
-        values = dict(json.loads(path.read_text(encoding="utf-8")).items())
-    except (ValueError, AttributeError) as error:
+        values = TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
+    except ValidationError as error:
         raise InputError(f"{path} is not a JSON object", "mend or delete it") from error
     found = values.pop("name", "machine")
     return named(found, **values) if name in (None, found) else named(name)
