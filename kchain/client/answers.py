@@ -117,7 +117,7 @@ class DatasetFile:
     bytes: int
 
 
-# The shapes on the wire.
+# The shapes on the wire, each named after what is asked.
 
 _STATUS_PREFIX = "KERNEL_WORKER_STATUS_"
 
@@ -182,14 +182,10 @@ class NewestVersion(Answer):
 
 
 class Blob(Answer):
-    """A kernel's source."""
-
     source: Annotated[str, Field(strict=True)]
 
 
 class KernelAnswer(Answer):
-    """GetKernel."""
-
     metadata: NewestVersion
     blob: Blob
 
@@ -202,15 +198,11 @@ class StatusAnswer(Answer):
 
 
 class WireFile(Answer):
-    """A file of ListKernelSessionOutput."""
-
     file_name: Word
     url: Word
 
 
 class OutputPage(Page):
-    """ListKernelSessionOutput."""
-
     files: Items[WireFile] = []
     log: Said = ""
 
@@ -223,22 +215,16 @@ class FileSize(Answer):
 
 
 class SizePage(Page):
-    """ListKernelFiles."""
-
     files: Items[FileSize] = []
 
 
 class GpuQuota(Answer):
-    """The GPU's part of a quota."""
-
     time_used: Seconds = 0.0
     time_reserved: Seconds = 0.0
     total_time_allowed: Seconds = 0.0
 
 
 class QuotaAnswer(Answer):
-    """GetAcceleratorQuotaStatistics."""
-
     gpu_quota: Told[GpuQuota] = None
     quota_refresh_time: Said = ""
 
@@ -250,15 +236,11 @@ class DatasetStatus(Answer):
 
 
 class WireDatasetFile(Answer):
-    """A file of ListDatasetFiles."""
-
     name: Word
     total_bytes: Annotated[int, Field(strict=True)] = 0
 
 
 class DatasetFilePage(Page):
-    """ListDatasetFiles."""
-
     dataset_files: Items[WireDatasetFile] = []
 
 
@@ -270,8 +252,6 @@ class WireModel(Answer):
 
 
 class WireVariation(Answer):
-    """A variation of ListModelInstances."""
-
     slug: Annotated[str, Field(strict=True)]
     version_number: Number
     framework: Said = ""
@@ -281,8 +261,6 @@ class WireVariation(Answer):
 
 
 class VariationPage(Page):
-    """ListModelInstances."""
-
     instances: Items[WireVariation] = []
 
 
@@ -295,22 +273,16 @@ class Made(Answer):
 
 
 class UploadStart(Answer):
-    """StartBlobUpload."""
-
     token: Word
     create_url: Word
 
 
 class TokenOwner(Answer):
-    """IntrospectToken."""
-
     active: Told[Flag] = False
     username: Told[Word] = None
 
 
 class FreshToken(Answer):
-    """GenerateAccessToken."""
-
     token: Word
     expires_in: Annotated[float, Field(strict=True)]
 

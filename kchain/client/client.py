@@ -136,7 +136,7 @@ class Client:
     def follow(self, ref: str, version: int | None = None) -> Iterator[LogLine]:
         """The log of a session, line by line: live while it runs, else the finished one.
 
-        Ends with the log, and quietly where the stream is not or no longer to be had: it is for people to watch; the
+        Ends with the log, and quietly where there is no stream, or none any more: it is for people to watch; the
         status decides.
         """
         from kchain.client.stream import follow
@@ -198,7 +198,7 @@ class Client:
         return download(url, to, sizes[name] or None, self.transport.patience)
 
     def dataset_create(self, folder: Path, ref: str, title: str) -> None:
-        """Make a private data set of the files that lie directly in `folder`; it is READY some time later.
+        """Make a private data set of the files directly in `folder`; it is READY some time later.
 
         Args:
             folder: an adapter's or a checkpoint's; folders inside it are not taken along.

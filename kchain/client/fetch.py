@@ -26,7 +26,7 @@ def place_of(name: str, folder: Path) -> Path:
     """Where a file that the other side calls `name` goes inside `folder`.
 
     Raises:
-        Unreachable: the name would leave the folder, or is none on some system; nothing is written for it.
+        Unreachable: the name would leave the folder, or is not allowed on some system; nothing is written for it.
     """
     strange = any(part == "." or _DEVICES.fullmatch(part) for part in name.split("/")) or name.endswith("/")
     strange = strange or any(character in '\\:*?"<>|' or ord(character) < 32 for character in name)
@@ -42,7 +42,7 @@ def place_of(name: str, folder: Path) -> Path:
 def download(url: str, to: Path, expected_size: int | None = None, patience: Patience | None = None) -> Path:
     """Fetch one file without any key.
 
-    The bytes go to `.NAME.part` beside `to`; a later call goes on where they end, as long as the other side still has
+    The bytes go to `.NAME.part` beside `to`; a later call resumes where they end, as long as the other side still has
     the very same file (by its ETag or date).
 
     Args:
@@ -85,7 +85,7 @@ class _Part:
 
     @property
     def validator(self) -> str | None:
-        """What proves that the remote file is unchanged; None: the bytes here cannot be gone on from."""
+        """What proves that the remote file is unchanged; None: what is here cannot be resumed."""
         return self._note.read_text(encoding="utf-8") or None if self._note.exists() and self.size else None
 
     def start(self, validator: str | None) -> None:
@@ -161,7 +161,7 @@ def _span(response: requests.Response) -> _Span:
     if response.status_code == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
         if match is None:
-            raise ValueError("a part came without saying which")
+            raise ValueError("the answer is a part and does not say which")
         return _Span(int(match[1]), None if match[2] == "*" else int(match[2]))
     length = response.headers.get("Content-Length", "")
     plain = "Content-Encoding" not in response.headers
@@ -187,5 +187,5 @@ def _check_size(size: int | None, expected: int | None, part: _Part, call: Call)
     if size > expected:
         part.drop()
     raise Unreachable(
-        f"{call.doing}: {expected} bytes were due, {size} came", "repeat the command: it goes on from there"
+        f"{call.doing}: got {size} bytes, expected {expected}", "repeat the command: it resumes from there"
     )

@@ -18,7 +18,7 @@ class Lines:
         self._open: dict[str, LogLine] = {}
 
     def add(self, event: Any) -> Iterator[LogLine]:
-        """The lines that an event completes; anything that is no event counts as text of its own."""
+        """The lines that an event completes; anything that is not an event counts as text of its own."""
         fields = event if isinstance(event, dict) else {"data": f"{event}\n"}
         data = fields.get("data")
         if data is None:

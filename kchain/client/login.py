@@ -75,7 +75,7 @@ class Credentials:
         """The Authorization header, with a token that is still good.
 
         Raises:
-            KchainError: the token ended and no new one could be had.
+            KchainError: the token ended and there is no new one.
         """
         with self._lock:
             if self._expires is not None and self._expires - time.time() < _RENEW_BEFORE_SECONDS:
@@ -109,7 +109,7 @@ def read_key_file(name: str | None, username: str) -> Credentials:
     """
     hint = f"set {KEY_FILE_VARIABLE} to the file that `kchain serve --key-file FILE` made"
     if not name:
-        raise CredentialsError("a kchain server asks for its key, and there is none", hint)
+        raise CredentialsError("a kchain server asks for its key, and none was given", hint)
     try:
         key = Path(name).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,7 +1,7 @@
 """Kaggle Models: looking at them, and making a model, a variation of it, or a version of that.
 
 Requests and answers are those of kagglesdk 0.1.38 (models/types/model_api_service.py). A refusal comes as HTTP 200 with
-`error`; how kaggle.com words it, and which fields its answers fill, nobody of kchain has seen.
+`error`; how kaggle.com words it, and which fields its answers fill, was never seen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from kchain.client import sdk
 from kchain.client.answers import VariationPage, WireModel
 from kchain.client.client import PAGE_SIZE, all_pages, split_ref
-from kchain.client.refusals import Absent
+from kchain.client.refusals import LOOK, Absent
 from kchain.client.transport import Transport
 from kchain.client.upload import new_file
 from kchain.errors import Ambiguous, PushRefused
@@ -167,5 +167,5 @@ def _act(transport: Transport, doing: str, method: str, **fields: Any) -> str:
     if made.error:
         raise PushRefused(f"{doing} was refused: {made.error}", _CURE)
     if not made.id:
-        raise Ambiguous(f"{doing}: the answer names nothing that was made", "the same command looks what is there")
+        raise Ambiguous(f"{doing}: the answer does not name what was made", LOOK)
     return made.url

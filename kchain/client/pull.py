@@ -1,6 +1,6 @@
 """The outputs of a kernel version, all of them or none: pulled beside their folder, renamed into place at the end.
 
-Of an export's models only the words are fetched: gigabytes travel when somebody asks for them.
+Of an export's models only the words are fetched: gigabytes are fetched when they are asked for.
 """
 
 from __future__ import annotations
@@ -24,44 +24,7 @@ from kchain.runtime.readers import READERS, kind
 from kchain.units import size
 
 # Copies of a target's data sets on this machine, for whoever wants to look at the examples in them.
-
 COPIES = Path(".kchain") / "copies"
-
-
-def copy_dataset(client: Client, ref: str, file: str | None, root: Path, tell: Callable[[str], None]) -> Path:
-    """The folder with the files of a data set that a source may read; what is there already is not fetched again.
-
-    Args:
-        file: name or pattern with * of the files; None: all that can be read.
-        root: of the project.
-
-    Raises:
-        InputError: the target has no such data set, or it has no such file.
-        Unreachable: the target does not answer.
-    """
-    try:
-        version, there = client.dataset_version(ref), client.dataset_files(ref)
-    except Absent as error:
-        raise InputError(error.message, error.hint) from None
-    wanted = [each for each in there if _is_wanted(each.name, file)]
-    if not wanted:
-        names = ", ".join(each.name for each in there[:20]) or "none"
-        raise InputError(f"data set {ref} has no file {file or 'that can be read'}", f"it has {names}")
-    folder = root / COPIES / ref / str(version)
-    for each in wanted:
-        place = place_of(each.name, folder)
-        if not place.is_file():
-            tell(f"fetching {each.name} of {ref}, {size(each.bytes)}")
-            client.dataset_download(ref, each.name, place)
-    return folder
-
-
-def _is_wanted(name: str, file: str | None) -> bool:
-    if file is None:
-        return kind(Path(name)) in READERS
-    return name == file or ("*" in file and fnmatch(name, file))
-
-
 # Folder of an export's models in the output, and what in it is fetched without being asked for.
 MODELS = f"{EXPORT}/"
 WORDS = ("README.md", EXPORT_MANIFEST)
@@ -70,7 +33,7 @@ WORDS = ("README.md", EXPORT_MANIFEST)
 def pull(client: Client, ref: str, version: int, to: Path, *, everything: bool = False) -> Path:
     """Fetch what a finished session left into the folder `to`; a folder that is there is complete and stays.
 
-    A pull that was cut, or killed, goes on from where it was.
+    A pull that was cut, or killed, is resumed.
 
     Args:
         everything: an export's models, too; without that they stay on the target.
@@ -107,7 +70,8 @@ def _fetch_all(client: Client, ref: str, version: int, part: Path, everything: b
     outputs = client.outputs(ref, version)
     sizes = client.sizes(ref, version)
     wanted = [file for file in outputs.files if everything or not stays(file.name)]
-    places = {file: place_of(_name_here(file.name), part) for file in wanted}
+    # An output may be called what kchain calls the log.
+    places = {file: place_of(f"{file.name}.output" if file.name == LOG else file.name, part) for file in wanted}
     try:
         _begin(part, _fingerprint(outputs, sizes))
     except OSError as error:
@@ -117,11 +81,6 @@ def _fetch_all(client: Client, ref: str, version: int, part: Path, everything: b
         if not place.exists():
             download(file.url, place, sizes.get(file.name), client.transport.patience)
     return outputs
-
-
-def _name_here(name: str) -> str:
-    """An output may be called what kchain calls the log."""
-    return f"{name}.output" if name == LOG else name
 
 
 def _fingerprint(outputs: Outputs, sizes: dict[str, int]) -> str:
@@ -146,3 +105,37 @@ def _check_room(part: Path, needed: int) -> None:
         raise InputError(
             f"{part.parent}: the outputs need {needed - present} bytes, {free} are free", "free disk space"
         )
+
+
+def copy_dataset(client: Client, ref: str, file: str | None, root: Path, tell: Callable[[str], None]) -> Path:
+    """The folder with the files of a data set that a source may read; what is there already is not fetched again.
+
+    Args:
+        file: name or pattern with * of the files; None: all that can be read.
+        root: of the project.
+
+    Raises:
+        InputError: the target has no such data set, or it has no such file.
+        Unreachable: the target does not answer.
+    """
+    try:
+        version, there = client.dataset_version(ref), client.dataset_files(ref)
+    except Absent as error:
+        raise InputError(error.message, error.hint) from None
+    wanted = [each for each in there if _is_wanted(each.name, file)]
+    if not wanted:
+        names = ", ".join(each.name for each in there[:20]) or "none"
+        raise InputError(f"data set {ref} has no file {file or 'that can be read'}", f"it has {names}")
+    folder = root / COPIES / ref / str(version)
+    for each in wanted:
+        place = place_of(each.name, folder)
+        if not place.is_file():
+            tell(f"fetching {each.name} of {ref}, {size(each.bytes)}")
+            client.dataset_download(ref, each.name, place)
+    return folder
+
+
+def _is_wanted(name: str, file: str | None) -> bool:
+    if file is None:
+        return kind(Path(name)) in READERS
+    return name == file or ("*" in file and fnmatch(name, file))

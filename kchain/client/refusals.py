@@ -20,6 +20,9 @@ from kchain.errors import (
     Unreachable,
 )
 
+# What helps where an effect may or may not have happened.
+LOOK = "repeat the command: it looks at what happened before it acts again"
+
 
 class Declined(Unreachable):
     """A definite no to a question; asking again gives the same."""
@@ -120,7 +123,7 @@ _REFUSALS = (
     _words(
         r"database|deadlock|(concurrent|conflicting) (update|save|write)",
         Ambiguous,
-        "something else saved this notebook at the same moment; the same command looks what is there and goes on",
+        "something else saved this notebook at the same moment; repeat the command: it looks at what is there first",
     ),
     _words(
         r"phone|verif(y|ied|ication)",

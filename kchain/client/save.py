@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from kchain.client import sdk
 from kchain.client.answers import Pushed, fault_of
-from kchain.client.refusals import redact, refusal
+from kchain.client.refusals import LOOK, redact, refusal
 from kchain.client.translate import Call, foreign_errors
 from kchain.client.transport import Door, Transport
 from kchain.errors import Ambiguous, InputError, PushRefused
@@ -81,28 +81,30 @@ def _judge(fields: dict[str, Any], kernel: str, call: Call) -> Pushed:
     version = version if type(version) is int and version > 0 else None
     said = redact(str(fields["error"] or ""), call.secrets)
     if said and version is not None:
-        raise Ambiguous(f"{call.doing}: refused and accepted at once: {said}", "the same command looks what is there")
+        raise Ambiguous(f"{call.doing}: refused and accepted at once: {said}", LOOK)
     if said:
         raise refusal(said, call.doing)
     if version is None:
-        raise Ambiguous(f"{call.doing}: {call.who} named no version", "the same command looks what is there")
+        raise Ambiguous(f"{call.doing}: {call.who} named no version", LOOK)
     reached = str(fields["ref"] or kernel).removeprefix("/code/").strip("/")
     if reached.lower() != kernel.lower():
         raise PushRefused(
             f"{call.doing} went to {reached} instead: the address is made from the title",
             "give the phase a title that makes the address of `id`; kchain lint finds this before a push",
         )
-    return Pushed(version, str(fields["url"] or ""), _invalid(fields))
-
-
-def _invalid(fields: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(f"{kind} {source}" for name, kind in _INVALID.items() for source in fields[name] or ())
+    invalid = (f"{kind} {source}" for name, kind in _INVALID.items() for source in fields[name] or ())
+    return Pushed(version, str(fields["url"] or ""), tuple(invalid))
 
 
 def _pusher(transport: Transport, door: Door, owner: str) -> Any:
     """A KaggleApi that talks through `door` and knows no credentials of its own."""
 
-    class Pusher(_kaggle_api()):  # type: ignore[misc]
+    with _ALONE, _quiet_import():
+        if "kaggle" not in sys.modules:
+            _place_package()
+        base: Any = sdk.push_class()
+
+    class Pusher(base):  # type: ignore[misc]
         def build_kaggle_client(self) -> Any:
             return transport.kaggle_client(door)
 
@@ -111,15 +113,8 @@ def _pusher(transport: Transport, door: Door, owner: str) -> Any:
     return pusher
 
 
-def _kaggle_api() -> Any:
-    """The official KaggleApi class, without its login."""
-    with _ALONE, _quiet_import():
-        if "kaggle" not in sys.modules:
-            _place_package()
-        return sdk.push_class()
-
-
 def _place_package() -> None:
+    """Put the kaggle package in place without its login."""
     spec = importlib.util.find_spec("kaggle")
     if spec is None:
         raise InputError("the kaggle package is not installed", "pip install kaggle")

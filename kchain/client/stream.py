@@ -34,7 +34,7 @@ _END = object()
 
 
 def follow(connect: Callable[[], requests.Response], call: Call, pause: float = 1.0) -> Iterator[LogLine]:
-    """The lines of a session's log as they come, until it ends or can no longer be had.
+    """The lines of a session's log as they come, until it ends or is no longer there.
 
     Args:
         connect: opens the stream; where it refuses at first, the iteration ends at once.

@@ -31,7 +31,7 @@ class Target:
         root: folder of the project; the local server keeps its state in `.kchain/local` there.
 
     Raises:
-        InputError: the name is none of the three.
+        InputError: the name is something else.
     """
 
     name: str

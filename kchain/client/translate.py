@@ -19,14 +19,13 @@ import urllib3.exceptions
 from pydantic import BaseModel, Field, ValidationError
 
 from kchain.client.answers import Told
-from kchain.client.refusals import Absent, Declined, Throttled, conflict, redact
+from kchain.client.refusals import LOOK, Absent, Declined, Throttled, conflict, redact
 from kchain.errors import Ambiguous, CredentialsError, InputError, KchainError, PushRefused, Unreachable
 
 # The target's name in every text, where it is the real one.
 KAGGLE = "kaggle.com"
 
 _REPEAT = "check the network, then repeat the command: nothing is lost"
-_LOOK = "the same command looks what happened before it acts again"
 _LOGIN = (
     "make a new API token in the account's settings, or use `kaggle auth login`; kchain doctor says which credentials "
     "are used"
@@ -245,7 +244,7 @@ def _here(error: OSError, call: Call) -> KchainError:
 
 def _unclear(message: str, call: Call) -> KchainError:
     if call.sent is not None and call.sent():
-        return Ambiguous(message, _LOOK)
+        return Ambiguous(message, LOOK)
     return Unreachable(message, _repeat(call))
 
 

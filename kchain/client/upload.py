@@ -1,4 +1,4 @@
-"""Files sent to a target's store: gone on with where they broke off, within one run and, where asked, across runs.
+"""Files sent to a target's store: resumed where they broke off, within one run and, where asked, across runs.
 
 Kaggle's own client has this too. It is not used here: its PUTs have no time-out, it drops a file that failed without a
 word and makes the rest a version, and it keeps its notes in a folder that all users of a machine share.
@@ -96,8 +96,8 @@ def upload(
 
     Args:
         kind: what it will be part of.
-        begun: what earlier runs began; the same bytes for the same target are gone on with.
-        reached: told how many bytes of it have left, first where it begins or goes on.
+        begun: what earlier runs began; the same bytes for the same target are resumed.
+        reached: told how many bytes of it have left, first where it begins or resumes.
 
     Raises:
         Unreachable: it breaks off again and again, or the store refuses it.
@@ -223,7 +223,7 @@ class _Sending:
         code, doing = answer.status_code, self._call.doing
         if code in (404, 410):
             return _Expired(f"{doing}: the store does not know it any more ({code})", "repeat the command")
-        return Unreachable(f"{doing} broke off: the store answered {code}", "repeat the command: it goes on from there")
+        return Unreachable(f"{doing} broke off: the store answered {code}", "repeat the command: it resumes from there")
 
 
 class _Told:
