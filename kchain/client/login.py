@@ -24,6 +24,10 @@ from kchain.client.answers import Told, Word
 from kchain.errors import CredentialsError
 
 KEY_FILE_VARIABLE = "KCHAIN_KEY_FILE"
+HOW = (
+    "make an API token in the account's settings on kaggle.com and save it as ~/.kaggle/access_token, "
+    "or use `kaggle auth login`"
+)
 # A token is renewed this long before it ends: longer than any single request may take.
 _RENEW_BEFORE_SECONDS = 600.0
 
@@ -95,35 +99,6 @@ class Credentials:
         token = self._fetch()
         self.secrets = (*self.secrets, token.value)
         self._header, self._expires = f"Bearer {token.value}", token.expires
-
-
-def read_key_file(name: str | None, username: str) -> Credentials:
-    """The key of a kchain server, from the file that `kchain serve --key-file FILE` made.
-
-    Args:
-        name: value of KCHAIN_KEY_FILE; None where it is not set.
-        username: whoever holds the key may be any user.
-
-    Raises:
-        CredentialsError: no file, or nothing usable in it.
-    """
-    hint = f"set {KEY_FILE_VARIABLE} to the file that `kchain serve --key-file FILE` made"
-    if not name:
-        raise CredentialsError("a kchain server asks for its key, and none was given", hint)
-    try:
-        key = Path(name).expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not text"
-        raise CredentialsError(f"{KEY_FILE_VARIABLE}: {name}: {reason}", hint) from None
-    if not key or any(character.isspace() for character in key) or not key.isascii():
-        raise CredentialsError(f"{KEY_FILE_VARIABLE}: {name}: holds no key: expected one word", hint)
-    return Credentials.key(username, key, f"{KEY_FILE_VARIABLE} ({name})")
-
-
-HOW = (
-    "make an API token in the account's settings on kaggle.com and save it as ~/.kaggle/access_token, "
-    "or use `kaggle auth login`"
-)
 
 
 @dataclass(frozen=True)
@@ -287,3 +262,26 @@ def _by_oauth(around: Surroundings, ask: Asking, notes: list[str]) -> Credential
     if file.access_token and expires is not None:
         token = Token(file.access_token, (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp())
     return Credentials.renewing(file.username, token, lambda: ask.fresh(refresh), where)
+
+
+def read_key_file(name: str | None, username: str) -> Credentials:
+    """The key of a kchain server, from the file that `kchain serve --key-file FILE` made.
+
+    Args:
+        name: value of KCHAIN_KEY_FILE; None where it is not set.
+        username: whoever holds the key may be any user.
+
+    Raises:
+        CredentialsError: no file, or nothing usable in it.
+    """
+    hint = f"set {KEY_FILE_VARIABLE} to the file that `kchain serve --key-file FILE` made"
+    if not name:
+        raise CredentialsError("a kchain server asks for its key, and none was given", hint)
+    try:
+        key = Path(name).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise CredentialsError(f"{KEY_FILE_VARIABLE}: {name}: {reason}", hint) from None
+    if not key or any(character.isspace() for character in key) or not key.isascii():
+        raise CredentialsError(f"{KEY_FILE_VARIABLE}: {name}: holds no key: expected one word", hint)
+    return Credentials.key(username, key, f"{KEY_FILE_VARIABLE} ({name})")

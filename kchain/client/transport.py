@@ -28,6 +28,10 @@ from kchain.client.target import is_loopback
 from kchain.client.translate import Call, foreign_errors, read_error
 from kchain.errors import Ambiguous, CredentialsError, KchainError, Unreachable
 
+KAGGLE_API = "https://api.kaggle.com"
+# No answer of the API is larger: the log of a session is the largest, and a chatty one has some megabytes.
+_LARGEST_ANSWER = 256 * 2**20
+
 Value = TypeVar("Value")
 Shape = TypeVar("Shape", bound=Answer)
 _OBJECT = TypeAdapter(dict[str, Any])
@@ -86,11 +90,6 @@ def _wanted_pause(state: RetryCallState) -> float:
     """The pause the target asked for, in seconds; 0 where it asked for none."""
     error = state.outcome.exception() if state.outcome else None
     return error.retry_after or 0.0 if isinstance(error, Throttled) else 0.0
-
-
-KAGGLE_API = "https://api.kaggle.com"
-# No answer of the API is larger: the log of a session is the largest, and a chatty one has some megabytes.
-_LARGEST_ANSWER = 256 * 2**20
 
 
 class Door(HTTPAdapter):
