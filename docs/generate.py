@@ -112,10 +112,10 @@ def _context(command: click.Command, name: str, parent: click.Context) -> click.
 
 def index_page() -> str:
     """The list of all commands, and the options that many of them have."""
-    rows = "\n".join(f"* [`{name}`]({name}.md): {text}" for name, (_, text) in COMMANDS.items())
+    names = ",\n".join(f"[`{name}`]({name}.md)" for name in COMMANDS)
     shared = "\n".join(f"* `{name}`: {text}" for name, text in SHARED.values())
     return (
-        f"{NOTE}# Commands\n\n{rows}\n\n"
+        f"{NOTE}# Commands\n\n{names}.\n\n`kchain --help` says in a line what each does.\n\n"
         "## Shared options\n\n"
         "`kchain -C DIR COMMAND` works as if started in DIR. Commands that have them share:\n\n"
         f"{shared}\n\nExit codes: [when it fails](../when-it-fails.md#exit-codes).\n"
