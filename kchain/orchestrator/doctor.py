@@ -150,13 +150,9 @@ def _client_version() -> Check:
         return _fail("client", error)
     found = f"kaggle {kaggle}, kagglesdk {kagglesdk}"
     first, after = _KNOWN_CLIENT
-    if first <= _version(kaggle) < after:
+    if first <= tuple(int(part) for part in kaggle.split(".")[:3] if part.isdigit()) < after:
         return Check("client", "ok", found)
     return Check("client", "warn", f"{found}: kchain was not tried with it", f'pip install "{sdk.EXPECTED["kaggle"]}"')
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
 
 
 def _variables(around: Surroundings) -> Iterator[Check]:
