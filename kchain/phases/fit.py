@@ -1,4 +1,7 @@
-"""Whether a training step fits into a GPU, and what would make it fit: tried out, not guessed."""
+"""Whether a training step fits into a GPU, what would make it fit, and what would make a phase better.
+
+Changes are tried, not guessed.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from kchain.phases.machines import ACCELERATORS, Accelerator
 from kchain.phases.memory import Memory, Setting, chunk
 from kchain.phases.settle import LENGTH_STEP, ROOM, batches, choose, example_tokens
 from kchain.phases.time import step_seconds
+from kchain.runtime.contract import SLOW
 from kchain.units import gib, pace
 
 Words = Mapping[str, Callable[[Setting], str]]
@@ -28,6 +32,8 @@ OPTIONS: Words = {
     "quantization": lambda new: f"--precision {new.quantization}",
     "length": lambda new: f"--length {new.length}",
 }
+# A change is worth a line from this share of the time, or of the GPU's memory.
+WORTH = 0.2
 
 
 @dataclass(frozen=True)
@@ -175,14 +181,6 @@ def _terms(setting: Setting) -> list[str]:
     ]
 
 
-# What would make a phase better without being wrong in it: a faster setting, a length that fits the data.
-
-# A change is worth a line from this share of the time, or of the GPU's memory.
-WORTH = 0.2
-# kchain/runtime/train.py: a run whose steps take longer than this many times step_seconds stops itself.
-SLOW = 2.0
-
-
 def advice(phase: Phase, setting: Setting | None, lengths: list[int]) -> tuple[str, ...]:
     """Each a sentence in the words of the phase file.
 
@@ -192,20 +190,17 @@ def advice(phase: Phase, setting: Setting | None, lengths: list[int]) -> tuple[s
     if setting is None:
         return ()
     tokens, _ = example_tokens(lengths, setting.length)
-    found = [*_slow(phase, setting, tokens), *_advising_shorter(phase, setting, lengths)]
-    return (*found, *_faster(phase, setting, tokens))
-
-
-def _slow(phase: Phase, setting: Setting, tokens: float) -> Iterator[str]:
+    found = []
     seconds, planned = step_seconds(setting, phase.accelerator, tokens), phase.training.step_seconds
     if seconds > SLOW * planned:
-        yield (
+        found.append(
             f"a step takes about {pace(seconds)}, and a run stops itself beyond {SLOW:g} x step_seconds = "
             f'{pace(SLOW * planned)}: set step_seconds = "auto"'
         )
+    return (*found, *_shorter_length(phase, setting, lengths), *_faster(phase, setting, tokens))
 
 
-def _advising_shorter(phase: Phase, setting: Setting, lengths: list[int]) -> Iterator[str]:
+def _shorter_length(phase: Phase, setting: Setting, lengths: list[int]) -> Iterator[str]:
     if not lengths or not phase.accelerator.is_gpu:
         return
     longest = LENGTH_STEP * math.ceil(max(lengths) / LENGTH_STEP)

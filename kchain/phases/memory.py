@@ -59,8 +59,8 @@ def chunk(shape: Shape) -> int:
     return max(1, CHUNK // shape.vocab)
 
 
-def notebook(shape: Shape, wide: int) -> Loss:
-    """The notebook's: in chunks, with a fused gradient (kchain/runtime/loss.py).
+def notebook_loss(shape: Shape, wide: int) -> Loss:
+    """The notebook's loss: in chunks, with a fused gradient (kchain/runtime/loss.py).
 
     A chunk's scores in fp32 and, in half precision, once more for the product with the head; of all positions the
     hidden states and their gradient in fp32. A model with capped scores keeps all of them: in the cap, behind it, and
@@ -179,7 +179,7 @@ def memory(
         raise InputError(f"this model has no module {unknown}", f"targets are among {', '.join(shape.linear)}")
     wide = FP32_BYTES if precision == "fp32" else HALF_BYTES
     tokens = batch * length
-    logits = (loss or notebook(shape, wide)).bytes(shape, tokens)
+    logits = (loss or notebook_loss(shape, wide)).bytes(shape, tokens)
     kept = layer_bytes(shape, wide, batch, length, rank, modules, packed)
     working = working_bytes(shape, wide, tokens, tokens if packed else length, quantization, modules)
     # Autocast's half-precision copies of the adapter live as long as the forward pass.

@@ -1,7 +1,8 @@
-"""How long an optimizer step takes, estimated from the model's arithmetic before anything runs.
+"""How many examples and steps a phase has at most, and how long a step takes, before anything runs.
 
-A batch takes what its multiplications take at the speed that training reaches on the machine, and no less than its
-kernels take to launch: small models on short examples wait for the interpreter, not for the GPU.
+Examples are counted from the project's files alone. The time of a step is estimated from the model's arithmetic: a batch
+takes what its multiplications take at the speed that training reaches on the machine, and no less than its kernels take
+to launch: small models on short examples wait for the interpreter, not for the GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from kchain.phases.machines import Accelerator
 from kchain.phases.memory import HALF_BYTES, NF4_BYTES, Setting
 from kchain.runtime.contract import reserve
 
-# How many examples and steps a phase has, at most: counted from its files alone.
+# A layer's kernels of a forward, a second forward and a backward pass with LoRA. Source: Qwen's README, LoRA on an A100
+# at 256 tokens, where 24, 32 and 40 layers take 5.2, 4.7 and 5.0 ms each whatever the width (benchmarks/plan_time.py).
+LAYER_SECONDS = 0.005
+# Passes over the layers with and without recomputation, in forward passes: a backward pass counts as two.
+PASSES = {True: 4, False: 3}
+# Each GPU beyond the first: not measured on two GPUs; the gradients that are exchanged are those of the adapter alone.
+SHARED = 0.9
+# A GPU has far fewer units for fp32 than for half precision: 8 times on a T4, 16 times on an A100 (data sheets).
+FP32_SLOWER = 8
 
 
 def most_examples(chain: Chain, phase: Phase) -> tuple[int, str, int]:
@@ -45,7 +54,7 @@ def _most(chain: Chain, source: Source) -> int | None:
 
 
 def validation_examples(data: Data, examples: int) -> int:
-    """Examples kept aside, on average: each one's own content decides."""
+    """Examples of the validation set, on average: each one's own content decides."""
     share = min(data.max_validation, int(examples * data.validation))
     return 1 if data.validation and not share and examples > 1 else share
 
@@ -58,17 +67,6 @@ def most_steps(phase: Phase, examples: int) -> tuple[int, str]:
     if training.max_steps is not None and training.max_steps < steps:
         return training.max_steps, "max_steps"
     return steps, f"{training.epochs} x {examples:,} examples / {together} a step"
-
-
-# A layer's kernels of a forward, a second forward and a backward pass with LoRA. Source: Qwen's README, LoRA on an A100
-# at 256 tokens, where 24, 32 and 40 layers take 5.2, 4.7 and 5.0 ms each whatever the width (benchmarks/plan_time.py).
-LAYER_SECONDS = 0.005
-# Passes over the layers with and without recomputation, in forward passes: a backward pass counts as two.
-PASSES = {True: 4, False: 3}
-# Each GPU beyond the first: not measured on two GPUs; the gradients that are exchanged are those of the adapter alone.
-SHARED = 0.9
-# A GPU has far fewer units for fp32 than for half precision: 8 times on a T4, 16 times on an A100 (data sheets).
-FP32_SLOWER = 8
 
 
 def step_seconds(setting: Setting, machine: Accelerator, tokens: float) -> float:

@@ -84,6 +84,8 @@ def decisive(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "training": training}
 
 
+# A run stops itself when its mean step takes longer than this many times the plan, judged without the first steps.
+SLOW = 2.0
 # Shares of a session's time: training stops early enough for judging, and judging early enough for saving.
 RESERVE, LEAST_RESERVE, MOST_RESERVE = 0.1, 60.0, 900.0
 SAVING = 0.25  # share of the reserve in which nothing is judged any more

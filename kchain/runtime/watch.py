@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from .contract import Stopped
+from .contract import SLOW, Stopped
 from .failure import Stop, emit, peak_memory
 from .handover import Job, hang_file
 
@@ -74,8 +74,6 @@ def _writer(folder: Path) -> Any:
     return SummaryWriter(str(folder))
 
 
-# A run is slow when its mean step takes longer than this many times the plan, judged without the first steps.
-SLOW = 2.0
 WARM_UP_STEPS = 3
 JUDGED_STEPS = 8
 # A step that takes longer than this many planned steps (and ten minutes) hangs: the process is ended.
