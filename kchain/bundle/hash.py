@@ -70,27 +70,25 @@ def text(cell: Mapping[str, Any]) -> str:
     return source if isinstance(source, str) else "".join(source)
 
 
-def cells_of(source: str) -> dict[str, Any]:
+def cells_of(notebook_text: str) -> dict[str, Any]:
     """The notebook in a JSON text, with every cell's type and source checked.
 
     Raises:
         ValueError: it is not a notebook; says why.
     """
     try:
-        notebook = json.loads(source)
+        notebook = json.loads(notebook_text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list):
         raise ValueError("it has no list of cells")
     for number, cell in enumerate(cells, 1):
-        if not isinstance(cell, dict) or not isinstance(cell.get("cell_type"), str) or not _is_text(cell.get("source")):
+        source = cell.get("source") if isinstance(cell, dict) and isinstance(cell.get("cell_type"), str) else None
+        lines = source if isinstance(source, list) else [source]
+        if not all(isinstance(line, str) for line in lines):
             raise ValueError(f"cell {number} has no cell_type or no source")
     return dict(notebook)
-
-
-def _is_text(source: Any) -> bool:
-    return isinstance(source, str) or (isinstance(source, list) and all(isinstance(line, str) for line in source))
 
 
 def _digest(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from kchain.phases.values import AUTO, MODEL_REF, NAME, REF
 from kchain.units import duration
@@ -35,19 +36,15 @@ _COLUMN, _COLUMNS = "constrained-str", "tuple["
 def describe(error: ValidationError, table: type[BaseModel]) -> list[str]:
     """Each error of a file as `key: what is wrong; what is allowed`, without those that only follow from others."""
     problems = error.errors()
-    places = [problem["loc"] for problem in problems]
+    # A list whose items are wrong counts as too short besides.
+    above = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
     texts = [
         _describe(problem, table)
         for problem in problems
-        # A list whose items are wrong counts as too short besides.
-        if problem["type"] != "too_short" or not any(_is_below(place, problem["loc"]) for place in places)
+        if problem["type"] != "too_short" or problem["loc"] not in above
         if not _is_other_way(problem)
     ]
     return list(dict.fromkeys(texts))
-
-
-def _is_below(place: tuple[int | str, ...], above: tuple[int | str, ...]) -> bool:
-    return len(place) > len(above) and place[: len(above)] == above
 
 
 def _is_other_way(problem: Mapping[str, Any]) -> bool:
@@ -66,12 +63,15 @@ def _describe(problem: Mapping[str, Any], table: type[BaseModel]) -> str:
     key = ".".join(path) or "the file"
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        allowed = _keys_at(table, path[:-1])
+        within = _field_at(table, path[:-1])
+        keys = getattr(_table_in(within.annotation) if within else table, "model_fields", {}) if path else {}
+        allowed = list(keys) if within or len(path) == 1 else []
         return f"{key}: unknown key" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
     if kind == "missing":
         return f"{key}: missing"
     if kind in _TYPES:
-        or_auto = ', or "auto"' if _may_be_auto(table, path) else ""
+        field = _field_at(table, path)
+        or_auto = ', or "auto"' if field is not None and AUTO in field.metadata else ""
         return f"{key}: {_TYPES[kind]}{or_auto}; found {problem['input']!r:.80}"
     if kind == "string_pattern_mismatch" and context.get("pattern") in _PATTERNS:
         return f"{key}: {_PATTERNS[context['pattern']]}; found {problem['input']!r:.80}"
@@ -84,27 +84,15 @@ def _describe(problem: Mapping[str, Any], table: type[BaseModel]) -> str:
     return f"{key}: {message[0].lower()}{message[1:]}; found {problem['input']!r:.80}"
 
 
-def _keys_at(table: type[BaseModel], path: list[str]) -> list[str]:
-    """The keys allowed in the table that `path` leads to."""
+def _field_at(table: type[BaseModel], path: list[str]) -> FieldInfo | None:
+    """The field that a path of keys leads to, from a table at the top; None where there is none, and for no path."""
     current: Any = table
+    field: FieldInfo | None = None
     for part in path:
-        if part.isdigit():
-            continue
-        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
-        if field is None:
-            return []
-        current = _table_in(field.annotation)
-    return list(current.model_fields) if hasattr(current, "model_fields") else []
-
-
-def _may_be_auto(table: type[BaseModel], path: list[str]) -> bool:
-    """Whether the key that `path` leads to may be left to kchain."""
-    current: Any = table
-    for part in path[:-1]:
-        field = getattr(current, "model_fields", {}).get(part)
-        current = _table_in(field.annotation) if field is not None else None
-    field = getattr(current, "model_fields", {}).get(path[-1]) if path else None
-    return field is not None and AUTO in field.metadata
+        if not part.isdigit():
+            field = getattr(current, "model_fields", {}).get(part)
+            current = _table_in(field.annotation) if field is not None else None
+    return field
 
 
 def _table_in(annotation: Any) -> Any:

@@ -1,6 +1,6 @@
 """How many examples and steps a phase has at most, and how long a step takes, before anything runs.
 
-Examples are counted from the project's files alone. The time of a step is estimated from the model's arithmetic: a batch
+Examples are counted in the project's files alone. A step's time is estimated from the model's arithmetic: a batch
 takes what its multiplications take at the speed that training reaches on the machine, and no less than its kernels take
 to launch: small models on short examples wait for the interpreter, not for the GPU.
 """

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from kchain.demo.tokenizer import QWEN
 from kchain.phases import Chain, Gates, Phase
 from kchain.phases.plan import training_plan
-from kchain.rehearse.model import Base, specials
+from kchain.rehearse.model import specials
 from kchain.rehearse.run import Rehearsal, Rehearsed
 from kchain.rehearse.settings import EPOCHS, Stand
 
@@ -68,28 +68,31 @@ def _real_data(stands: Sequence[Stand], names: set[str]) -> Iterator[str]:
 def _not_rehearsed(done: Rehearsal, phases: Sequence[Phase]) -> Iterator[str]:
     chain = done.chain
     yield (
-        f"{chain.model.source} itself: a tiny {done.base.family} with random weights stood in for it; what its loss "
-        "and token accuracy come to says nothing about yours"
+        f"{chain.model.source} itself: a tiny {done.base.family} with random weights stood in for it; its loss and "
+        "token accuracy say nothing about yours"
     )
     if done.base.tokenizer is None:
-        yield _made_up(chain, done.base)
+        model = chain.model
+        genuine = specials(done.base.family, model).ids == QWEN.ids
+        with_ids = "Qwen's special tokens" if genuine else f"{model.eos_token} as {model.eos_id}"
+        yield (
+            f"its tokenizer and chat template: none was found on this machine, one with {with_ids} was made up "
+            "(the real one: kchain rehearse --tokenizer DIR)"
+        )
     yield from _other_data(chain, phases, done.stands)
     for outcome in done.outcomes:
         yield from (f"{outcome.phase}/{name}, which failed and is optional: {why}" for name, why in outcome.skipped)
-    yield from _gates(phases)
+    keys = [key for key in Gates.model_fields if key != "all_epochs"]
+    asked = [key for key in keys if any(getattr(phase.gates, key) is not None for phase in phases)]
+    if asked:
+        yield f"the gates {', '.join(asked)}: they mean nothing on random weights"
+    yield "the thresholds of [data.quality]: they mean nothing on a few examples (the log has what was found)"
     yield from _machines(chain, phases)
-    yield from _processes(done.outcomes)
-    yield from _lengths(chain, phases)
-
-
-def _made_up(chain: Chain, base: Base) -> str:
-    model = chain.model
-    genuine = specials(base.family, model).ids == QWEN.ids
-    with_ids = "Qwen's special tokens" if genuine else f"{model.eos_token} as {model.eos_id}"
-    return (
-        f"its tokenizer and chat template: none was found on this machine, one with {with_ids} was made up "
-        "(the real one: kchain rehearse --tokenizer DIR)"
-    )
+    changed = [each for outcome in done.outcomes for each in outcome.differences]
+    if shared := {each.real for each in changed if each.key == "training.processes"}:
+        yield f"training in {max(shared)} processes, a GPU each: here it was one"
+    if steps := ", ".join(f"{phase.name} {training_plan(chain, phase.name).steps:,}" for phase in phases):
+        yield f"the length: {EPOCHS} passes over a few batches in place of all steps ({steps} planned)"
 
 
 def _other_data(chain: Chain, phases: Sequence[Phase], stands: Sequence[Stand]) -> Iterator[str]:
@@ -107,14 +110,6 @@ def _other_data(chain: Chain, phases: Sequence[Phase], stands: Sequence[Stand]) 
         yield f"reading the data where it is: {', '.join(dict.fromkeys(source.place for source in away))}"
 
 
-def _gates(phases: Sequence[Phase]) -> Iterator[str]:
-    keys = [key for key in Gates.model_fields if key != "all_epochs"]
-    asked = [key for key in keys if any(getattr(phase.gates, key) is not None for phase in phases)]
-    if asked:
-        yield f"the gates {', '.join(asked)}: they mean nothing on random weights"
-    yield "the thresholds of [data.quality]: they mean nothing on a few examples (what was found stands in the log)"
-
-
 def _machines(chain: Chain, phases: Sequence[Phase]) -> Iterator[str]:
     machines = list(dict.fromkeys(phase.accelerator.name for phase in phases if phase.accelerator.is_gpu))
     if machines:
@@ -125,18 +120,6 @@ def _machines(chain: Chain, phases: Sequence[Phase]) -> Iterator[str]:
         yield "kaggle.com: the packages of its image, the network, your rights to model and data, queue and quota"
     elif chain.target != "local":
         yield f"{chain.target}"
-
-
-def _processes(outcomes: Sequence[Rehearsed]) -> Iterator[str]:
-    shared = {each.real for outcome in outcomes for each in outcome.differences if each.key == "training.processes"}
-    if shared:
-        yield f"training in {max(shared)} processes, a GPU each: here it was one"
-
-
-def _lengths(chain: Chain, phases: Sequence[Phase]) -> Iterator[str]:
-    steps = ", ".join(f"{phase.name} {training_plan(chain, phase.name).steps:,}" for phase in phases)
-    if steps:
-        yield f"the length: {EPOCHS} passes over a few batches in place of all steps ({steps} planned)"
 
 
 def _is(stand: Stand, kind: str, names: set[str]) -> bool:

@@ -143,7 +143,14 @@ def _value(column: str, field: str, tests: Sequence[Condition], number: int) -> 
     for value in _candidates(field, tests, number):
         if all(test({column: value}) for test in holds):
             return value
-    raise ValueError(f"kchain can think of no value for {column} with {' and '.join(map(_words, tests))}")
+    given = (test.model_dump(exclude_none=True).items() for test in tests)
+    words = (
+        ", ".join(
+            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in test if key != "column" and value
+        )
+        for test in given
+    )
+    raise ValueError(f"kchain can think of no value for {column} with {' and '.join(words)}")
 
 
 def _candidates(field: str, tests: Sequence[Condition], number: int) -> Iterator[Any]:
@@ -233,8 +240,3 @@ def _put(row: Row, column: str, value: Any) -> None:
             return
         place = inner
     place[last] = value
-
-
-def _words(test: Condition) -> str:
-    given = {key: value for key, value in test.model_dump(exclude_none=True).items() if key != "column" and value}
-    return ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in given.items())

@@ -81,7 +81,14 @@ class Rehearsal:
         """The failure as an error with the next thing to try; None: nothing failed."""
         for outcome in self.outcomes:
             if outcome.failure is not None:
-                return _as_error(outcome.phase, outcome.failure, self.work)
+                phase, failure = outcome.phase, outcome.failure
+                # The same sentence and advice as on Kaggle, with what to do after a rehearsal.
+                log = self.work / "runs" / LOCAL / phase / f"v{failure.version}" / LOG
+                hint = f"{failure.hint}\n" if failure.hint else ""
+                hint += f"its log: {log}\n" if log.is_file() else ""
+                return PhaseFailed(
+                    f"in the rehearsal, {failure.reason}", f"{hint}after a change: kchain rehearse {phase}"
+                )
         return None
 
 
@@ -200,21 +207,8 @@ def _phase(driver: Driver, outcome: Rehearsed, *, once_more: bool) -> Rehearsed:
             raise
     after = driver.states()[phase]
     fresh = after.result != before.result
-    skipped = _skipped(driver.chain.root / after.result.folder) if after.result is not None else ()
+    # The sources that the run did without, as its result file beside the adapter tells.
+    told = read_result((driver.chain.root / after.result.folder).parent) if after.result is not None else None
+    sources = told.examples.sources if told is not None else []
+    skipped = tuple((source.name, source.error) for source in sources if source.error)
     return replace(outcome, fresh=fresh, result=after.result, failure=failure, skipped=skipped)
-
-
-def _skipped(adapter: Path) -> tuple[tuple[str, str], ...]:
-    """The sources that a run did without, as its result file beside the adapter tells."""
-    result = read_result(adapter.parent)
-    sources = result.examples.sources if result is not None else []
-    return tuple((source.name, source.error) for source in sources if source.error)
-
-
-def _as_error(phase: str, failure: PhaseFailure, work: Path) -> KchainError:
-    """The same sentence and advice as on Kaggle, with the way on from a rehearsal."""
-    log = work / "runs" / LOCAL / phase / f"v{failure.version}" / LOG
-    hint = f"{failure.hint}\n" if failure.hint else ""
-    if log.is_file():
-        hint += f"its log: {log}\n"
-    return PhaseFailed(f"in the rehearsal, {failure.reason}", f"{hint}after a change: kchain rehearse {phase}")
