@@ -23,17 +23,21 @@ from .samples import Case, Split
 from .splits import Missing, unusable
 from .train import prepare
 
-# The model a phase began from and the model it ended with, in one: the same weights, with one adapter or another.
+LATE = "the session's time was nearly over"
+GOES_ON = "the run goes on in another session, whose end is judged"
+NO_SPLIT = "no example was kept aside to judge by"
+SHOWN = 2000  # characters of a prompt that are kept, its last ones
+Figures = dict[str, Any]
 
 
 class Subject:
-    """A merged base with the adapter that was saved, loaded as anybody would load it.
+    """The model a phase began from and the one it ended with: a merged base, and the saved adapter as PEFT loads it.
 
     Args:
         base: folder of the merged base model.
         parameters: of the notebook.
         saved: folder of the saved adapter.
-        continued: folder of the adapter whose training was gone on with; None: the phase began without one.
+        continued: folder of the adapter whose training was continued; None: the phase began without one.
     """
 
     def __init__(self, base: Path, parameters: dict[str, Any], saved: Path, continued: Path | None) -> None:
@@ -60,13 +64,6 @@ class Subject:
     def _load(self, folder: Path) -> None:
         """Other weights into the adapter that is there: peft 0.18 puts no second one on tied rows of tokens."""
         set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"))
-
-
-LATE = "the session's time was nearly over"
-GOES_ON = "the run goes on in another session, whose end is judged"
-NO_SPLIT = "no example was kept aside to judge by"
-SHOWN = 2000  # characters of a prompt that are kept, its last ones
-Figures = dict[str, Any]
 
 
 @dataclass

@@ -1,7 +1,8 @@
-"""Chance that is made of content: every example draws its lot from what it says.
+"""Which rows of a source count, and which examples are drawn: chance that is made of content.
 
-So the same seed draws the same examples whatever their order, an example stays on its side of the split when others are
-added, duplicates meet (they draw the same lot), and drawing k of a million needs room for k.
+Every example draws its lot from what it says. So the same seed draws the same examples whatever their order, an example
+stays on its side of the split when others are added, duplicates meet (they draw the same lot), and drawing k of a
+million needs room for k.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 
 from .examples import MISSING, Example, Row, lookup, text
 
-# Which rows of a source count: columns with alternatives, and the tests that a `where` entry describes.
-
+LOTS = 2**64  # a lot is one of so many
+_END = " \0 "  # between two texts; blanks, so that white space at their ends makes no difference
 LENGTHS = ("min_characters", "max_characters", "min_words", "max_words")
 
 
@@ -84,10 +85,6 @@ def _length_test(
 
 def _between(number: int, least: int | None, most: int | None) -> bool:
     return (least is None or number >= least) and (most is None or number <= most)
-
-
-LOTS = 2**64  # a lot is one of so many
-_END = " \0 "  # between two texts; blanks, so that white space at their ends makes no difference
 
 
 def normalized(words: str) -> str:

@@ -1,4 +1,4 @@
-"""What must be right before time is spent: machine, disk, inputs, precision."""
+"""What must be right before time is spent: machine and GPUs, precision, packages, the base model, disk."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from typing import Any
 from .failure import Stop, emit
 from .paths import refuse_gzip
 
-# The GPUs of the machine, looked at by a process of its own: looking takes memory of a GPU until the process ends.
-
-SECONDS = 300  # importing torch on a cold disk takes a minute
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "tokenizers", "safetensors")
+# Bytes of disk that must stay free beside a merged base: checkpoints, caches and the output.
+SPARE_DISK = 2**30
+# A GPU reports a little less memory than its data sheet: this share of the wanted memory must be there.
+MEMORY_SHARE = 0.95
+LOOKING_SECONDS = 300  # importing torch on a cold disk takes a minute
 
 
 @dataclass(frozen=True)
@@ -31,61 +34,6 @@ class Gpu:
     capability: tuple[int, int]
     total: int
     free: int
-
-
-def look() -> list[Gpu]:
-    """The GPUs that a process of this session sees.
-
-    Raises:
-        Stop: torch cannot even be asked.
-    """
-    package = __package__ or ""
-    command = [sys.executable, "-m", f"{package}.gpus"]
-    root = Path(__file__).resolve().parents[len(package.split("."))]
-    try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=SECONDS, check=True)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        last = (error.stderr or "nothing").strip().splitlines()[-1] if isinstance(error.stderr, str) else "nothing"
-        raise Stop(
-            f"torch cannot look at the GPUs; it said: {last}", "check the driver and the version of torch"
-        ) from None
-    found = json.loads(done.stdout.splitlines()[-1])
-    return [Gpu(**{**gpu, "capability": tuple(gpu["capability"])}) for gpu in found]
-
-
-def others() -> list[str]:
-    """Programs that compute on the GPUs now, as the driver tells them; nothing where it does not."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
-
-
-def main() -> None:
-    """Prints what torch sees."""
-    import torch
-
-    found = []
-    for number in range(torch.cuda.device_count()):
-        seen = torch.cuda.get_device_properties(number)
-        free, total = torch.cuda.mem_get_info(number)
-        found.append(Gpu(seen.name, (seen.major, seen.minor), total, free))
-    print(json.dumps([asdict(gpu) for gpu in found]))
-
-
-if __name__ == "__main__":
-    main()
-
-
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "tokenizers", "safetensors")
-# Bytes of disk that must stay free beside a merged base: checkpoints, caches and the output.
-SPARE_DISK = 2**30
-# A GPU reports a little less memory than its data sheet: this share of the wanted memory must be there.
-MEMORY_SHARE = 0.95
 
 
 def choose_device(gpus: int) -> None:
@@ -202,3 +150,51 @@ def check_disk(scratch: Path, needed: int) -> None:
     if free < needed + SPARE_DISK:
         reason = f"{scratch} has {free} bytes free; {needed + SPARE_DISK} are needed"
         raise Stop(reason, "delete what lies in scratch, or use a smaller base model")
+
+
+def look() -> list[Gpu]:
+    """The GPUs that torch sees, asked in a process of its own: looking takes memory of a GPU until the process ends.
+
+    Raises:
+        Stop: torch cannot even be asked.
+    """
+    package = __package__ or ""
+    command = [sys.executable, "-m", f"{package}.preflight"]
+    root = Path(__file__).resolve().parents[len(package.split("."))]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=LOOKING_SECONDS, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        last = (error.stderr or "nothing").strip().splitlines()[-1] if isinstance(error.stderr, str) else "nothing"
+        raise Stop(
+            f"torch cannot look at the GPUs; it said: {last}", "check the driver and the version of torch"
+        ) from None
+    found = json.loads(done.stdout.splitlines()[-1])
+    return [Gpu(**{**gpu, "capability": tuple(gpu["capability"])}) for gpu in found]
+
+
+def others() -> list[str]:
+    """Programs that compute on the GPUs now, as the driver tells them; nothing where it does not."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=LOOKING_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
+
+def main() -> None:
+    """Prints what torch sees, for `look`."""
+    import torch
+
+    found = []
+    for number in range(torch.cuda.device_count()):
+        seen = torch.cuda.get_device_properties(number)
+        free, total = torch.cuda.mem_get_info(number)
+        found.append(Gpu(seen.name, (seen.major, seen.minor), total, free))
+    print(json.dumps([asdict(gpu) for gpu in found]))
+
+
+if __name__ == "__main__":
+    main()

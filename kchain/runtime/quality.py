@@ -1,4 +1,8 @@
-"""How good the examples are before anything is trained on them: faults counted and shown, lengths, languages."""
+"""How good the examples are before anything is trained on them: faults counted and shown, lengths, languages.
+
+A fault is a pure function of an example's text. A language is told by a few letters and the smallest words, which is
+enough to see which answers are out of line.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,31 @@ from .data import Mix
 from .examples import Example, text
 from .lots import normalized
 
-# What can be wrong with an example, fault by fault: pure functions of its text.
-
+SHOWN = 3  # examples of a fault that are shown ...
+CHARACTERS = 300  # ... and how much of each
+BARS = 24  # of a histogram
+SHARED = 0.005  # share of all answers, and ...
+SHARED_LEAST = 10  # ... number of them, from which an answer counts as repeated
+RARE = 0.1  # share of a language among the answers below which it is out of line
+LEAST_KNOWN = 20  # answers of known language, to speak of a line
+FAR = 4.0  # standard deviations of the logarithm of the length from the middle of all
+LEAST_DEVIATION = 0.5
+# Fault -> what it says of so many, in words.
+WORDS = {
+    "bare_numbers": "answers are a number and nothing else",
+    "empty": "answers are empty",
+    "truncated": "answers end in the middle",
+    "repeated": "answers are shared by many examples",
+    "loops": "answers say the same over and over",
+    "copied": "answers only repeat the prompt",
+    "odd_language": "answers are in a language that few others are in",
+    "odd_length": "answers are far longer or shorter than the others",
+    "role_order": "conversations are out of order",
+    "leaked_templates": "examples hold marks of a chat template",
+    "too_long": "examples are longer than max_length, and are cut",
+    "overlap": "examples to judge by have a prompt that is also trained on",
+    "broken": "rows could not be used",
+}
 # Marks of chat templates and prompt formats that belong to the template, never into the text itself.
 LEAKED = re.compile(
     r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id|end_header_id|system|user|assistant|end)\|>"
@@ -33,86 +60,7 @@ LOOP = 20  # characters that a loop has at least
 SQUEEZED = 0.08  # of its size is left of a text that says one thing over and over, when zlib has packed it
 QUOTED = 0.8  # share of the prompt that an answer must hold to be copied from it
 LEAST_COPY = 20  # characters of a prompt that can be copied
-
-
-def pairs(example: Example) -> list[tuple[str, str]]:
-    """(what was said before, answer) of every answer of an example; a plain text answers nothing."""
-    if "text" in example:
-        return [("", text(example["text"]))]
-    found, said = [], ""
-    for turn in example["messages"]:
-        if turn["role"] == "assistant":
-            found.append((said, text(turn["content"])))
-        elif turn["role"] != "system":
-            said = text(turn["content"])
-    return found
-
-
-def asked(example: Example) -> str:
-    """Everything that the user says in an example, normalized; empty for a plain text."""
-    turns = example.get("messages", ())
-    return normalized(" \0 ".join(text(turn["content"]) for turn in turns if turn["role"] == "user"))
-
-
-def is_bare_number(answer: str) -> bool:
-    """A number and nothing else: "0", "1.", "12 %"."""
-    return len(answer) < 40 and _NUMBER.fullmatch(answer.strip()) is not None
-
-
-def is_truncated(answer: str) -> bool:
-    """It ends inside a code block, or in the middle of a sentence of prose that is otherwise made of sentences."""
-    ended = answer.rstrip()
-    if ended.count("```") % 2:
-        return True
-    if len(ended) < LONG or "```" in ended or len(_SENTENCE.findall(ended)) < 2:
-        return False
-    last = ended.rpartition("\n")[2]
-    in_prose = len(last.split()) >= 8  # not a list's item, a heading, a name below a letter
-    return in_prose and (ended[-1].isalnum() or ended[-1] in ",;(-–")
-
-
-def is_loop(answer: str) -> bool:
-    """It says the same over and over, at its end or all through."""
-    told = " ".join(answer.split())
-    if len(told) >= 20 * LOOP and len(zlib.compress(told.encode(), 1)) < SQUEEZED * len(told.encode()):
-        return True
-    for period in range(1, min(PERIOD, len(told) // SAME) + 1):
-        times = max(SAME, -(-LOOP // period))
-        end = told[-period:]
-        if told.endswith(end * times) and any(character.isalpha() for character in end):
-            return True
-    return False
-
-
-def is_copied(prompt: str, answer: str) -> bool:
-    """It is the prompt again: all of it, or most of it and nothing else."""
-    asked, told = normalized(prompt), normalized(answer)
-    if len(asked) < LEAST_COPY:
-        return False
-    return told.startswith(asked) or (told in asked and len(told) > QUOTED * len(asked))
-
-
-def leaks(example: Example) -> bool:
-    """A mark of a chat template stands in its text."""
-    if "text" in example:
-        return LEAKED.search(text(example["text"])) is not None
-    return any(LEAKED.search(text(turn["content"])) for turn in example["messages"])
-
-
-def is_out_of_order(roles: Sequence[str]) -> bool:
-    """Not: perhaps system, then user, assistant, user, assistant. Tools may answer the assistant."""
-    turns = [role for role in roles if role != "tool"]
-    spoken = turns[1:] if turns[:1] == ["system"] else turns
-    wanted = ["user" if number % 2 == 0 else "assistant" for number in range(len(spoken))]
-    # An answer may come twice around what a tool said.
-    if "tool" in roles:
-        return spoken[:1] != ["user"] or spoken[-1:] != ["assistant"] or "system" in spoken
-    return spoken != wanted or len(spoken) % 2 == 1
-
-
-# Which language a text is in, as far as a few letters and the smallest words tell: to see who is out of line.
-
-LOOKED_AT = 1000  # characters
+LOOKED_AT = 1000  # characters of a text that tell its language
 LEAST_LETTERS = 10
 LEAST_WORDS = 3  # different small words of a language
 SCRIPTS = {
@@ -140,54 +88,6 @@ SMALL_WORDS = {
     "Dutch": "de het een en van is niet met voor dat op zijn wordt ook maar aan bij door deze als",
 }
 _WORDS = {name: frozenset(words.split()) for name, words in SMALL_WORDS.items()}
-
-
-def language(text: str) -> str | None:
-    """The language of a text in Latin letters, the script of any other; None where there is too little to tell."""
-    beginning = text[:LOOKED_AT]
-    if beginning.isascii():
-        return _latin(beginning)
-    counts = {name: len(letters.findall(beginning)) for name, letters in SCRIPTS.items()}
-    if counts["Japanese"]:
-        counts["Japanese"] += counts.pop("Chinese")  # Japanese uses both
-    best = max(counts, key=lambda name: counts[name])
-    if counts[best] < LEAST_LETTERS:
-        return None
-    return _latin(beginning) if best == "Latin" else best
-
-
-def _latin(text: str) -> str | None:
-    words = set(re.findall(r"[^\W\d_]+", text.lower()))
-    hits = sorted(((len(words & small), name) for name, small in _WORDS.items()), reverse=True)
-    (most, name), (second, _) = hits[:2]
-    return name if most >= LEAST_WORDS and most > second else None
-
-
-SHOWN = 3  # examples of a fault that are shown ...
-CHARACTERS = 300  # ... and how much of each
-BARS = 24  # of a histogram
-SHARED = 0.005  # share of all answers, and ...
-SHARED_LEAST = 10  # ... number of them, from which an answer counts as repeated
-RARE = 0.1  # share of a language among the answers below which it is out of line
-LEAST_KNOWN = 20  # answers of known language, to speak of a line
-FAR = 4.0  # standard deviations of the logarithm of the length from the middle of all
-LEAST_DEVIATION = 0.5
-# Fault -> what it says of so many, in words.
-WORDS = {
-    "bare_numbers": "answers are a number and nothing else",
-    "empty": "answers are empty",
-    "truncated": "answers end in the middle",
-    "repeated": "answers are shared by many examples",
-    "loops": "answers say the same over and over",
-    "copied": "answers only repeat the prompt",
-    "odd_language": "answers are in a language that few others are in",
-    "odd_length": "answers are far longer or shorter than the others",
-    "role_order": "conversations are out of order",
-    "leaked_templates": "examples hold marks of a chat template",
-    "too_long": "examples are longer than max_length, and are cut",
-    "overlap": "examples to judge by have a prompt that is also trained on",
-    "broken": "rows could not be used",
-}
 
 
 @dataclass(frozen=True)
@@ -365,3 +265,99 @@ def _lengths(values: Iterable[int], unit: str = "characters", cap: int | None = 
         "max": lengths[-1],
         "histogram": [[(bar + 1) * width, bars[bar]] for bar in range(lengths[-1] // width + 1)],
     }
+
+
+def pairs(example: Example) -> list[tuple[str, str]]:
+    """(what was said before, answer) of every answer of an example; a plain text answers nothing."""
+    if "text" in example:
+        return [("", text(example["text"]))]
+    found, said = [], ""
+    for turn in example["messages"]:
+        if turn["role"] == "assistant":
+            found.append((said, text(turn["content"])))
+        elif turn["role"] != "system":
+            said = text(turn["content"])
+    return found
+
+
+def asked(example: Example) -> str:
+    """Everything that the user says in an example, normalized; empty for a plain text."""
+    turns = example.get("messages", ())
+    return normalized(" \0 ".join(text(turn["content"]) for turn in turns if turn["role"] == "user"))
+
+
+def is_bare_number(answer: str) -> bool:
+    """A number and nothing else: "0", "1.", "12 %"."""
+    return len(answer) < 40 and _NUMBER.fullmatch(answer.strip()) is not None
+
+
+def is_truncated(answer: str) -> bool:
+    """It ends inside a code block, or in the middle of a sentence of prose that is otherwise made of sentences."""
+    ended = answer.rstrip()
+    if ended.count("```") % 2:
+        return True
+    if len(ended) < LONG or "```" in ended or len(_SENTENCE.findall(ended)) < 2:
+        return False
+    last = ended.rpartition("\n")[2]
+    in_prose = len(last.split()) >= 8  # not a list's item, a heading, a name below a letter
+    return in_prose and (ended[-1].isalnum() or ended[-1] in ",;(-–")
+
+
+def is_loop(answer: str) -> bool:
+    """It says the same over and over, at its end or all through."""
+    told = " ".join(answer.split())
+    if len(told) >= 20 * LOOP and len(zlib.compress(told.encode(), 1)) < SQUEEZED * len(told.encode()):
+        return True
+    for period in range(1, min(PERIOD, len(told) // SAME) + 1):
+        times = max(SAME, -(-LOOP // period))
+        end = told[-period:]
+        if told.endswith(end * times) and any(character.isalpha() for character in end):
+            return True
+    return False
+
+
+def is_copied(prompt: str, answer: str) -> bool:
+    """It is the prompt again: all of it, or most of it and nothing else."""
+    asked, told = normalized(prompt), normalized(answer)
+    if len(asked) < LEAST_COPY:
+        return False
+    return told.startswith(asked) or (told in asked and len(told) > QUOTED * len(asked))
+
+
+def leaks(example: Example) -> bool:
+    """A mark of a chat template stands in its text."""
+    if "text" in example:
+        return LEAKED.search(text(example["text"])) is not None
+    return any(LEAKED.search(text(turn["content"])) for turn in example["messages"])
+
+
+def is_out_of_order(roles: Sequence[str]) -> bool:
+    """Not: perhaps system, then user, assistant, user, assistant. Tools may answer the assistant."""
+    turns = [role for role in roles if role != "tool"]
+    spoken = turns[1:] if turns[:1] == ["system"] else turns
+    wanted = ["user" if number % 2 == 0 else "assistant" for number in range(len(spoken))]
+    # An answer may come twice around what a tool said.
+    if "tool" in roles:
+        return spoken[:1] != ["user"] or spoken[-1:] != ["assistant"] or "system" in spoken
+    return spoken != wanted or len(spoken) % 2 == 1
+
+
+def language(text: str) -> str | None:
+    """The language of a text in Latin letters, the script of any other; None where there is too little to tell."""
+    beginning = text[:LOOKED_AT]
+    if beginning.isascii():
+        return _latin(beginning)
+    counts = {name: len(letters.findall(beginning)) for name, letters in SCRIPTS.items()}
+    if counts["Japanese"]:
+        counts["Japanese"] += counts.pop("Chinese")  # Japanese uses both
+    best = max(counts, key=lambda name: counts[name])
+    if counts[best] < LEAST_LETTERS:
+        return None
+    return _latin(beginning) if best == "Latin" else best
+
+
+def _latin(text: str) -> str | None:
+    words = set(re.findall(r"[^\W\d_]+", text.lower()))
+    hits = sorted(((len(words & small), name) for name, small in _WORDS.items()), reverse=True)
+    (most, name), (second, _) = hits[:2]
+    return name if most >= LEAST_WORDS and most > second else None

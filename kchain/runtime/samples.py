@@ -1,4 +1,8 @@
-"""Answers of a model: drawn greedily to prompts of the validation split, a batch at a time, each to its own end."""
+"""What a session has to judge (its case), and the answers that it looks at.
+
+The case: its own validation split, those of earlier phases, and the styles in them. Answers are drawn greedily to
+prompts of the validation split, a batch at a time, each to its own end.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,9 @@ from .encode import IGNORED, Encoded
 from .failure import explain, out_of_memory
 from .splits import Kept, Missing, unusable
 
-# What a session has to judge: its own validation split, those of earlier phases, and the styles in them.
+Ids = list[int]
+# Answers at a time, at least: they need far less memory than training, and one by one they take as many times longer.
+TOGETHER = 8
 
 
 @dataclass(frozen=True)
@@ -117,11 +123,6 @@ def _styles(own: Sequence[Encoded], reading: Reading) -> dict[str, int]:
         return {name: int(reading.tokenizer.convert_tokens_to_ids(name)) for name in reading.styles}
     prompts = {int(number) for example in own for number in example.ids[example.labels == IGNORED]}
     return {name: number for name, number in reading.tokens.items() if number in prompts}
-
-
-Ids = list[int]
-# Answers at a time, at least: they need far less memory than training, and one by one they take as many times longer.
-TOGETHER = 8
 
 
 class Late(Exception):

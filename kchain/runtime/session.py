@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
 from . import checkpoint, data, handover, launch, preflight, splits
-from . import preflight as preflight_module
 from .adapters import find
 from .contract import ADAPTER, METRICS, PhaseResult, judging, reserve
 from .failure import Stop, emit
@@ -191,8 +190,8 @@ class Session(Stages):
         """Looks at the GPUs, and decides how many processes train."""
         count = 0
         if accelerator["gpus"]:
-            found = preflight_module.look()
-            preflight.check_gpus(accelerator, found, preflight_module.others())
+            found = preflight.look()
+            preflight.check_gpus(accelerator, found, preflight.others())
             count = len(found)
         self.processes = preflight.processes(training["processes"], count, training["accumulation"])
         if count > self.processes:

@@ -18,34 +18,6 @@ from .failure import Stop, emit, explain, peak_memory
 from .files import write_json
 from .paths import Paths
 
-# The packages of the environment, installed before anything imports them.
-
-
-def prepare(install: Sequence[str], uninstall: Sequence[str]) -> None:
-    """Removes, then adds packages with pip; does nothing for empty lists.
-
-    Raises:
-        Stop: pip failed; its own words stand above in the log.
-    """
-    if uninstall:
-        _pip("uninstall", "--yes", *uninstall)
-    if install:
-        _pip("install", "--no-input", *install)
-    importlib.invalidate_caches()
-
-
-def _pip(*words: str) -> None:
-    # `!pip` in a cell would not stop the notebook when it fails; check=True does.
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]
-    try:
-        subprocess.run(command, check=True)
-    except subprocess.CalledProcessError as error:
-        raise Stop(
-            f"pip {' '.join(words)} failed with status {error.returncode}",
-            "turn internet on for this phase, or pin a version that the image's Python has",
-        ) from error
-
-
 # Progress bars fill a notebook's log with thousands of lines.
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -107,3 +79,28 @@ class Stages:
     def _write_result(self) -> None:
         self.result.seconds, self.result.peak_memory_bytes = self._seconds(), max(self.memory, peak_memory())
         write_json(self.paths.working / RESULT, asdict(self.result))
+
+
+def prepare(install: Sequence[str], uninstall: Sequence[str]) -> None:
+    """Removes, then adds packages with pip; does nothing for empty lists.
+
+    Raises:
+        Stop: pip failed; its own words stand above in the log.
+    """
+    if uninstall:
+        _pip("uninstall", "--yes", *uninstall)
+    if install:
+        _pip("install", "--no-input", *install)
+    importlib.invalidate_caches()
+
+
+def _pip(*words: str) -> None:
+    # `!pip` in a cell would not stop the notebook when it fails; check=True does.
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]
+    try:
+        subprocess.run(command, check=True)
+    except subprocess.CalledProcessError as error:
+        raise Stop(
+            f"pip {' '.join(words)} failed with status {error.returncode}",
+            "turn internet on for this phase, or pin a version that the image's Python has",
+        ) from error

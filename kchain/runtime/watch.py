@@ -1,4 +1,4 @@
-"""What watches a training: tells how it goes, saves what would be lost, ends it in time or when it goes wrong."""
+"""What watches a training: tells how it goes, draws its curve, saves what would be lost, ends it in time."""
 
 from __future__ import annotations
 
@@ -21,59 +21,7 @@ from .contract import SLOW, Stopped
 from .failure import Stop, emit, peak_memory
 from .handover import Job, hang_file
 
-# The loss curve for TensorBoard: one event file, whole even when the run went on from a checkpoint.
-
-SHOWN = ("loss", "learning_rate", "grad_norm", "epoch")
-
-
-class Board(TrainerCallback):  # type: ignore[misc,unused-ignore]
-    """Writes the figures of every step into a folder, under the number of the step.
-
-    What an earlier start or session trained is written first, from the Trainer's own history: a checkpoint needs no
-    event files, and steps that were trained twice stand there once.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.writer: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begins the file anew."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.writer = _writer(self.folder)
-        for line in state.log_history:
-            self._write(line, line["step"])
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called after every step."""
-        self._write(kwargs["logs"], state.global_step)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Writes what is still in memory."""
-        if self.writer is not None:
-            self.writer.close()
-
-    def _write(self, line: dict[str, Any], step: int) -> None:
-        if self.writer is not None and "loss" in line:
-            for name in SHOWN:
-                if name in line:
-                    self.writer.add_scalar(f"train/{name}", line[name], step)
-
-
-def _writer(folder: Path) -> Any:
-    """tensorboardX where it is installed, else torch's writer over tensorboard, which Kaggle's image has."""
-    if find_spec("tensorboardX"):
-        from tensorboardX import SummaryWriter
-    elif find_spec("tensorboard"):
-        # Its own word for "without TensorFlow", which takes half a minute to import and is not needed to write a file.
-        sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
-        from torch.utils.tensorboard import SummaryWriter
-    else:
-        emit("warning", message="neither tensorboardX nor tensorboard is installed: no curves in logs/")
-        return None
-    return SummaryWriter(str(folder))
-
-
+# Steps that a run is not judged by, and those that it takes to call it slow.
 WARM_UP_STEPS = 3
 JUDGED_STEPS = 8
 # A step that takes longer than this many planned steps (and ten minutes) hangs: the process is ended.
@@ -85,6 +33,8 @@ SAVING_SHARE = 0.05
 # What the first process decides after a step, and all others do too.
 GO, SAVE, TIME, SLOW_DOWN = range(4)
 STOPPED: dict[int, Stopped] = {TIME: "time", SLOW_DOWN: "slow"}
+# Figures of a step that TensorBoard shows.
+SHOWN = ("loss", "learning_rate", "grad_norm", "epoch")
 
 
 def mind_hanging(folder: Path, rank: int, seconds: float) -> None:
@@ -221,3 +171,51 @@ class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
 def losses(state: Any) -> list[float]:
     """The loss of every step so far, those of earlier sessions too."""
     return [line["loss"] for line in state.log_history if "loss" in line]
+
+
+class Board(TrainerCallback):  # type: ignore[misc,unused-ignore]
+    """Writes the figures of every step into a folder, under the number of the step.
+
+    What an earlier start or session trained is written first, from the Trainer's own history: a checkpoint needs no
+    event files, and steps that were trained twice stand there once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.writer: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begins the file anew."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.writer = _writer(self.folder)
+        for line in state.log_history:
+            self._write(line, line["step"])
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called after every step."""
+        self._write(kwargs["logs"], state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Writes what is still in memory."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _write(self, line: dict[str, Any], step: int) -> None:
+        if self.writer is not None and "loss" in line:
+            for name in SHOWN:
+                if name in line:
+                    self.writer.add_scalar(f"train/{name}", line[name], step)
+
+
+def _writer(folder: Path) -> Any:
+    """tensorboardX where it is installed, else torch's writer over tensorboard, which Kaggle's image has."""
+    if find_spec("tensorboardX"):
+        from tensorboardX import SummaryWriter
+    elif find_spec("tensorboard"):
+        # Its own word for "without TensorFlow", which takes half a minute to import and is not needed to write a file.
+        sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
+        from torch.utils.tensorboard import SummaryWriter
+    else:
+        emit("warning", message="neither tensorboardX nor tensorboard is installed: no curves in logs/")
+        return None
+    return SummaryWriter(str(folder))

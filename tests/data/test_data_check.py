@@ -199,7 +199,7 @@ def test_the_page_is_whole_fetches_nothing_and_shows_what_rows_hold_as_text(tmp_
     assert tags.open == [] and tags.fetched == []
     assert tags.seen.count("svg") == 2 and "rect" in tags.seen and "script" not in tags.seen
     assert "&lt;script&gt;alert(1)" in page
-    for told in ("4 of 44 answers are a number", "bare_numbers", "prefers-color-scheme: dark", "median"):
+    for told in ("4 of 44 answers are only a number", "bare_numbers", "prefers-color-scheme: dark", "median"):
         assert told in page
 
 
