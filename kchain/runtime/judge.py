@@ -227,7 +227,8 @@ class Judge:
         ids = list(self.case.styles.values())
         prompts = [one.prompt for one in samples.styled(asked, ids)[: self.case.questions]]
         if len(ids) < 2 or not prompts:
-            raise _Skipped(_no_styles(ids))
+            lacking = ("the examples have no style tokens", "there is one style, and none to compare")
+            raise _Skipped(lacking[len(ids)] if len(ids) < 2 else "no prompt of the validation split has a style")
         found: Figures = {}
         for name, style in self.case.styles.items():
             answers = samples.answers(self.bare, [samples.in_style(one, ids, style) for one in prompts], self.how)
@@ -257,14 +258,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, samples.Late):
         return LATE
     return str(error) if isinstance(error, _Skipped) else explain(error)[0]
-
-
-def _no_styles(ids: Sequence[int]) -> str:
-    if not ids:
-        return "the examples have no style tokens"
-    return (
-        "there is one style, and none to compare" if len(ids) == 1 else "no prompt of the validation split has a style"
-    )
 
 
 def _tokens(split: Split) -> int:

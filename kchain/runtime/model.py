@@ -45,7 +45,10 @@ def load_base(folder: Path, precision: str, quantization: str) -> Any:
         )
     on_this_gpu()
     config = AutoConfig.from_pretrained(folder)
-    model = _class_of(config).from_pretrained(folder, **options, **implementation(config))
+    # The class of the checkpoint: one that sees keeps its vision part, so that names of weights are the files' own.
+    sees = getattr(config, "vision_config", None) is not None
+    kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    model = kind.from_pretrained(folder, **options, **implementation(config))
     if quantization == "nf4" and not any(type(module).__name__ == "Linear4bit" for module in model.modules()):
         raise Stop("nf4 was asked for, but no layer is in 4 bits", "check the version of bitsandbytes")
     model.config.use_cache = False
@@ -93,12 +96,6 @@ def add_lora(model: Any, lora: dict[str, Any], seed: int, rows: Sequence[TokenRo
     if starts:
         raise Stop(f"peft trains no rows of {', '.join(starts)}", "check the version of peft")
     return _ready(adapted, language)
-
-
-def _class_of(config: Any) -> Any:
-    """The class of the checkpoint: one that sees keeps its vision part, so that names of weights are the files' own."""
-    sees = getattr(config, "vision_config", None) is not None
-    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 def _language(model: Any) -> str:
@@ -174,14 +171,10 @@ def keep_fused(capability: tuple[int, int]) -> None:
     It does so by itself where there is a mask; a row of one example has none.
     """
     if capability < GROUPED:
-        sdpa_attention.use_gqa_in_sdpa = _never  # type: ignore[assignment,unused-ignore]
+        sdpa_attention.use_gqa_in_sdpa = lambda *_: False  # type: ignore[assignment,unused-ignore]
 
 
 def on_this_gpu() -> None:
     """`keep_fused` on the GPU of this process, if it has one."""
     if torch.cuda.is_available():
         keep_fused(torch.cuda.get_device_capability())
-
-
-def _never(*args: Any) -> bool:
-    return False

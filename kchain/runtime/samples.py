@@ -86,12 +86,17 @@ def build(
     """The case of a session; `found` as `splits.find` gives it."""
     wanted, (kept, not_judged) = parameters["samples"], found
     earlier, unreadable = _encode(kept, reading, parameters["training"]["max_length"])
+    if reading.styles:
+        styles = {name: int(reading.tokenizer.convert_tokens_to_ids(name)) for name in reading.styles}
+    else:  # trained tokens that stand in prompts
+        prompts = {int(number) for example in own.examples for number in example.ids[example.labels == IGNORED]}
+        styles = {name: number for name, number in reading.tokens.items() if number in prompts}
     return Case(
         own=own,
         earlier=earlier,
         not_judged=[*not_judged, *unreadable],
         goes_on=goes_on,
-        styles=_styles(own.examples, reading),
+        styles=styles,
         questions=wanted["count"],
         tokens=wanted["tokens"],
         batch=batch,
@@ -115,14 +120,6 @@ def _encode(kept: Sequence[Kept], reading: Reading, max_length: int) -> tuple[li
         else:
             without.append(unusable(one.phase, reason))
     return found, without
-
-
-def _styles(own: Sequence[Encoded], reading: Reading) -> dict[str, int]:
-    """The phase's styles and their ids: those that its sources name, else trained tokens that stand in prompts."""
-    if reading.styles:
-        return {name: int(reading.tokenizer.convert_tokens_to_ids(name)) for name in reading.styles}
-    prompts = {int(number) for example in own for number in example.ids[example.labels == IGNORED]}
-    return {name: number for name, number in reading.tokens.items() if number in prompts}
 
 
 class Late(Exception):

@@ -62,7 +62,12 @@ class Steady(Trainer):  # type: ignore[misc,unused-ignore]
         if share.processes > 1:
             bad = [None] * share.processes
             torch.distributed.all_gather_object(bad, mine)
-        guilty = [batches[number * share.processes + rank] for rank in range(len(bad)) for number in _true(bad[rank])]
+        guilty = [
+            batches[number * share.processes + rank]
+            for rank, flags in enumerate(bad)
+            for number, is_bad in enumerate(flags)
+            if is_bad
+        ]
         examples = sorted(index for batch in guilty for index in batch)
         return examples, len(examples) == len(self.order.examples(step))
 
@@ -270,12 +275,6 @@ def prepare(model: Any, pad_id: int, tell: bool = False) -> Collator:
 @cache
 def _know_cpu_0() -> None:
     """transformers 5.0 loads the optimizer of several processes on a CPU to "cpu:0", which torch does not know."""
-    torch.serialization.register_package(90, lambda storage: None, _on_a_cpu)
-
-
-def _on_a_cpu(storage: Any, place: str) -> Any:
-    return storage if place.startswith("cpu:") else None
-
-
-def _true(flags: Sequence[bool]) -> list[int]:
-    return [number for number, flag in enumerate(flags) if flag]
+    torch.serialization.register_package(
+        90, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+    )

@@ -29,7 +29,9 @@ def main() -> None:
     # What is printed from here on goes to the notebook; the launcher's own words go to its log.
     os.dup2(1, 2)
     if rank > 0:
-        _be_quiet()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+        warnings.simplefilter("ignore")
     threading.Thread(target=_end_with_the_notebook, daemon=True).start()
     try:
         work(folder, rank)
@@ -68,12 +70,6 @@ def work(folder: Path, rank: int) -> None:
         write_json(folder / handover.OUTCOME, asdict(outcome))
     if job.processes > 1:
         torch.distributed.destroy_process_group()
-
-
-def _be_quiet() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-    warnings.simplefilter("ignore")
 
 
 def _end_with_the_notebook() -> None:
