@@ -145,7 +145,7 @@ def _adapter_shapes(adapter: Adapter) -> Shapes:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
     for name, shape in shapes.items():
         if len(shape) != 2 or not math.prod(shape):
-            raise Stop(f"{adapter.phase}: {name} has shape {shape}; a matrix was due", _cure(adapter))
+            raise Stop(f"{adapter.phase}: {name} has shape {shape}; expected a matrix", _cure(adapter))
     return shapes
 
 
@@ -221,7 +221,7 @@ def _check_shape(change: LowRank | Rows, own: Shapes, name: str, shape: tuple[in
             raise Stop(reason, OTHER_BASE)
         fits = found[1] == shape[1]
     if not fits:
-        raise Stop(f"{phase}: its update of {name} has not the weight's shape {shape}", OTHER_BASE)
+        raise Stop(f"{phase}: its update of {name} does not have the weight's shape {shape}", OTHER_BASE)
 
 
 def _read(adapter: Adapter, *names: str) -> list[torch.Tensor]:

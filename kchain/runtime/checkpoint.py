@@ -94,7 +94,7 @@ def tell(manifest: CheckpointManifest, session: int, processes: int) -> None:
     """Says from where a run goes on."""
     emit("continuation", session=session, step=manifest.step, steps=manifest.steps)
     if manifest.processes != processes:
-        emit("warning", message=f"{manifest.processes} processes began this run: dropout goes on differently")
+        emit("warning", message=f"{manifest.processes} processes began this run: dropout will differ")
 
 
 def check_data(manifest: CheckpointManifest, data: str) -> None:
@@ -124,7 +124,7 @@ def _compare(what: str, told: str, found: str, where: str) -> None:
     if told != found:
         raise Stop(
             f"{where} {UNFIT_CHECKPOINT} {what}",
-            "push the phase again: it then begins at the beginning; or undo what was changed since its last session",
+            "push the phase again: it then starts over; or undo what was changed since its last session",
         )
 
 

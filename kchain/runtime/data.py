@@ -119,7 +119,7 @@ def _load_source(paths: Paths, data: dict[str, Any], number: int, seed: int, rep
     try:
         drawn = _draw(paths, data, number, seed, report)
         if not drawn.drawn():
-            left = f"{report.filtered} met not every condition, {report.broken} gave no example"
+            left = f"{report.filtered} did not meet the conditions, {report.broken} gave no example"
             reason = f"none of {report.read} rows could be used: {left}"
             raise Stop(reason, "correct the source's fields and conditions")
     except Exception as error:  # whatever a reader raises is this source's failure, and is reported
@@ -161,7 +161,10 @@ def _mix(
     train, validation = split(entries, data["validation"], data["max_validation"], seed)
     held = len(entries) - len(train) - len(validation)
     if held > MANY * data["max_validation"]:
-        tell("warning", message=f"{held} examples are neither learned nor judged by: lower data.validation")
+        tell(
+            "warning",
+            message=f"{held} examples are used for neither training nor validation: lower data.validation",
+        )
     _count(reports, offered, train + validation)
     return [entry.example for entry in train], [entry.example for entry in validation]
 

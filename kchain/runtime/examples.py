@@ -116,12 +116,12 @@ def _turn(turn: dict[str, Any]) -> dict[str, str]:
     if role not in ROLES:
         raise Unusable(f"unknown {who} {role!r}")
     if turn.get("tool_calls") or turn.get("function_call"):
-        raise Unusable("a turn calls a tool, which is no text to learn; write calls as text, or leave it out")
+        raise Unusable("a turn calls a tool, which cannot be learned as text; write calls as text, or leave it out")
     return {"role": role, "content": _content(turn.get(said))}
 
 
 def _content(value: Any) -> str:
-    """What a turn says: typed parts as the text they hold, anything else that is no text as JSON."""
+    """What a turn says: typed parts as the text they hold, anything else that is not text as JSON."""
     if not isinstance(value, list) or not all(isinstance(part, dict) and "type" in part for part in value):
         return text(value)
     other = next((part["type"] for part in value if part["type"] != "text"), None)

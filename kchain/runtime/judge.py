@@ -24,8 +24,8 @@ from .splits import Missing, unusable
 from .train import prepare
 
 LATE = "the session's time was nearly over"
-GOES_ON = "the run goes on in another session, whose end is judged"
-NO_SPLIT = "no example was kept aside to judge by"
+GOES_ON = "the run continues in another session, which is evaluated at its end"
+NO_SPLIT = "there are no validation examples"
 SHOWN = 2000  # characters of a prompt that are kept, its last ones
 Figures = dict[str, Any]
 
@@ -106,7 +106,7 @@ class Judge:
         """Everything that there is time for.
 
         Raises:
-            Stop: the loss on the phase's own split is no number.
+            Stop: the loss on the phase's own split is not finite.
         """
         self._own()
         self._earlier()

@@ -141,7 +141,7 @@ def _reason(folder: Path, status: int, failure: Failure | None, about: Callable[
         if path.stat().st_size:
             print(path.read_text(encoding="utf-8", errors="replace"), file=sys.stderr, flush=True)
             return Stop(
-                "the training hung: a step, or loading the model, did not end; where it hung stands in the log",
+                "the training hung: a step, or loading the model, did not end; the log shows where",
                 "push again; if it hangs there again, that line of the log tells what to look at",
             )
     said = (folder / handover.LAUNCHER).read_text(encoding="utf-8", errors="replace")
@@ -149,6 +149,6 @@ def _reason(folder: Path, status: int, failure: Failure | None, about: Callable[
         return Stop("the training was killed by the system (SIGKILL): out of host memory", HOST_MEMORY)
     if failure is None:
         print(said, file=sys.stderr, flush=True)
-        return Stop(f"the training ended with status {status} and without a word", "read what stands above in the log")
+        return Stop(f"the training ended with status {status} and gave no reason", "read the log above")
     shown = "; ".join(about(index) for index in failure.examples[:3])
     return Stop(f"{failure.reason}: {shown}" if shown else failure.reason, failure.cure)

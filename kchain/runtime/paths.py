@@ -21,7 +21,7 @@ class Paths:
     scratch: Path
 
     def mount(self, kind: str, ref: str) -> Path:
-        """The folder of an attached input; both layouts are tried, nothing is walked. An empty folder is no input.
+        """The folder of an attached input; both layouts are tried, nothing is walked. An empty folder is not an input.
 
         Args:
             kind: "dataset", "kernel" or "model".
@@ -39,7 +39,7 @@ class Paths:
         raise Stop(
             f"the {kind} {ref} is not mounted: neither {tried} holds anything",
             f"attach the {kind} to the notebook and check its owner, its name and that this account may read it; "
-            "where all of that is right, push again: Kaggle's first run with a new input may find it empty",
+            "if all of that is right, push again: Kaggle's first run with a new input may find it empty",
         )
 
 

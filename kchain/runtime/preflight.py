@@ -149,7 +149,7 @@ def check_disk(scratch: Path, needed: int) -> None:
     free = shutil.disk_usage(scratch).free
     if free < needed + SPARE_DISK:
         reason = f"{scratch} has {free} bytes free; {needed + SPARE_DISK} are needed"
-        raise Stop(reason, "delete what lies in scratch, or use a smaller base model")
+        raise Stop(reason, "delete files in scratch, or use a smaller base model")
 
 
 def look() -> list[Gpu]:

@@ -30,7 +30,7 @@ FAR = 4.0  # standard deviations of the logarithm of the length from the middle 
 LEAST_DEVIATION = 0.5
 # Fault -> what it says of so many, in words.
 WORDS = {
-    "bare_numbers": "answers are a number and nothing else",
+    "bare_numbers": "answers are only a number",
     "empty": "answers are empty",
     "truncated": "answers end in the middle",
     "repeated": "answers are shared by many examples",
@@ -41,7 +41,7 @@ WORDS = {
     "role_order": "conversations are out of order",
     "leaked_templates": "examples hold marks of a chat template",
     "too_long": "examples are longer than max_length, and are cut",
-    "overlap": "examples to judge by have a prompt that is also trained on",
+    "overlap": "validation examples have a prompt that is also trained on",
     "broken": "rows could not be used",
 }
 # Marks of chat templates and prompt formats that belong to the template, never into the text itself.

@@ -159,7 +159,7 @@ def _elements(file: io.TextIOBase) -> Iterator[Any]:
             if text[at] == "]":
                 break
             if not first and text[at] != ",":
-                raise ValueError(f"a comma was due, and there is {text[at]!r}")
+                raise ValueError(f"expected a comma, found {text[at]!r}")
             value, end = _DECODER.raw_decode(text, at if first else _skip(text, at + 1))
             text[end]  # at the end of the chunk, a number may go on in the next one
         except (IndexError, json.JSONDecodeError) as error:
@@ -176,7 +176,7 @@ def _elements(file: io.TextIOBase) -> Iterator[Any]:
 
 
 def _skip(text: str, at: int) -> int:
-    """The next place that is no white space."""
+    """The next place that is not white space."""
     found = _SPACE.match(text, at)
     return found.end() if found else at
 
@@ -184,7 +184,7 @@ def _skip(text: str, at: int) -> int:
 def _csv(path: Path) -> Rows:
     csv.field_size_limit(CELL)
     delimiter = "\t" if kind(path) == ".tsv" else ","
-    # What is no UTF-8 passes as half surrogate pairs, so that it breaks its own row and no other.
+    # What is not UTF-8 passes as half surrogate pairs, so that it breaks its own row and no other.
     with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         table = csv.reader(file, delimiter=delimiter, strict=True)
         header: list[str] | None = None

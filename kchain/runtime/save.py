@@ -35,8 +35,7 @@ merged into it, in this order, in fp32, rounded once to fp16:
 
 Load it on that merged model with `PeftModel.from_pretrained`."""
 CONTINUED = """
-It took the place of the adapter of {phase} ({ref}, sha256 {sha256}), whose training it went on with: do not
-use both.
+It continues and replaces the adapter of {phase} ({ref}, sha256 {sha256}): do not use both.
 """
 TOKENS = """
 It knows the tokens {tokens}: take the tokenizer beside it, and do not resize the model's embedding.

@@ -251,7 +251,7 @@ class Session(Stages):
         """Puts the checkpoint that the training left into the output."""
         saved = checkpoint.latest(folder, job.processes)
         if saved is None:
-            raise Stop("the training left no whole checkpoint to go on from", "look at the warnings above in the log")
+            raise Stop("the training left no complete checkpoint to resume from", "see the warnings above in the log")
         run = {**self.prints, "batch": job.batch, "processes": job.processes, "recovered": self.result.recovered}
         self.result.checkpoint = checkpoint.publish(saved, self.paths.working, run)
 

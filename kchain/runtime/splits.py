@@ -1,7 +1,7 @@
 """The examples that earlier phases kept aside: found beside their adapters, so that what was forgotten can be measured.
 
-An adapter that is trained on is no input of the phases after this one; so its phase's split is handed on with the
-output of this one, as `validation-PHASE.jsonl`.
+An adapter whose training is continued is not mounted in later phases; so its phase's split is handed on with the output
+of this one, as `validation-PHASE.jsonl`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def read(file: Path) -> list[Example]:
             for number, line in enumerate(lines, 1):
                 example = json.loads(line)
                 if not _is_example(example):
-                    raise Stop(f"{file.name} line {number} is no example", CURE)
+                    raise Stop(f"{file.name} line {number} is not an example", CURE)
                 examples.append(example)
     except ValueError as error:
         raise Stop(f"{file.name} cannot be read: {error}", CURE) from None

@@ -85,7 +85,7 @@ def token_rows(tokenizer: Any, tokens: dict[str, list[str]], base: Path) -> list
         )
     pieces = {token: _ids(tokenizer, token) for token in tokens["added"] + tokens["trained"]}
     if unknown := [token for token in tokens["trained"] if pieces[token] != [vocabulary.get(token)]]:
-        reason = f"tokens.trained: {', '.join(unknown)} is no token of the tokenizer, which reads it as several"
+        reason = f"tokens.trained: {', '.join(unknown)} is not a token of the tokenizer, which reads it as several"
         raise Stop(reason, "correct it, or name it in tokens.added")
     _add(tokenizer, tokens["added"])
     found = [TokenRow(token, tokenizer.convert_tokens_to_ids(token), tuple(pieces[token])) for token in pieces]

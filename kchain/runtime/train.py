@@ -52,7 +52,7 @@ class Steady(Trainer):  # type: ignore[misc,unused-ignore]
         return loss
 
     def blame(self, step: int) -> tuple[list[int], bool]:
-        """Examples of a step, counted from 0, in batches whose loss is no number, and whether all batches are such.
+        """Examples of a step, counted from 0, in batches whose loss is not finite, and whether that is all batches.
 
         All processes must call it.
         """

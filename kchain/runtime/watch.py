@@ -63,7 +63,7 @@ class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
         folder: of the job.
         rank: of this process; the first one decides, and prints.
         epoch_steps: optimizer steps of an epoch.
-        blame: gives the examples of the step whose losses are no numbers, and whether all of them are.
+        blame: gives the examples of the step whose losses are not finite, and whether all of them are.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
             self._print(state, logs["learning_rate"])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called when a checkpoint is written; it is no part of the step after it."""
+        """Called when a checkpoint is written; it is not part of the step after it."""
         now = time.monotonic()
         self.saving, self.last, self.saved = now - self.last, now, now
         self._expect_a_step()
@@ -146,7 +146,7 @@ class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
     def _diverged(self, step: int, loss: float) -> Stop:
         examples, all_of_them = self.blame(step - 1)
         if all_of_them:
-            where, cause = "in every batch", "the weights are no numbers any more: "
+            where, cause = "in every batch", "the weights are not finite any more: "
         else:
             where, cause = f"in {len(examples)} of its examples", "these examples are unlike the others: "
         cure = "lower training.learning_rate, add training.warmup, and look at the data of the last examples"

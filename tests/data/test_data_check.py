@@ -70,9 +70,7 @@ def test_a_phase_with_good_examples_passes_and_all_of_it_is_told(tmp_path: Path)
 def test_bare_numbers_fail_a_phase_unless_it_allows_them(tmp_path: Path) -> None:
     rows = [{"ask": f"{n}?", "answer": "1"} if n < 6 else row for n, row in enumerate(ROWS)]
     (found,) = checked(project(tmp_path / "a", rows))
-    assert found["problems"] == [
-        "6 of 40 answers are a number and nothing else (15.00%; data.quality.bare_numbers allows 2.00%)"
-    ]
+    assert found["problems"] == ["6 of 40 answers are only a number (15.00%; data.quality.bare_numbers allows 2.00%)"]
     done = kchain(tmp_path / "a", "check")
     assert done.returncode == 1
     assert re.search(r"bare_numbers: [0-5]\? -> 1", done.stdout)
@@ -149,7 +147,7 @@ def test_a_second_file_to_judge_by_is_held_against_the_first(tmp_path: Path) -> 
     write(tmp_path / "other.jsonl", ROWS[:30] + [{"ask": "new", "answer": "thing"}])
     (found,) = checked(tmp_path, "train.jsonl", "--validation", "other.jsonl")
     assert found["faults"]["overlap"]["count"] == 30
-    assert "30 of 31 examples to judge by have a prompt that is also trained on" in found["problems"][0]
+    assert "30 of 31 validation examples have a prompt that is also trained on" in found["problems"][0]
 
 
 def test_rows_of_no_use_are_written_for_whoever_repairs_them(tmp_path: Path) -> None:

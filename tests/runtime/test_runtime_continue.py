@@ -141,9 +141,9 @@ def test_the_result_and_the_card_say_what_is_merged_and_what_was_trained_on(runs
     assert [(line["phase"], line["use"]) for line in four["lineage"]] == [("two", "merge"), ("three", "continue")]
     cards = {name: (runs[name] / "working" / "adapter" / "README.md").read_text() for name in PHASES}
     assert "does not belong" not in cards["two"]
-    assert "It took the place of the adapter of one" in cards["two"]
+    assert "It continues and replaces the adapter of one" in cards["two"]
     assert "does not belong" in cards["four"]
-    assert "It took the place of the adapter of three" in cards["four"]
+    assert "It continues and replaces the adapter of three" in cards["four"]
     assert "1. two:" in cards["five"] and "1. four:" in cards["five"] and "three:" not in cards["five"]
 
 

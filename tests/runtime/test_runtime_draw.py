@@ -140,7 +140,7 @@ def test_examples_over_the_most_to_judge_by_are_not_learned_either_and_that_is_t
     assert len(mix.validation) == 50
     assert 700 < len(mix.train) < 900
     assert mix.reports[0].capped == 1000 - 50 - len(mix.train)
-    assert "are neither learned nor judged by" in next(e["message"] for e in events() if e["event"] == "warning")
+    assert "for neither training nor validation" in next(e["message"] for e in events() if e["event"] == "warning")
 
 
 def test_a_few_examples_still_give_one_to_judge_by_and_one_to_learn_from(paths: Paths) -> None:

@@ -168,7 +168,7 @@ def test_an_adapter_of_another_models_layers_is_refused(base: Path, tmp_path: Pa
 def test_an_adapter_of_another_width_is_refused(base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(base, tmp_path / "a", 1)
     change(adapter, lora_A=torch.ones(LORA["r"], 32))
-    with pytest.raises(Stop, match="has not the weight's shape"):
+    with pytest.raises(Stop, match="does not have the weight's shape"):
         merge(base, [adapter], LORA, tmp_path / "merged")
 
 

@@ -143,7 +143,7 @@ def test_596_bare_digits_in_10_000_answers_are_counted_shown_and_fail_the_defaul
     shown = found["faults"]["bare_numbers"]["shown"]
     assert len(shown) == 3 and shown[0] == {"example": 0, "prompt": "ask 0", "answer": "0"}
     (problem,) = quality.problems(found, Quality().model_dump())
-    assert "596 of 10,000 answers are a number and nothing else (5.96%" in problem
+    assert "596 of 10,000 answers are only a number (5.96%" in problem
     assert quality.problems(found, {"bare_numbers": 0.06}) == []
 
 
@@ -201,7 +201,7 @@ def test_a_notebook_stops_before_training_with_counts_and_examples(kaggle: Path,
     run.preflight()
     run.merge()
     run.load_data()
-    with pytest.raises(Stop, match="40 of 40 answers are a number and nothing else"):
+    with pytest.raises(Stop, match="40 of 40 answers are only a number"):
         run.check_data()
     result = read_result(kaggle)
     assert result["status"] == "failed" and result["reason"].startswith("quality: 40 of 40")

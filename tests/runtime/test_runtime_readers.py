@@ -132,7 +132,7 @@ def test_a_long_array_is_read_without_holding_it(tmp_path: Path, monkeypatch: py
     ("content", "reason"),
     [
         ('[{"a": 1}, {"a": ', "after element 1: it ends in the middle|after element 1: Expecting"),
-        ('[{"a": 1} {"a": 2}]', "after element 1: a comma was due"),
+        ('[{"a": 1} {"a": 2}]', "after element 1: expected a comma"),
         ('[{"a": 1}] trailing', "after element 1: there is more after the end"),
         ('[{"a": 1},]', "after element 1"),
     ],

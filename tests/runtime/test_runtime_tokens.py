@@ -205,8 +205,8 @@ def test_the_merged_base_has_the_tokenizer_with_the_tokens(base: Path, tmp_path:
     ("tokens", "reason"),
     [
         ({"added": ["<|im_start|>"], "trained": []}, "tokens.added: <|im_start|> exists already"),
-        ({"added": [], "trained": ["<NO_SUCH>"]}, "tokens.trained: <NO_SUCH> is no token of the tokenizer"),
-        ({"added": [], "trained": ["<filler-700>"]}, "tokens.trained: <filler-700> is no token of the tokenizer"),
+        ({"added": [], "trained": ["<NO_SUCH>"]}, "tokens.trained: <NO_SUCH> is not a token of the tokenizer"),
+        ({"added": [], "trained": ["<filler-700>"]}, "tokens.trained: <filler-700> is not a token of the tokenizer"),
     ],
 )
 def test_a_token_that_exists_already_or_not_at_all_ends_the_session_before_training(

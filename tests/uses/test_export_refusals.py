@@ -102,7 +102,7 @@ def test_another_base_model_is_refused_by_size_and_by_shape(copied: Callable[[],
             changed = json.loads(detail) | {"moved": {"base_bytes": grown}}
             db.execute("UPDATE event SET detail = ? WHERE number = ?", (json.dumps(changed), number))
     for form in ("safetensors", "adapter", "gguf"):
-        assert "has not the weight's shape" in refused(project, "--base", str(other), "--format", form)
+        assert "does not have the weight's shape" in refused(project, "--base", str(other), "--format", form)
     assert not (project / "exports").exists() or not list((project / "exports").iterdir())
 
 
