@@ -4,7 +4,7 @@ KchainError                  exit code  when
 ├── InputError               2          a file, key, option or credential that is wrong; only a change of it helps
 │   └── CredentialsError     2          no credentials, or the target does not accept them
 ├── NotNow                   3          right command, wrong moment; repeat it later
-│   ├── NotReviewed          3          what would be pushed was never shown to a person
+│   ├── NotReviewed          3          what would be pushed or uploaded was never approved by a person
 │   ├── StillRunning         3          a version of this kernel is queued or running
 │   ├── SessionCap           3          the account's sessions are all in use
 │   ├── QuotaUsedUp          3          the weekly accelerator hours are used up
@@ -63,7 +63,7 @@ class NotNow(KchainError):
 
 
 class NotReviewed(NotNow):
-    """The bundle that would be pushed was never shown to a person."""
+    """What would be pushed or uploaded was never approved by a person."""
 
 
 class StillRunning(NotNow):

@@ -49,10 +49,6 @@ def plan(phase: str | None, model_config: Path | None, as_json: bool, **setting:
         else:
             print_answer(answer)
         return
-    _plan_chain(phase, model_config, as_json)
-
-
-def _plan_chain(phase: str | None, model_config: Path | None, as_json: bool) -> None:
     chain = load_project()
     from kchain.phases.models import read_shape
     from kchain.phases.plan import TrainingPlan, plan_of

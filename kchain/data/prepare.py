@@ -89,8 +89,8 @@ def prepare(source: Path, target: Path, settings: Preparation, replace: bool = F
     files = _files(source)
     examples, rejected, roles = _collect(files, settings)
     if not examples:
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in _reasons(rejected).items()) or "no record"
-        raise InputError(f"{source}: no example is left: {reasons}", "correct --task, --role and --answer")
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in _reasons(rejected).items()) or "no records"
+        raise InputError(f"{source}: no examples are left: {reasons}", "correct --task, --role and --answer")
     parts = _split(examples, settings)
     target.mkdir(parents=True, exist_ok=True)
     for name in present:
@@ -182,7 +182,7 @@ def _example(row: Row, settings: Preparation) -> tuple[Example, str] | str:
 
 
 def system_prompt(role: str, prompts: Mapping[str, str]) -> str:
-    """What an agent in that role is told before its task."""
+    """The system prompt of an agent in that role."""
     if role in prompts:
         return prompts[role]
     plain = ROLE_PROMPT.format(role=role.replace("_", " ").replace("-", " ")) if role else DEFAULT_PROMPT
@@ -190,7 +190,7 @@ def system_prompt(role: str, prompts: Mapping[str, str]) -> str:
 
 
 def _split(examples: list[Example], settings: Preparation) -> dict[str, list[Example]]:
-    """Exact shares, rounded down; what is left of the rounding goes to the test: 298 give 238, 29 and 31."""
+    """Exact shares, rounded down; the rest goes to the test set: 298 give 238, 29 and 31."""
     lottery = Lottery(f"prepare/{settings.seed}")
     ordered = sorted(examples, key=lambda example: (lottery.lot(said(example)), fingerprint(example)))
     # In whole millionths: 1 - 0.1 - 0.1 must be 0.8.

@@ -3,7 +3,7 @@
 `cp`, `scp` and editors write under the final name, so nothing but rest tells that they are done. A file is whole when
 size, time and identity have not changed for some seconds of this machine's clock, and its last line has an end: a line
 break, or JSON that can be read. `rsync` writes under a name with a dot in front, which is passed over. A file that has
-been at rest for ten minutes and still is not whole will not become it: it is handed on, and its check says why.
+been at rest for ten minutes and still is not whole never will be: it is handed on, and its check says why.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ class Arrivals:
         path = self._folder / name
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
-            kind = "a link" if stat.S_ISLNK(status.st_mode) else "no file"
-            return f"is {kind}, and left alone: only files are taken", 0
+            kind = "a link" if stat.S_ISLNK(status.st_mode) else "not a file"
+            return f"is {kind}, and ignored: only files are taken", 0
         if not name.isprintable():
-            return "has a name that cannot be shown, and is left alone: rename it", 0
+            return "has a name that cannot be shown, and is ignored: rename it", 0
         if not name.lower().endswith(SUFFIX):
-            return f"is left alone: only *{SUFFIX} is taken", 0
+            return f"is ignored: only *{SUFFIX} is taken", 0
         signature = (status.st_size, status.st_mtime_ns, status.st_ino)
         seen = self._seen.get(name)
         if seen is None or seen.signature != signature:
@@ -118,7 +118,7 @@ def unfinished(path: Path) -> str:
         if not beginning:
             return "it is empty"
         if any(beginning.startswith(magic) for magic in FOREIGN):
-            # No text: its check will say so.
+            # Not text: its check will say so.
             return ""
         if beginning.startswith(GZIP):
             return _unfinished_gzip(path)

@@ -44,7 +44,7 @@ class Handled:
         moved_to: where the file lies now.
         adapter: the folder of its adapter; None for a rejected one.
         wrong: why it was rejected.
-        ran: it was rejected for what its run came to.
+        ran: it was rejected for the outcome of its run.
     """
 
     file: str
@@ -65,7 +65,7 @@ class Inbox:
         root: folder of the project.
         target: None: the chain's own.
         still: seconds of rest after which a file counts as whole.
-        settled: is told what became of each file.
+        settled: gets what became of each file.
     """
 
     box: Box
@@ -87,7 +87,7 @@ class Inbox:
 
         Raises:
             DriverLocked: another kchain works on this inbox.
-            NotReviewed: nobody has seen the phase as it is now.
+            NotReviewed: the phase was not reviewed as it is now.
             NotNow, Unreachable: (`once`) a file in work has to wait; it stays.
             KchainError: only a person can go on from here; nothing is lost.
         """
@@ -148,7 +148,7 @@ class Inbox:
         job, found = self._outcome(chain, target, job)
         settled = self._reject(job, found) if isinstance(found, Rejection) else self._keep(chain, job, found)
         self.box.withdraw(job.name, job.sha256)
-        # Told before it is forgotten: rather twice than never.
+        # Told before the job is forgotten: rather twice than never.
         self.settled(settled)
         forget(job)
         return settled
@@ -163,17 +163,15 @@ class Inbox:
         except InputError as error:
             return job, Rejection(error.message, f"{error.hint}; then put the file into inbox/ again")
         job = look_back(run, target, job)
-        if self._checked != job.sha256 and not has_begun(job, self._state(chain, target, run)):
+        state = read_states(chain.root, Key(target.name, chain.owner, chain.name)).get(run.name, PhaseState())
+        if self._checked != job.sha256 and not has_begun(job, state):
             found = check(run.chain, run.name, job.dropped)
             if isinstance(found, Rejection):
                 return job, found
             self.reporter.note(job.name, f"is checked, and becomes a run of {job.phase}: {found}")
-            # What is only tried again later need not be looked at again.
+            # A job that is only tried again later need not be checked again.
             self._checked = job.sha256
         return job, train(run, target, job, lines, self.reporter, self.ports)
-
-    def _state(self, chain: Chain, target: Target, run: Run) -> PhaseState:
-        return read_states(chain.root, Key(target.name, chain.owner, chain.name)).get(run.name, PhaseState())
 
     def _keep(self, chain: Chain, job: InboxJob, result: Result) -> Handled:
         folder = chain.root / result.folder
@@ -194,12 +192,12 @@ class Inbox:
         if self._failures >= _FAILURES:
             raise PhaseFailed(
                 f"{_FAILURES} runs in a row failed, the last with: {outcome.wrong}",
-                "what is wrong is hardly the files, and every run may cost hours; the reasons lie beside them in "
-                "rejected/. The same command goes on with what is left in inbox/",
+                "the files are hardly the cause, and every run may cost hours; the reasons are beside them in "
+                "rejected/. The same command resumes with what is left in inbox/",
             )
 
     def _require_review(self) -> None:
-        """Say now what the first file would be told, and warn of what `push` warns of."""
+        """Refuse now what the first file would be refused for, and warn as `push` does."""
         chain = load_chain(self.root)
         chain.trained_phase(self.phase)
         target = Target(self.target or chain.target, chain.owner, chain.root)

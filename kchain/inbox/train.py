@@ -1,4 +1,4 @@
-"""One file trained: reviewed, uploaded where it is large, driven to its end by the driver that drives every phase."""
+"""One file trained: reviewed, uploaded if it is large, and driven to its end by the driver that drives every phase."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kchain.phases import Chain
 from kchain.runtime.contract import LOG
 from kchain.units import size
 
-_PUT_BACK = "to try once more, put the file into inbox/ again; other gates are then asked of the same run"
+_PUT_BACK = "to try again, put the file into inbox/ again; changed gates are then applied to the same run"
 # Commands for phases, which the run of a file is not.
 _COMMANDS = re.compile(r"\bkchain (push|watch|review|logs|pull|adopt)\b")
 
@@ -47,7 +47,7 @@ class Named:
 
 
 def look_back(run: Run, target: Target, job: InboxJob) -> InboxJob:
-    """What the journal knows of earlier runs of the same content, written into the job; once."""
+    """Write into the job, once, what the journal knows of earlier runs of the same content."""
     if job.since is not None:
         return job
     chain = run.chain
@@ -67,7 +67,7 @@ def look_back(run: Run, target: Target, job: InboxJob) -> InboxJob:
 
 
 def _asks_other_gates(run: Run, folder: BundleFolder, failure: PhaseFailure) -> bool:
-    """Whether a run that missed its gates is asked other ones by now; that needs no new run."""
+    """Whether the gates that a run missed have been changed since; applying the new ones needs no new run."""
     same = failure.error == GateMissed.__name__ and failure.hash == folder.rendered.hash
     return same and failure.gates != run.chain.phase(run.name).gates.model_dump_json()
 
@@ -88,8 +88,8 @@ def train(
         lines: the rows of the file as they travel.
 
     Raises:
-        NotReviewed: nobody has seen the phase as it is now.
-        NotNow, Unreachable: the run goes on from where it is another time.
+        NotReviewed: the phase was not reviewed as it is now.
+        NotNow, Unreachable: the run resumes from where it is another time.
         KchainError: only a person can go on from here.
     """
     with driving(run.chain, target, Named(reporter, job.name), ports) as driver:
@@ -158,21 +158,21 @@ def _rejection(chain: Chain, state: PhaseState) -> Rejection:
 
 
 def require_review(folder: BundleFolder, states: Mapping[str, PhaseState]) -> None:
-    """See that a person was shown the phase as it renders now; its runs on other files differ by data alone.
+    """Make sure that a person was shown the phase as it renders now; its runs on other files differ by data alone.
 
     Raises:
-        NotReviewed: nobody was.
+        NotReviewed: it was shown to nobody.
     """
     phase = folder.phase
     if folder.rendered.hash not in states.get(phase, PhaseState()).reviewed:
         raise NotReviewed(
-            f"nobody has reviewed {phase} as it is now, and what the inbox trains is {phase} on other data",
-            f"read it: kchain review {phase}",
+            f"{phase} was not reviewed as it is now, and what the inbox trains is {phase} on other data",
+            f"review it: kchain review {phase}",
         )
 
 
 def _have_data_set(driver: Driver, run: Run, lines: Path, reporter: Reporter, name: str) -> None:
-    """Have the data set of a large file there; its name has the content's hash, so it is never made twice."""
+    """Upload the data set of a large file; its name has the content's hash, so it is never made twice."""
     if not run.dataset:
         return
     client, ref = driver.client(), run.dataset
@@ -190,7 +190,7 @@ def _have_data_set(driver: Driver, run: Run, lines: Path, reporter: Reporter, na
 
 
 def _have_files(driver: Driver, run: Run, result: Result) -> None:
-    """Have the outputs of the run here, also where somebody removed them since."""
+    """Fetch the outputs of the run again where they were removed since."""
     outputs = (run.chain.root / result.folder).parent
     if not (run.chain.root / result.folder).is_dir():
         assert result.version is not None, "a run of the inbox is never adopted"

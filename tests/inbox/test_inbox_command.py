@@ -148,7 +148,7 @@ def test_a_gate_that_is_loosened_is_asked_again_of_the_same_run(boxed: Boxed) ->
     code, out, error = boxed.project.run(*words)
     assert (code, "all epochs" in out) == (1, True), out + error
     reason = (boxed.box / "rejected" / "half.jsonl.reason.txt").read_text()
-    assert "other gates are then asked of the same run" in reason
+    assert "changed gates are then applied to the same run" in reason
     assert "kchain watch" not in reason
     with (boxed.project.root / "phases" / "half.toml").open("a") as file:
         file.write("[gates]\nall_epochs = false\n")

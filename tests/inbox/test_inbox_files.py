@@ -128,7 +128,7 @@ def test_a_file_that_failed_is_not_tried_again_before_the_changed_phase_was_revi
     assert not (place.box.state / "job").exists()
     for phase in ("one", name):
         place.world.edit(phase, "another learning rate")
-    with pytest.raises(NotReviewed, match="nobody has reviewed one"):
+    with pytest.raises(NotReviewed, match="one was not reviewed as it is now"):
         place.run()
     place.world.review("one")
     assert place.run() == 0
