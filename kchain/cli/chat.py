@@ -28,7 +28,7 @@ from kchain.uses.sampling import Styles
 
 if TYPE_CHECKING:
     from kchain.uses.conversation import Conversation
-    from kchain.uses.subject import Subject
+    from kchain.uses.subject import TrainedPhase
 
 # What each style changes about the answers; read from the project's folder where no other file is named.
 STYLES = Path("styles.toml")
@@ -132,7 +132,7 @@ def _read() -> str:
         return ""
 
 
-def _warn(talk: Conversation, subject: Subject) -> None:
+def _warn(talk: Conversation, subject: TrainedPhase) -> None:
     """Warn where the loaded model is not what the session trained: another base model of the same size, perhaps."""
     from kchain.uses.speaker import compare_probe
 

@@ -15,7 +15,7 @@ from kchain.client.target import Target
 from kchain.errors import InputError, NotNow, NotReviewed, PhaseFailed, Unreachable
 from kchain.inbox.arrivals import Arrivals
 from kchain.inbox.box import Box, InboxJob, clear, forget, land, put, put_reason, take, unfinished_job
-from kchain.inbox.examples import Rejection, Run, check, derive, mapping, write_lines
+from kchain.inbox.examples import Rejection, check, derive, mapping, write_lines
 from kchain.inbox.train import has_begun, look_back, require_review, train
 from kchain.orchestrator.driving.actions import Reporter
 from kchain.orchestrator.driving.drive import Ports

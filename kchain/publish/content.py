@@ -17,7 +17,7 @@ from kchain.runtime.adapters import Adapter
 from kchain.runtime.contract import EXPORT_MANIFEST
 from kchain.runtime.files import hash_file
 from kchain.uses.companions import read_json
-from kchain.uses.subject import Part, Subject
+from kchain.uses.subject import Part, TrainedPhase
 
 # Where a merged model is while it is needed.
 WORK = Path(".kchain") / "merged"
@@ -29,7 +29,7 @@ _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _LICENCE = re.compile(r"^license:[ \t]*(\S+)[ \t]*$", re.MULTILINE)
 
 
-def read_subject(chain: Chain, phase: str, target: Target, base: Path | None) -> Subject:
+def read_subject(chain: Chain, phase: str, target: Target, base: Path | None) -> TrainedPhase:
     """A finished phase as it can be exported, asked and evaluated, its adapters verified again.
 
     Args:
@@ -44,7 +44,7 @@ def read_subject(chain: Chain, phase: str, target: Target, base: Path | None) ->
     for file in sorted(folder.glob("*.json")):
         read_json(file)  # damage is named now, not by whichever library meets it first
     last = chain.phase(phase)
-    return Subject(
+    return TrainedPhase(
         chain=chain.name,
         phase=phase,
         title=last.title,

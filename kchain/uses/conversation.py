@@ -8,7 +8,7 @@ from typing import Any
 from kchain.errors import InputError
 from kchain.uses.sampling import Styles, sampling_for
 from kchain.uses.speaker import Reply, Speaker
-from kchain.uses.subject import Subject
+from kchain.uses.subject import TrainedPhase
 
 
 class Conversation:
@@ -26,7 +26,7 @@ class Conversation:
     def __init__(
         self,
         speaker: Speaker,
-        subject: Subject,
+        subject: TrainedPhase,
         system: str | None,
         style: str | None,
         styles: Styles,

@@ -16,14 +16,14 @@ from kchain.uses.report import choose
 from kchain.uses.sampling import Sampling
 from kchain.uses.sides import Side, ask, compare
 from kchain.uses.speaker import Probe, Speaker, compare_probe
-from kchain.uses.subject import Subject
+from kchain.uses.subject import TrainedPhase
 
 SIDES = ("base", "chain")
 Told = Callable[[str, int], None]
 
 
 def evaluate(
-    subject: Subject, questions: HeldOut, check: str, max_tokens: int, precision: str, tell: Told
+    subject: TrainedPhase, questions: HeldOut, check: str, max_tokens: int, precision: str, tell: Told
 ) -> dict[str, Any]:
     """Ask the base model, then the chain; both with the chain's tokenizer and prompts, greedily, one by one.
 
@@ -59,7 +59,7 @@ def evaluate(
     }
 
 
-def _about(subject: Subject, questions: HeldOut, check: str, max_tokens: int, precision: str) -> dict[str, Any]:
+def _about(subject: TrainedPhase, questions: HeldOut, check: str, max_tokens: int, precision: str) -> dict[str, Any]:
     cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     return {
         "chain": subject.chain,

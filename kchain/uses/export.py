@@ -16,7 +16,7 @@ from kchain.uses.gguf import TYPES, write_gguf
 from kchain.uses.merged import merged_model, put_in_place, workshop, write_merged
 from kchain.uses.model_card import card
 from kchain.uses.stacked import write_stacked
-from kchain.uses.subject import Subject
+from kchain.uses.subject import TrainedPhase
 
 FORMATS = ("safetensors", "adapter", "gguf")
 # Name of the export, and the disk it takes as a share of the base model's bytes.
@@ -24,7 +24,7 @@ _NAMES = {"safetensors": "model", "adapter": "adapter"}
 _SHARES = {"safetensors": 1.0, "adapter": 0.0, "f16": 1.0, "q8_0": 0.6}
 # What the tokenizer, the configurations and the card take at most.
 _BESIDE = 64 * 1024**2
-_WRITERS: dict[str, Callable[[Subject, Path], list[str]]] = {"safetensors": write_merged, "adapter": write_stacked}
+_WRITERS: dict[str, Callable[[TrainedPhase, Path], list[str]]] = {"safetensors": write_merged, "adapter": write_stacked}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def export_name(phase: str, form: str, kind: str) -> str:
     return f"{phase}-{kind}.gguf" if form == "gguf" else f"{phase}-{_NAMES[form]}"
 
 
-def export(subject: Subject, form: str, kind: str, out: Path, force: bool, in_folder: bool = False) -> Exported:
+def export(subject: TrainedPhase, form: str, kind: str, out: Path, force: bool, in_folder: bool = False) -> Exported:
     """Write one export to `out`.
 
     Args:
@@ -73,7 +73,7 @@ def export(subject: Subject, form: str, kind: str, out: Path, force: bool, in_fo
     return Exported(out, manifest)
 
 
-def _folder(subject: Subject, form: str, kind: str, shop: Path) -> Path:
+def _folder(subject: TrainedPhase, form: str, kind: str, shop: Path) -> Path:
     made = shop / "made"
     if form == "gguf":
         file = _gguf(subject, kind, shop)
@@ -86,7 +86,7 @@ def _folder(subject: Subject, form: str, kind: str, shop: Path) -> Path:
     return made
 
 
-def _gguf(subject: Subject, kind: str, shop: Path) -> Path:
+def _gguf(subject: TrainedPhase, kind: str, shop: Path) -> Path:
     about = {
         "general.name": f"{subject.chain} {subject.phase}",
         "general.description": subject.description,
@@ -98,7 +98,7 @@ def _gguf(subject: Subject, kind: str, shop: Path) -> Path:
     return shop / "made.gguf"
 
 
-def _manifest(subject: Subject, form: str, kind: str, made: Path, out: Path) -> dict[str, Any]:
+def _manifest(subject: TrainedPhase, form: str, kind: str, made: Path, out: Path) -> dict[str, Any]:
     """What was exported, from what, by hash."""
     files = sorted(made.iterdir()) if made.is_dir() else [made]
     names = {path: path.name if made.is_dir() else out.name for path in files}

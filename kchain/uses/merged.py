@@ -20,7 +20,7 @@ from kchain.files import sync_folder
 from kchain.runtime.contract import EXPORT_MANIFEST
 from kchain.units import size
 from kchain.uses.companions import copy_licences, copy_tokenizer, force_ids
-from kchain.uses.subject import Subject, stops_told
+from kchain.uses.subject import TrainedPhase, stops_told
 
 # What kchain wrote, and may replace: a folder that has EXPORT_MANIFEST, or a file that begins like this.
 GGUF_MAGIC = b"GGUF"
@@ -31,7 +31,7 @@ LEFT = 24 * 3600
 
 
 @contextmanager
-def merged_model(subject: Subject) -> Iterator[Path]:
+def merged_model(subject: TrainedPhase) -> Iterator[Path]:
     """The folder of the merged chain, as it is exported; it is gone afterwards.
 
     Raises:
@@ -43,7 +43,7 @@ def merged_model(subject: Subject) -> Iterator[Path]:
         yield shop / "model"
 
 
-def write_merged(subject: Subject, folder: Path) -> list[str]:
+def write_merged(subject: TrainedPhase, folder: Path) -> list[str]:
     """Write the model, its tokenizer and its configurations into `folder`, which must not exist.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kchain.uses.subject import Part, Subject
+from kchain.uses.subject import Part, TrainedPhase
 
 _UNKNOWN = "unknown"
 _WHAT = {
@@ -28,7 +28,7 @@ _WHAT = {
 }
 
 
-def card(subject: Subject, form: str, licences: Sequence[str]) -> str:
+def card(subject: TrainedPhase, form: str, licences: Sequence[str]) -> str:
     """The model card.
 
     Args:
@@ -59,7 +59,7 @@ def _table(heads: Sequence[str], rows: Iterator[tuple[str, ...]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (tuple(heads), ("---",) * len(heads), *cells)]
 
 
-def _lineage_rows(subject: Subject) -> Iterator[tuple[str, ...]]:
+def _lineage_rows(subject: TrainedPhase) -> Iterator[tuple[str, ...]]:
     lora = subject.lora
     words = f"r {lora['r']}, alpha {lora['alpha']}, {', '.join(lora['targets'])}"
     for part in subject.parts:
@@ -69,7 +69,7 @@ def _lineage_rows(subject: Subject) -> Iterator[tuple[str, ...]]:
         yield part.phase, trained_by, f"`{adapter.sha256}`", words
 
 
-def _data_rows(subject: Subject) -> Iterator[tuple[str, ...]]:
+def _data_rows(subject: TrainedPhase) -> Iterator[tuple[str, ...]]:
     for part in subject.parts:
         if part.adopted:
             yield part.phase, _UNKNOWN, "trained elsewhere", _UNKNOWN, _UNKNOWN

@@ -14,7 +14,7 @@ from kchain.errors import InputError
 from kchain.runtime.contract import VALIDATION
 from kchain.runtime.examples import Unusable, make_example, text
 from kchain.uses.report import COMPARING
-from kchain.uses.subject import Subject
+from kchain.uses.subject import TrainedPhase
 
 # Stands where the file has no answer: a check may look at the answer alone.
 _NO_ANSWER = "?"
@@ -81,7 +81,7 @@ def read_questions(
     return HeldOut(path, hashlib.sha256(content).hexdigest(), len(found), len(refused), tuple(asked))
 
 
-def validation_set(subject: Subject, cure: str) -> Path:
+def validation_set(subject: TrainedPhase, cure: str) -> Path:
     """The examples that the phase's session held out, as it saved them beside its adapter.
 
     Raises:

@@ -21,7 +21,7 @@ from kchain.runtime.model import load_base
 from kchain.uses.companions import read_json
 from kchain.uses.merged import merged_model
 from kchain.uses.sampling import Sampling
-from kchain.uses.subject import Subject, stops_told
+from kchain.uses.subject import TrainedPhase, stops_told
 
 # Share of the largest logit by which the probe may differ: another device, and weights rounded to fp16 once.
 PROBE_TOLERANCE = 0.05
@@ -153,7 +153,7 @@ class Probe:
     agrees: bool
 
 
-def load_chain(subject: Subject, precision: str) -> Speaker:
+def load_chain(subject: TrainedPhase, precision: str) -> Speaker:
     """The chain: every adapter merged into the base, root first, with the last adapter's tokenizer.
 
     Raises:

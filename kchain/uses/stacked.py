@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kchain.runtime.contract import CONFIG, LORA_A, LORA_B, TOKEN_ROWS, WEIGHTS
 from kchain.uses.companions import copy_licences, copy_tokenizer, read_json, write_json
-from kchain.uses.subject import Subject, stops_told
+from kchain.uses.subject import TrainedPhase, stops_told
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,7 @@ def stack_rows(adapters: Sequence[tuple[Mapping[str, torch.Tensor], Mapping[str,
     return stacked, {modules[name]: list(found) for name, found in rows.items()}
 
 
-def write_stacked(subject: Subject, folder: Path) -> list[str]:
+def write_stacked(subject: TrainedPhase, folder: Path) -> list[str]:
     """Write the adapter and its tokenizer into `folder`, which must not exist; it loads with plain PEFT.
 
     Returns:

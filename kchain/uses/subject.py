@@ -1,6 +1,6 @@
 """What is exported, asked or evaluated: a phase's adapters and the base model they belong to.
 
-On this machine `kchain.publish.content` makes a `Subject` of a project's journal; in a session on the target,
+On this machine `kchain.publish.content` makes a `TrainedPhase` of a project's journal; in a session on the target,
 `UseSession` makes it of what is mounted there. The session imports this module before it installs its packages, so
 nothing here needs torch.
 """
@@ -54,7 +54,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrainedPhase:
     """A phase's result.
 
     Attributes:
@@ -204,7 +204,7 @@ class UseSession(Stages):
         """What to change where the time is too short."""
         return "raise session_timeout"
 
-    def _subject(self, base: Path, adapters: list[Adapter]) -> Subject:
+    def _subject(self, base: Path, adapters: list[Adapter]) -> TrainedPhase:
         told, last = self.parameters, adapters[-1].phase
         parts = []
         for adapter, line in zip(adapters, told["lineage"], strict=True):
@@ -212,7 +212,7 @@ class UseSession(Stages):
             result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
             adopted = line["sha256"] is not None
             parts.append(Part(adapter, None, adopted, result, trained["tokens"], trained["sources"]))
-        return Subject(
+        return TrainedPhase(
             chain=told["chain"],
             phase=last,
             title=told["trained"][last]["title"],

@@ -13,7 +13,7 @@ from export_tools import PAD, base_of, finish
 
 if TYPE_CHECKING:
     from kchain.uses.speaker import Speaker
-    from kchain.uses.subject import Subject
+    from kchain.uses.subject import TrainedPhase
 
 # The models of every kind that the GGUF benchmark compares with llama.cpp.
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -38,7 +38,7 @@ def project(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def subject(project: Path) -> Subject:
+def subject(project: Path) -> TrainedPhase:
     """Its end."""
     from kchain.client.target import Target
     from kchain.phases import load_chain
@@ -49,7 +49,7 @@ def subject(project: Path) -> Subject:
 
 
 @pytest.fixture(scope="session")
-def speaker(subject: Subject) -> Speaker:
+def speaker(subject: TrainedPhase) -> Speaker:
     """The chain, loaded."""
     from kchain.uses.speaker import load_chain
 

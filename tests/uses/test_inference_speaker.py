@@ -18,7 +18,7 @@ from kchain.errors import InputError
 from kchain.uses.conversation import Conversation
 from kchain.uses.sampling import Sampling
 from kchain.uses.speaker import Speaker, compare_probe
-from kchain.uses.subject import Subject
+from kchain.uses.subject import TrainedPhase
 
 ASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Count the lines of a file."}]
 
@@ -102,7 +102,9 @@ def test_the_session_s_probe_tells_the_right_chain_from_another(speaker: Speaker
     assert compare_probe(speaker, {"probe": None}) is None
 
 
-def talk(speaker: Speaker, subject: Subject, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[Any, list[Any]]:
+def talk(
+    speaker: Speaker, subject: TrainedPhase, monkeypatch: pytest.MonkeyPatch, **changes: Any
+) -> tuple[Any, list[Any]]:
     asked: list[Any] = []
     real = speaker.answer
     monkeypatch.setattr(
@@ -115,7 +117,7 @@ def talk(speaker: Speaker, subject: Subject, monkeypatch: pytest.MonkeyPatch, **
 
 
 def test_a_conversation_remembers_until_it_begins_anew(
-    speaker: Speaker, subject: Subject, monkeypatch: pytest.MonkeyPatch
+    speaker: Speaker, subject: TrainedPhase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conversation, asked = talk(speaker, subject, monkeypatch)
     first = conversation.ask("one")
@@ -130,7 +132,7 @@ def test_a_conversation_remembers_until_it_begins_anew(
 
 
 def test_a_style_stands_in_front_of_the_prompt_and_brings_its_settings(
-    speaker: Speaker, subject: Subject, monkeypatch: pytest.MonkeyPatch
+    speaker: Speaker, subject: TrainedPhase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
     styles = {"<|box_start|>": {"max_tokens": 3, "temperature": 0.5}, "<|box_end|>": {"temperature": 0.25}}
