@@ -37,7 +37,7 @@ test-oldest: $(OLDEST)/installed
 
 # What a user installs who has no constraints: a release that breaks it shows here first. Nothing of it needs torch.
 test-newest: $(NEWEST)/installed
-	$(NEWEST)/bin/pytest -p no:cacheprovider -m "not slow and not long" tests/client tests/orchestrator
+	$(NEWEST)/bin/pytest -n 3 --dist loadfile -m "not slow and not long" tests/client tests/orchestrator
 
 gpu: $(INSTALLED)
 	$(BIN)/python benchmarks/gpu.py --json gpu.json

@@ -1,4 +1,4 @@
-"""Twenty faults, one a subsystem, and the tests that find each: `python benchmarks/faults.py [--tree DIR] [NAME ...]`.
+"""Planted faults, one a subsystem, and the tests that find each: `python benchmarks/faults.py [--tree DIR] [NAME ...]`.
 
 Each fault is a small change of one line or a few. It is made in a copy of the tree, and the tests named beside it are
 run there until three have failed; those that pass without the fault have found it. A fault that none finds is exit
@@ -113,8 +113,8 @@ FAULTS = (
     ),
     Fault(
         "an adapter is merged without its scale",
-        "weight += (b @ a).mul_(self.scale)",
-        "weight += b @ a",
+        'LowRank(adapter, name, b, lora["alpha"] / lora["r"])',
+        "LowRank(adapter, name, b, 1.0)",
         "test_runtime_merge.py",
     ),
     Fault(

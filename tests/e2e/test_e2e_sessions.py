@@ -14,7 +14,7 @@ from kchain.server import launch
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
-STEPS = 3000  # about four minutes on two idle cores; a slower machine needs more sessions
+STEPS = 2000  # three minutes on two idle cores; a slower machine needs more sessions
 
 
 def make(folder: Path) -> Path:
