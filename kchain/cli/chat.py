@@ -73,7 +73,7 @@ def chat(
 
     In a conversation, /new starts over, /style TOKEN changes the style; an empty line or Ctrl-D ends it.
 
-    Needs the base model on this machine; without it, write a phase file with kind = "generate" (docs/use-the-model.md).
+    Needs the base model on this machine; without it: docs/use-the-model.md.
 
     Needs: pip install "kchain[train]"
     """

@@ -73,7 +73,7 @@ def evaluate(
     Both sides answer greedily. Intervals of rates are Wilson's; verdicts are McNemar's exact test on success and a
     paired bootstrap on time, at 95 %.
 
-    Needs the base model on this machine; without it, write a phase file with kind = "evaluate" (docs/use-the-model.md).
+    Needs the base model on this machine; without it: docs/use-the-model.md.
 
     Needs: pip install "kchain[train]"
     """

@@ -61,7 +61,7 @@ def export(
     adapter      one exact LoRA adapter of all phases, for the original base model
     gguf         one file for llama.cpp (Qwen2, Qwen3, Llama and Mistral with a byte-level BPE tokenizer)
 
-    Needs the base model on this machine; without it, write a phase file with kind = "export" (docs/use-the-model.md).
+    Needs the base model on this machine; without it: docs/use-the-model.md.
 
     Needs: pip install "kchain[export]"
     """
