@@ -62,7 +62,7 @@ def test_a_parquet_file_of_the_project_travels_too(tmp_path: Path) -> None:
     [
         ("own.csv", b"p,c\na,b\nc\n", "'own.csv' line 3: 1 cells, the header has 2"),
         ("own.csv", b"p,p\na,b\n", "has several columns 'p'"),
-        ("own.csv", b"p,c\n", "holds no example"),
+        ("own.csv", b"p,c\n", "has no example"),
         ("own.json", b'[{"p": "a"}, 3]', "'own.json' line 2: not a JSON object"),
         ("own.json", b'[{"p": "a"}', "own.json is not valid JSON after element"),
         ("own.parquet", b"no", "own.parquet is damaged, or no Parquet file"),

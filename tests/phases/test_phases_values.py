@@ -169,8 +169,8 @@ def test_a_link_that_leaves_the_project_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content, told",
     [
-        (b"", "holds no example"),
-        (b"\n\n", "holds no example"),
+        (b"", "has no example"),
+        (b"\n\n", "has no example"),
         (b'{"a": 1}\n[1]\n', "line 2 is not a JSON object"),
         (b'{"a": 1\n', "line 1 is not JSON"),
         (b"\xff", "is not UTF-8"),
