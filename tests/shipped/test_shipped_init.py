@@ -92,7 +92,7 @@ def test_a_gitignore_of_one_s_own_stays_and_is_no_hindrance(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("owner", ["", "two words", "a/b", "-x", "ä", 'x"\nname = "y'])
 def test_what_is_no_user_name_is_refused_before_anything_is_written(tmp_path: Path, owner: str) -> None:
-    with pytest.raises(InputError, match="no Kaggle user name"):
+    with pytest.raises(InputError, match="not a Kaggle user name"):
         make_project(tmp_path / "mine", "tiny", owner)
     assert not (tmp_path / "mine").exists()
 
