@@ -13,10 +13,10 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, WrapValidator
 from pydantic.alias_generators import to_camel
 
+from kchain.server.wire import LIVE as LIVE
+from kchain.server.wire import OVER as OVER
+
 NEVER_RUN = "NEVER_RUN"
-# Words of Kaggle's GetKernelSessionStatus (kagglesdk's KernelWorkerStatus).
-LIVE = frozenset({"QUEUED", "RUNNING", "CANCEL_REQUESTED"})
-OVER = frozenset({"COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"})
 # No session has been seen for the kernel; NEVER_RUN is kchain's own word for "No runs found".
 IDLE = frozenset({NEVER_RUN, "NEW_SCRIPT"})
 

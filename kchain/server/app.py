@@ -79,7 +79,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-# The type of request that each of them reads.
+# The request that each of them reads, by the type of its `asked`.
 _ASKED = {method: get_type_hints(serve)["asked"] for method, serve in METHODS.items()}
 
 _ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.DOTALL)
@@ -90,7 +90,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Activity:
-    """When somebody last asked something; a request that is still being answered counts as now."""
+    """When the last request was; a request that is still being answered counts as now."""
 
     def __init__(self) -> None:
         self._open = 0

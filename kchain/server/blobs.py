@@ -128,7 +128,7 @@ def _progress(context: Context, row: Row, present: int, total: int) -> Response:
         return Response(status_code=200)
     if present > total:
         _path(context, row["token"]).write_bytes(b"")
-        raise ApiError(400, f"{present} bytes came where {total} were announced.")
+        raise ApiError(400, f"{total} bytes were announced, and {present} were sent.")
     return Response(status_code=308, headers={"Range": f"bytes=0-{present - 1}"} if present else {})
 
 

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kchain.server.wire import LIVE
+
 FILE = "state.db"
-# Kaggle's words for a session that is not over, and the same as a condition.
-LIVE = ("QUEUED", "RUNNING", "CANCEL_REQUESTED")
-IS_LIVE = f"status IN {LIVE}"
+# Whether a session is not over, as a condition.
+IS_LIVE = f"status IN {tuple(sorted(LIVE))}"
 BUSY_SECONDS = 60
 
 _TABLES = """

@@ -7,8 +7,8 @@ import time
 
 from kchain.server import sources, trees
 from kchain.server.context import Context
-from kchain.server.db import LIVE, Row
-from kchain.server.wire import ApiError, Json, Number, Paging, Request, Text, denied, name, page, timestamp
+from kchain.server.db import Row
+from kchain.server.wire import LIVE, ApiError, Json, Number, Paging, Request, Text, denied, name, page, timestamp
 
 LONGEST_LIST = 1000
 NO_RUNS = "No runs found for this kernel."

@@ -69,7 +69,7 @@ def ensure_running(
         idle_seconds: a server started here leaves after so long without a request and without a session.
 
     Raises:
-        InputError: the server cannot run here, or the profile is none.
+        InputError: the server cannot run here, or there is no such profile.
         Unreachable: it did not come up.
     """
     root = made(root)
@@ -95,7 +95,7 @@ def held(root: Path, profile: str, environment: dict[str, str]) -> Iterator[Endp
         environment: variables that it and its sessions get beside those of this process.
 
     Raises:
-        InputError: the server cannot run here, or the profile is none.
+        InputError: the server cannot run here, or there is no such profile.
         Unreachable: it did not come up, or the earlier one did not end.
     """
     root = made(root)
@@ -255,7 +255,7 @@ def owned(root: Path) -> Iterator[None]:
     """Hold a root as its server, for as long as the server lives.
 
     Raises:
-        BlockingIOError: another server does, and not just somebody who looks whether one is there.
+        BlockingIOError: another server does, and not just a process that looks whether one is there.
     """
     deadline = time.monotonic() + _OWN_SECONDS
     while _is_owned(root) and time.monotonic() < deadline:

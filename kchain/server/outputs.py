@@ -129,7 +129,7 @@ def file(context: Context, session: str, path: str) -> Path:
     """The file behind a signed output address.
 
     Raises:
-        ApiError: 404, when the file is no output of that session.
+        ApiError: 404, when that session has no such output.
     """
     row = context.db.one("SELECT * FROM sessions WHERE id = ?", session)
     if row is None:

@@ -33,7 +33,7 @@ def publish_dataset(root: Path, ref: str, folder: Path) -> int:
         the version's number; the present one when its files are the same.
 
     Raises:
-        InputError: `ref` or `folder` is no such thing.
+        InputError: `ref` is not a reference, or there is no such folder.
     """
     owner, slug = _split(ref, "owner/slug")
     fingerprint = _fingerprint(folder)
@@ -54,11 +54,11 @@ def publish_model(root: Path, ref: str, folder: Path) -> None:
         folder: copied as it is.
 
     Raises:
-        InputError: `ref` or `folder` is no such thing, or this version exists with other files.
+        InputError: `ref` is not a reference, there is no such folder, or this version exists with other files.
     """
     *names, version = _split(ref, "owner/model/framework/variation/version")
     if not version.isdigit() or version != str(int(version)):
-        raise InputError(f"{ref!r}: the version must be a number")
+        raise InputError(f"{ref!r}: the version is not a number", "write it as owner/model/framework/variation/1")
     fingerprint = _fingerprint(folder)
     database = Database(root)
     present = database.one(

@@ -24,8 +24,14 @@ import psutil
 from kchain import files
 from kchain.server import trees
 
-# The processes of a session: found by a mark in their environment, so that none survives its session.
-
+JOB, SOURCE, LOG, RESULT, EXECUTED = "job.json", "source.ipynb", "log.jsonl", "result.json", "__notebook__.ipynb"
+CANCELLED = "CANCEL_ACKNOWLEDGED"
+_START_SECONDS = 300
+_NOISE = (
+    "[NbConvertApp] Converting notebook __notebook__.ipynb to html\n",
+    "[NbConvertApp] Writing 281043 bytes to __results__.html\n",
+)
+# Marks the processes of a session in their environment, so that none survives it.
 ROOT_VARIABLE = "KCHAIN_KAGGLE_ROOT"
 RUNNER = "kchain.server.runner"
 _PATIENCE_SECONDS = 10.0
@@ -67,15 +73,6 @@ def end_session(session: Path, runner: bool = True) -> None:
             except psutil.NoSuchProcess:
                 continue
         psutil.wait_procs(left, timeout=0.5)
-
-
-JOB, SOURCE, LOG, RESULT, EXECUTED = "job.json", "source.ipynb", "log.jsonl", "result.json", "__notebook__.ipynb"
-CANCELLED = "CANCEL_ACKNOWLEDGED"
-_START_SECONDS = 300
-_NOISE = (
-    "[NbConvertApp] Converting notebook __notebook__.ipynb to html\n",
-    "[NbConvertApp] Writing 281043 bytes to __results__.html\n",
-)
 
 
 class LogStream:
@@ -168,7 +165,7 @@ def execute(session: Session) -> None:
 
     Raises:
         papermill.PapermillExecutionError: a cell raised.
-        ValueError: the notebook is none, or names no kernel.
+        ValueError: it is not a notebook, or names no kernel.
     """
     import papermill
 

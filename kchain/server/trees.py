@@ -24,7 +24,7 @@ def walk(folder: Path) -> Iterator[tuple[str, Path]]:
     """Every file below `folder` as (name with '/', real path), sorted.
 
     A link counts as the file it points to when that lies inside `folder`; a link that leaves it, points to a folder or
-    to nothing is ignored, and so is whatever is no plain file.
+    to nothing is ignored, and so is whatever is not a plain file.
     """
     base = folder.resolve()
     found = []
@@ -114,7 +114,7 @@ def is_archive(name: str) -> bool:
 def unpack(archive: Path, name: str, folder: Path) -> None:
     """Unpack an uploaded `dir.zip` or `dir.tar` into `folder/dir`, as Kaggle does with data set uploads.
 
-    Archives in it are unpacked where they lie (those inside them stay). Links and special files are left out.
+    Archives in it are unpacked where they are (those inside them stay). Links and special files are left out.
 
     Raises:
         UnsafeName: an entry would leave the folder.

@@ -17,6 +17,9 @@ Item = TypeVar("Item")
 Shape = TypeVar("Shape", bound=BaseModel)
 Json = dict[str, Any]
 
+# Kaggle's words for a session (kagglesdk's KernelWorkerStatus): not over yet, and over.
+LIVE = frozenset({"QUEUED", "RUNNING", "CANCEL_REQUESTED"})
+OVER = frozenset({"COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED"})
 _WORDS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
