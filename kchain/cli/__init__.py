@@ -97,7 +97,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        fail("interrupted; what was reached is saved", "the same command goes on from here")
+        fail("interrupted; progress is saved", "run the same command again to continue")
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read the output has seen enough (`| head`); nothing may be flushed into the closed pipe at the end.

@@ -83,7 +83,7 @@ def publish(
         return None
     if not yes:
         if not sys.stdin.isatty():
-            raise NotReviewed("nobody is here to be asked", "look with --dry-run, then add --yes")
+            raise NotReviewed("there is no terminal to ask on", "look with --dry-run, then add --yes")
         if not click.confirm(f"Upload it to {place.name}?"):
             raise click.Abort
     with _Sent() as sent:

@@ -143,7 +143,7 @@ def _without_phase(error: KchainError, name: str) -> KchainError:
     """The error without advice that names the run of a file: no command knows a phase of that name."""
     if name not in error.hint:
         return error
-    cure = "look at it on the target; the file stays in inbox/, and the same command goes on from here"
+    cure = "look at it on the target; the file stays in inbox/; run the same command again to continue"
     return type(error)(error.message, cure)
 
 

@@ -76,7 +76,7 @@ def test_a_phase_is_published_privately_once_and_then_as_versions(project: Proje
     assert "demo/tiny (new, private)" in said and "in all, from exports/phase2-model" in said
     assert "licence none" in said
     assert sorted(path for path in project.root.rglob("*") if "local" not in path.parts) == before
-    assert "nobody is here to be asked" in project.publish(code=3)
+    assert "there is no terminal to ask on" in project.publish(code=3)
 
     said = project.publish("--yes")
     assert 'source = "demo/tiny/transformers/phase2/1"' in said
