@@ -225,3 +225,7 @@ def test_a_file_that_is_not_in_its_data_set_ends_the_session_in_preflight(kaggle
     with pytest.raises(Stop, match=r"no file .*/train\.csv; there is Train\.csv"):
         session.start(parameters(data__sources=[misnamed]), "b" * 64).preflight()
     session.start(parameters(data__sources=[{**misnamed, "file": None}]), "b" * 64).preflight()
+
+
+def test_the_gpus_are_looked_at_by_a_process_of_its_own() -> None:
+    assert len(preflight.look()) == torch.cuda.device_count()
