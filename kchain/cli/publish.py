@@ -112,14 +112,11 @@ class _Sent:
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=size)
             if not console.is_terminal:
-                self._line(name, reached, size)
+                from kchain.units import size as words
+
+                resumed = f"resuming {name} at {words(reached)} of {words(size)}"
+                say(resumed if reached else f"sending {name}, {words(size)}")
         self._bars.update(self._tasks[name], completed=reached)
-
-    def _line(self, name: str, reached: int, size: int) -> None:
-        from kchain.units import size as words
-
-        on = f"going on with {name} at {words(reached)} of {words(size)}"
-        say(on if reached else f"sending {name}, {words(size)}")
 
 
 def _show(draft: Draft) -> None:

@@ -85,7 +85,10 @@ def serve(
     """
     root = (root or default_root()).expanduser()
     if stop:
-        return _stop(root)
+        from kchain.server.launch import stop as end
+
+        click.echo(f"The server of {root} has ended." if end(root) else f"No server is running in {root}.")
+        return None
     _publish(root, datasets, models)
     if publish_only:
         return None
@@ -106,12 +109,6 @@ def default_root() -> Path:
     return project / ".kchain" / "local"
 
 
-def _stop(root: Path) -> None:
-    from kchain.server.launch import stop
-
-    click.echo(f"The server of {root} has ended." if stop(root) else f"No server is running in {root}.")
-
-
 def _publish(root: Path, datasets: tuple[str, ...], models: tuple[str, ...]) -> None:
     from kchain.server.publish import publish_dataset, publish_model
 
@@ -127,7 +124,7 @@ def _publish(root: Path, datasets: tuple[str, ...], models: tuple[str, ...]) -> 
 def _parted(entry: str, option: str) -> tuple[str, Path]:
     ref, separator, folder = entry.partition("=")
     if not separator or not folder:
-        raise InputError(f"{option} {entry}: no folder is given", "write it as NAME=DIR")
+        raise InputError(f"{option} {entry}: names no folder", "write it as NAME=DIR")
     return ref, Path(folder).expanduser()
 
 

@@ -13,7 +13,7 @@ from kchain.runtime.quality import WORDS
 
 WIDTH, HEIGHT = 560, 120  # of a histogram, in its own units
 GAP = 2
-REJECTED = 20  # rows that could not be used, on the page
+REJECTED = 20  # rejected rows on the page
 
 
 def write_page(path: Path, checked: Sequence[Checked]) -> None:
@@ -27,28 +27,22 @@ def write_page(path: Path, checked: Sequence[Checked]) -> None:
 
 
 def _section(one: Checked) -> dict[str, Any]:
-    bad = [_fault(name, fault, one.most.get(name)) for name, fault in one.found["faults"].items()]
+    faults = []
+    for name, fault in one.found["faults"].items():
+        most = one.most.get(name)
+        bad = most is not None and fault["share"] > most
+        faults.append({**fault, "name": name, "words": WORDS[name], "most": most, "bad": bad})
     return {
         "name": one.name,
         "problems": one.problems,
         "absent": one.absent,
         "found": one.found,
-        "faults": bad,
+        "faults": faults,
         "histograms": [
             ("Length of the examples", one.found["lengths"], bars(one.found["lengths"]["histogram"])),
             ("Length of the answers", one.found["answers"], bars(one.found["answers"]["histogram"])),
         ],
         "rejected": one.rejected[:REJECTED],
-    }
-
-
-def _fault(name: str, fault: dict[str, Any], most: float | None) -> dict[str, Any]:
-    return {
-        **fault,
-        "name": name,
-        "words": WORDS[name],
-        "most": most,
-        "bad": most is not None and fault["share"] > most,
     }
 
 

@@ -17,12 +17,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from kchain import files
-from kchain.errors import InputError, Unreachable
+from kchain.errors import InputError, Unreachable, need
 
 ENDPOINT, LOCK, START_LOCK, KEY, LOG = "server.json", "server.lock", "start.lock", "key", "server.log"
 # What the server and its runner import, and the core install lacks.
@@ -79,7 +78,7 @@ def ensure_running(
             return endpoint
         if switches is not None:
             write_profile(root, profile or "machine", switches)
-        _check_packages()
+        need("train", *NEEDED)
         return _await(root, _spawn(root, profile, "--idle-seconds", str(idle_seconds)))
 
 
@@ -101,7 +100,7 @@ def held(root: Path, profile: str, environment: dict[str, str]) -> Iterator[Endp
     root = made(root)
     stop(root)
     with files.locked(root / START_LOCK):
-        _check_packages()
+        need("train", *NEEDED)
         # Its stdin is a pipe that only this process holds: it reads the end of it when this process is gone.
         process = _spawn(root, profile, "--until-eof", stdin=subprocess.PIPE, env=os.environ | environment)
         endpoint = _await(root, process)
@@ -137,15 +136,6 @@ def _await(root: Path, process: subprocess.Popen[bytes]) -> Endpoint:
             break
         time.sleep(_LOOK_SECONDS)
     raise Unreachable("the local server did not start", _last_words(root))
-
-
-def _check_packages() -> None:
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"the server that runs notebooks on this machine needs {', '.join(missing)}",
-            'pip install "kchain[train]" (the server and the training stack)',
-        )
 
 
 def write_profile(root: Path, profile: str, switches: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kchain.uses.merged import merged_model
-from kchain.uses.questions import HeldOut, HeldOutQuestion
+from kchain.uses.questions import HeldOut
 from kchain.uses.report import choose
 from kchain.uses.sampling import Sampling
 from kchain.uses.sides import Side, ask, compare
@@ -55,7 +55,14 @@ def evaluate(
         "probe": None if probes[-1] is None else asdict(probes[-1]),
         "sides": {name: side.figures() for name, side in sides.items()},
         "verdict": verdict.as_dict(),
-        "answers": [_row(question, sides, place) for place, question in enumerate(questions.asked)],
+        "answers": [
+            {
+                "question": question.turns[-1]["content"],
+                "expected": question.expected,
+                **{name: {**asdict(side.answers[place]), "passed": side.passed[place]} for name, side in sides.items()},
+            }
+            for place, question in enumerate(questions.asked)
+        ],
     }
 
 
@@ -78,8 +85,3 @@ def _about(subject: TrainedPhase, questions: HeldOut, check: str, max_tokens: in
         "precision": precision,
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
     }
-
-
-def _row(question: HeldOutQuestion, sides: dict[str, Side], place: int) -> dict[str, Any]:
-    told = {name: {**asdict(side.answers[place]), "passed": side.passed[place]} for name, side in sides.items()}
-    return {"question": question.turns[-1]["content"], "expected": question.expected, **told}

@@ -82,7 +82,9 @@ def write_stacked(subject: TrainedPhase, folder: Path) -> list[str]:
     folder.mkdir()
     tensors = [load_file(part.folder / WEIGHTS) for part in subject.parts]
     configs = [read_json(part.folder / CONFIG) for part in subject.parts]
-    rows, indices = stack_rows([(each, _indices(config)) for each, config in zip(tensors, configs, strict=True)])
+    told = [config.get("trainable_token_indices") or {} for config in configs]
+    ids = [each if isinstance(each, dict) else {"embed_tokens": each} for each in told]
+    rows, indices = stack_rows(list(zip(tensors, ids, strict=True)))
     factors = stack_factors(tensors, subject.lora["alpha"] / subject.lora["r"])
     save_file(factors | rows, folder / WEIGHTS, {"format": "pt"})
     rank = subject.lora["r"] * len(tensors)
@@ -90,8 +92,3 @@ def write_stacked(subject: TrainedPhase, folder: Path) -> list[str]:
     write_json(folder / CONFIG, {**configs[-1], **changed, "base_model_name_or_path": subject.base_model})
     copy_tokenizer(tokenizer_folder(subject.base, subject.adapters), subject.base, folder, subject.pad)
     return copy_licences(subject.base, folder)
-
-
-def _indices(config: Mapping[str, Any]) -> dict[str, list[int]]:
-    told = config.get("trainable_token_indices") or {}
-    return told if isinstance(told, dict) else {"embed_tokens": told}

@@ -132,7 +132,7 @@ def test_kill_9_during_an_upload_loses_nothing_and_makes_one_version(project: Pr
     # Only what was not begun may be begun now.
     project.faults({"method": "StartBlobUpload", "kind": "403", "skip": 8 - len(entries), "calls": 99})
     said = project.publish("--yes")
-    assert "going on with model.safetensors at 14.7 MB of 29.4 MB" in said
+    assert "resuming model.safetensors at 14.7 MB of 29.4 MB" in said
     assert "demo/tiny/transformers/phase2/1" in said
     assert project.variations() == {"phase2": (1, "")}
     got = project.root / ".kchain/local/models/demo/tiny/transformers/phase2/1/model.safetensors"
