@@ -181,7 +181,7 @@ FAULTS = (
         "the first event after a cut stream is lost",
         "                if number > self._seen:",
         "                if number > self._seen + 1:",
-        "test_client_stream.py",
+        "test_drive_report.py",
     ),
 )
 
