@@ -70,7 +70,7 @@ def _part(chain: Chain, link: Link) -> Part:
 
 
 @dataclass(frozen=True)
-class Content:
+class ExportContent:
     """The files of one version.
 
     Attributes:
@@ -100,7 +100,7 @@ class Content:
         return [self.folder / name for name in sorted(self.files)]
 
 
-def read_content(chain: Chain, links: Sequence[Link], form: str, kind: str, folder: Path) -> Content:
+def read_content(chain: Chain, links: Sequence[Link], form: str, kind: str, folder: Path) -> ExportContent:
     """The export in a folder, after every file was hashed. The card may have been edited: it asks for that.
 
     Raises:
@@ -132,7 +132,7 @@ def read_content(chain: Chain, links: Sequence[Link], form: str, kind: str, fold
     front = _FRONT.match(card)
     found = _LICENCE.search(front[1] if front else "")
     licence = "" if found is None or found[1] == "unknown" else found[1]
-    return Content(folder, files, card[front.end() :] if front else card, licence)
+    return ExportContent(folder, files, card[front.end() :] if front else card, licence)
 
 
 def _stale(what: str) -> InputError:

@@ -13,7 +13,7 @@ from kchain.client.models import Model
 from kchain.errors import InputError, PushRefused
 from kchain.orchestrator.finished import Link
 from kchain.phases import Chain
-from kchain.publish.content import Content
+from kchain.publish.content import ExportContent
 
 # Hugging Face's word for a licence -> Kaggle's name for the same text (docs/models_metadata.md of Kaggle's client).
 _LICENCES = {
@@ -149,7 +149,9 @@ def model_metadata(chain: Chain, name: Name) -> dict[str, Any]:
     }
 
 
-def variation_metadata(chain: Chain, links: Sequence[Link], name: Name, content: Content, form: str) -> dict[str, Any]:
+def variation_metadata(
+    chain: Chain, links: Sequence[Link], name: Name, content: ExportContent, form: str
+) -> dict[str, Any]:
     """model-instance-metadata.json. Without a licence in the card it has none: none is invented."""
     owner, slug = name.model.split("/")
     licence = licence_of(content)
@@ -172,6 +174,6 @@ def variation_metadata(chain: Chain, links: Sequence[Link], name: Name, content:
     }
 
 
-def licence_of(content: Content) -> str:
+def licence_of(content: ExportContent) -> str:
     """Kaggle's name for the licence that the card tells; "" where it tells none that Kaggle has."""
     return _LICENCES.get(content.licence.lower(), "")

@@ -21,7 +21,7 @@ from kchain.orchestrator.finished import Link, finished
 from kchain.orchestrator.journal.journal import JOURNAL, Journal, Key, read_states
 from kchain.orchestrator.journal.lock import only_one
 from kchain.phases import Chain
-from kchain.publish.content import MODEL_METADATA, VARIATION_METADATA, Content, read_content, read_subject
+from kchain.publish.content import MODEL_METADATA, VARIATION_METADATA, ExportContent, read_content, read_subject
 from kchain.publish.publication import Decision, Name, decide, model_metadata, name_of, notes_of, variation_metadata
 from kchain.uses.companions import write_json
 from kchain.uses.export import export, export_name
@@ -56,7 +56,7 @@ class Draft:
     kind: str
     name: Name
     folder: Path
-    content: Content | None
+    content: ExportContent | None
     decision: Decision
 
 
@@ -154,7 +154,11 @@ def publish(draft_: Draft, progress: Progress) -> Published:
 
 
 def _make_version(
-    transport: Transport, draft_: Draft, content: Content, variation: Mapping[str, object] | None, tokens: Sequence[str]
+    transport: Transport,
+    draft_: Draft,
+    content: ExportContent,
+    variation: Mapping[str, object] | None,
+    tokens: Sequence[str],
 ) -> str:
     """Make the version of the uploaded files, between an event that says so and one that tells the outcome.
 
@@ -177,11 +181,11 @@ def _make_version(
     return url
 
 
-def _told(draft_: Draft, content: Content) -> dict[str, Any]:
+def _told(draft_: Draft, content: ExportContent) -> dict[str, Any]:
     return {"name": draft_.name.handle(0), "sha256": content.sha256}
 
 
-def _describe(draft_: Draft, content: Content) -> tuple[dict[str, object], dict[str, object]]:
+def _describe(draft_: Draft, content: ExportContent) -> tuple[dict[str, object], dict[str, object]]:
     """Write the two metadata files of Kaggle's client beside the files, for use by hand; returns what they hold."""
     of_model = model_metadata(draft_.chain, draft_.name)
     of_variation = variation_metadata(draft_.chain, draft_.links, draft_.name, content, draft_.form)
@@ -190,7 +194,7 @@ def _describe(draft_: Draft, content: Content) -> tuple[dict[str, object], dict[
     return of_model, of_variation
 
 
-def _published(transport: Transport, draft_: Draft, content: Content, url: str) -> Published:
+def _published(transport: Transport, draft_: Draft, content: ExportContent, url: str) -> Published:
     """The version that was just made, as the target lists it."""
     try:
         there = find_model(transport, draft_.name.model)
@@ -200,7 +204,7 @@ def _published(transport: Transport, draft_: Draft, content: Content, url: str) 
     return Published(decision.found, url, decision.is_processed)
 
 
-def _check_settled(draft_: Draft, content: Content) -> None:
+def _check_settled(draft_: Draft, content: ExportContent) -> None:
     """Refuse to publish again while an earlier attempt may still show up."""
     if not (draft_.chain.root / JOURNAL).exists():
         return

@@ -285,7 +285,7 @@ def llama3_factors(theta: float, head_size: int, rope: Mapping[str, Any]) -> npt
     return divisors
 
 
-class Kind(IntEnum):
+class TokenKind(IntEnum):
     """GGUF's kinds of tokens."""
 
     NORMAL = 1
@@ -308,7 +308,7 @@ class Words:
 
     split: str
     tokens: list[str]
-    kinds: list[Kind]
+    kinds: list[TokenKind]
     merges: list[str]
     begins: bool
     template: str
@@ -356,17 +356,17 @@ def _split(pre: Mapping[str, Any], whole_words_first: bool) -> str:
     return found
 
 
-def _tokens(vocabulary: Mapping[str, int], added: list[dict[str, Any]], rows: int) -> tuple[list[str], list[Kind]]:
+def _tokens(vocabulary: Mapping[str, int], added: list[dict[str, Any]], rows: int) -> tuple[list[str], list[TokenKind]]:
     tokens = [f"[PAD{number}]" for number in range(rows)]
-    kinds = [Kind.UNUSED] * rows
-    special = {each["id"]: Kind.CONTROL if each["special"] else Kind.USER_DEFINED for each in added}
+    kinds = [TokenKind.UNUSED] * rows
+    special = {each["id"]: TokenKind.CONTROL if each["special"] else TokenKind.USER_DEFINED for each in added}
     known = {**vocabulary, **{each["content"]: each["id"] for each in added}}
     beyond = max(known.values(), default=0)
     if beyond >= rows:
         raise _refused("with this tokenizer", f"it has a token {beyond}, the model only {rows} rows")
     for text, number in known.items():
         tokens[number] = text
-        kinds[number] = special.get(number, Kind.NORMAL)
+        kinds[number] = special.get(number, TokenKind.NORMAL)
     return tokens, kinds
 
 
