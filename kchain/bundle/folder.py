@@ -36,7 +36,8 @@ def write(bundle: Bundle, root: Path) -> Path:
     folder = bundle_folder(root, bundle.target, bundle.phase)
     files = {NOTEBOOK_FILE: notebook_text(bundle), METADATA_FILE: metadata_text(bundle.metadata)}
     try:
-        if not _holds(folder, files):
+        same = folder.is_dir() and {entry.name for entry in folder.iterdir()} == files.keys()
+        if not same or any((folder / name).read_bytes() != content.encode() for name, content in files.items()):
             _replace(folder, files)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
@@ -82,13 +83,6 @@ def notebook_text(bundle: Bundle) -> str:
 
     text_of: Callable[[Any], str] = nbformat.writes
     return text_of(bundle.notebook) + "\n"
-
-
-def _holds(folder: Path, files: Mapping[str, str]) -> bool:
-    """Whether the folder has these files and no other."""
-    if not folder.is_dir() or {entry.name for entry in folder.iterdir()} != files.keys():
-        return False
-    return all((folder / name).read_bytes() == content.encode() for name, content in files.items())
 
 
 def _replace(folder: Path, files: Mapping[str, str]) -> None:

@@ -106,7 +106,10 @@ def refusal(setting: Setting, machine: Accelerator, words: Words) -> str:
 
 def _cure(setting: Setting, machine: Accelerator, words: Words) -> str:
     ways = [found for options in _changes(setting) if (found := _first_that_fits(options, machine))]
-    together = _together(setting)
+    # The ways on top of each other: first what costs time alone, then what costs precision, then what cuts text.
+    batched = replace([setting, *_smaller_batches(setting)][-1], checkpointing=True)
+    quantized = _quantized(batched)
+    together = [batched, quantized, *_shorter(quantized)]
     if not ways and (found := _first_that_fits(together, machine)):
         ways = [found]
     if ways:
@@ -130,13 +133,6 @@ def _changes(setting: Setting) -> Iterator[list[Setting]]:
     if setting.quantization == "none":
         yield [_quantized(setting)]
     yield list(_shorter(setting))
-
-
-def _together(setting: Setting) -> list[Setting]:
-    """The ways on top of each other: first what costs time alone, then what costs precision, then what cuts text."""
-    least = replace([setting, *_smaller_batches(setting)][-1], checkpointing=True)
-    quantized = _quantized(least)
-    return [least, quantized, *_shorter(quantized)]
 
 
 def _smaller_batches(setting: Setting) -> list[Setting]:

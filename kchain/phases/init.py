@@ -54,7 +54,10 @@ def make_project(folder: Path, example: str, owner: str) -> list[Path]:
     given, owner = owner, owner.lower()
     if not OWNER.fullmatch(owner):
         raise InputError(f"{given!r} is not a Kaggle user name", "letters, digits, - and _: --owner your-name")
-    contents = dict(_contents(example, owner))
+    placed = f'"{owner}"'.ljust(len(PLACEHOLDER))
+    contents = {GITIGNORE: IGNORED}
+    for path, text in example_files(example):
+        contents[path] = text.replace(PLACEHOLDER, placed) if path.name == CHAIN_FILE else text
     if (folder / GITIGNORE).is_file():
         del contents[GITIGNORE]  # somebody's own; a project works without ours
     present = [str(path) for path in contents if os.path.lexists(folder / path)]
@@ -82,9 +85,3 @@ def _walk(folder: Traversable, place: PurePosixPath) -> Iterator[tuple[Path, str
             yield from _walk(entry, place / entry.name)
         elif entry.name.endswith(".toml"):
             yield Path(place / entry.name), entry.read_text(encoding="utf-8")
-
-
-def _contents(example: str, owner: str) -> Iterator[tuple[Path, str]]:
-    yield GITIGNORE, IGNORED
-    for path, text in example_files(example):
-        yield path, text.replace(PLACEHOLDER, f'"{owner}"'.ljust(len(PLACEHOLDER))) if path.name == CHAIN_FILE else text

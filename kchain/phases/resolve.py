@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kchain.phases.chain import WrittenPhase, choose_precision
-from kchain.phases.describe import describe
 from kchain.phases.machines import ACCELERATORS, known_accelerator, not_on_kaggle
 from kchain.phases.schema import ChainFile, PhaseFile, TokensTable
 from kchain.phases.uses import USES, AnyUseFile, Evaluating, Exporting, Generation
+from kchain.phases.values import describe
 
 CHAIN_FILE = "kchain.toml"
 PHASE_FOLDER = "phases"

@@ -55,12 +55,9 @@ def _rehearsed(done: Rehearsal, outcomes: Sequence[Rehearsed], phases: Sequence[
         yield f"the tokenizer and chat template from {done.base.whence}: {model.eos_token} is {model.eos_id} there"
     skipped = {(outcome.phase, name) for outcome in outcomes for name, _ in outcome.skipped}
     read = [stand for stand in done.stands if (stand.phase, stand.source) not in skipped]
-    yield from _real_data(read, {phase.name for phase in phases})
-
-
-def _real_data(stands: Sequence[Stand], names: set[str]) -> Iterator[str]:
+    names = {phase.name for phase in phases}
     for kind, words in (("project", "files of this project"), ("yours", "samples of yours")):
-        found = [f"{stand.words} ({stand.phase}/{stand.source})" for stand in stands if _is(stand, kind, names)]
+        found = [f"{stand.words} ({stand.phase}/{stand.source})" for stand in read if _is(stand, kind, names)]
         if found:
             yield f"columns and conditions, on {words}: {', '.join(found)}"
 

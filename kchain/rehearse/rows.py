@@ -74,7 +74,14 @@ def _stand_in(chain: Chain, phase: Phase, source: Source) -> StandIn:
         return StandIn(Stand(phase.name, source.name, "yours", ref, file, source.rehearsal), file=path)
     if source.kind.travels:
         return StandIn(Stand(phase.name, source.name, "project", words=source.place))
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _invented(phase, source))
+    try:
+        invented = invent(source, phase.data.recipe, phase.data.system_prompt, SPARE * share_of(phase))
+    except ValueError as error:
+        raise InputError(
+            f"{phase.file}: source {source.name!r}: no rows can be invented for a rehearsal: {error}",
+            f'put a few real ones into a file and name it in the source: rehearsal = "samples/{source.name}.jsonl"',
+        ) from None
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in invented)
     columns = ", ".join(columns_of(source))
     file = f"{_short_hash(text.encode())}.jsonl"
     return StandIn(Stand(phase.name, source.name, "invented", ref, file, columns), text=text)
@@ -88,17 +95,6 @@ def _named(chain: Chain, phase: Phase, source: Source, name: str) -> Path:
     if not path.is_file():
         raise InputError(f"{where}: there is no file {path}", "write the path from the project's folder")
     return path
-
-
-def _invented(phase: Phase, source: Source) -> list[dict[str, object]]:
-    data = phase.data
-    try:
-        return invent(source, data.recipe, data.system_prompt, SPARE * share_of(phase))
-    except ValueError as error:
-        raise InputError(
-            f"{phase.file}: source {source.name!r}: no rows can be invented for a rehearsal: {error}",
-            f'put a few real ones into a file and name it in the source: rehearsal = "samples/{source.name}.jsonl"',
-        ) from None
 
 
 def _short_hash(content: bytes) -> str:

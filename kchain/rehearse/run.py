@@ -162,7 +162,11 @@ def _work_folder(area: Path, chain: Chain, base: Base) -> Path:
     """The folder of the runs; a fresh one with a fresh model where the model would be another one than theirs."""
     trained = sorted({token for phase in chain.phases for token in phase.tokens.trained})
     work, edition = area / "work", fingerprint(base, chain.model, trained)
-    if not _is_edition(work, edition):
+    try:
+        is_same = (work / _EDITION).read_text(encoding="utf-8") == edition
+    except OSError:
+        is_same = False
+    if not is_same:
         server_root = Target(LOCAL, chain.owner, work).local_root
         launch.stop(server_root)
         shutil.rmtree(work, ignore_errors=True)
@@ -171,13 +175,6 @@ def _work_folder(area: Path, chain: Chain, base: Base) -> Path:
             publish_model(server_root, chain.model.source, Path(folder))
         (work / _EDITION).write_text(edition, encoding="utf-8")
     return work
-
-
-def _is_edition(work: Path, edition: str) -> bool:
-    try:
-        return (work / _EDITION).read_text(encoding="utf-8") == edition
-    except OSError:
-        return False
 
 
 def _drive(driver: Driver, chain: Chain, outcomes: Sequence[Rehearsed], again: set[str]) -> tuple[Rehearsed, ...]:

@@ -39,13 +39,12 @@ def quotation(text: str) -> str:
 
 def paragraphs(text: str) -> list[str]:
     """The lines of a text that hold something, each escaped."""
-    visible = _INVISIBLE.sub(" ", text)
-    return [_escape(line) for line in (re.sub(" +", " ", raw).strip() for raw in visible.split("\n")) if line]
-
-
-def _escape(line: str) -> str:
-    safe = _SPECIAL.sub(r"\\\1", line)
-    return _LINE_START.sub(lambda start: start[0] + "\\" if start[0].isdigit() else "\\" + start[0], safe)
+    lines = []
+    for raw in _INVISIBLE.sub(" ", text).split("\n"):
+        if line := re.sub(" +", " ", raw).strip():
+            safe = _SPECIAL.sub(r"\\\1", line)
+            lines.append(_LINE_START.sub(lambda at: at[0] + "\\" if at[0].isdigit() else "\\" + at[0], safe))
+    return lines
 
 
 def code(text: str) -> str:
@@ -101,13 +100,12 @@ def head(chain: Chain, phase_name: str, target: str, sources: Iterable[AdapterSo
 
 def built_on(sources: Iterable[AdapterSource]) -> str:
     """The adapters by phase, and where each comes from."""
-    adapters = [f"{source.phase} (`{source.ref}`, {_whence(source)})" for source in sources]
+    adapters = []
+    for source in sources:
+        place = "the output of its kernel" if source.kind == "kernel" else "a data set"
+        use = "; this very adapter is trained on" if source.use == "continue" else ""
+        adapters.append(f"{source.phase} (`{source.ref}`, {place}{use})")
     return ", then ".join(adapters) if adapters else "nothing: the base model as it is"
-
-
-def _whence(source: AdapterSource) -> str:
-    place = "the output of its kernel" if source.kind == "kernel" else "a data set"
-    return f"{place}; this very adapter is trained on" if source.use == "continue" else place
 
 
 def _training_figures(phase: Phase, planned: TrainingPlan) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kchain.kernel_metadata.build import AdapterSource
-from kchain.phases import Chain, Exporting, Phase, Source
+from kchain.phases import Chain, Exporting, Phase
 from kchain.phases.load import travels_as
 
 # What Kaggle's image lacks and what in it must go (docker-python 78aaa43, August 2026: torch 2.10, peft 0.19.1,
@@ -92,16 +92,14 @@ def _trained(phase: Phase) -> dict[str, Any]:
 
 def data_table(phase: Phase) -> dict[str, Any]:
     """What the runtime is told of a phase's data."""
-    data = phase.data.model_dump(exclude={"sources"})
-    return {**data, "sources": [_source(source) for source in phase.data.sources]}
-
-
-def _source(source: Source) -> dict[str, Any]:
-    # A rehearsal's sample is not part of what is pushed: another one does not make another bundle.
-    table = source.model_dump(mode="json", exclude={"rehearsal"})
-    if source.kind.travels:
-        table[source.kind.key] = travels_as(source.place)
-    return {"name": table.pop("name"), "kind": source.kind.name, **table}
+    sources = []
+    for source in phase.data.sources:
+        # A rehearsal's sample is not part of what is pushed: another one does not make another bundle.
+        table = source.model_dump(mode="json", exclude={"rehearsal"})
+        if source.kind.travels:
+            table[source.kind.key] = travels_as(source.place)
+        sources.append({"name": table.pop("name"), "kind": source.kind.name, **table})
+    return {**phase.data.model_dump(exclude={"sources"}), "sources": sources}
 
 
 def environment(phase: Phase, target: str) -> dict[str, list[str]]:
