@@ -95,7 +95,7 @@ def test_a_mixed_heap_of_files_finds_its_places(boxed: Boxed) -> None:
     assert [name[:-10] for name in boxed.names("adapters")] == ["-ü-", "a b [red]-"]
     assert "line 1: " in (boxed.box / "rejected" / "broken.jsonl.reason.txt").read_text()
     assert "a zip archive" in (boxed.box / "rejected" / "zip.jsonl.reason.txt").read_text()
-    for words in ("cut.jsonl  its last line is cut", "empty.jsonl  it is empty", "folder.jsonl  is no file"):
+    for words in ("cut.jsonl  its last line is cut", "empty.jsonl  it is empty", "folder.jsonl  is not a file"):
         assert words in error
     landed = boxed.box / "adapters" / boxed.names("adapters")[0]
     assert json.loads((landed / "kchain-result.json").read_text())["phase"] == f"one-inbox-{landed.name[-10:]}"
