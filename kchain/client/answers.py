@@ -185,8 +185,14 @@ class Blob(Answer):
     source: Annotated[str, Field(strict=True)]
 
 
+class KernelMetadata(NewestVersion):
+    """Of GetKernel: what else it tells is kept as it came."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class KernelAnswer(Answer):
-    metadata: NewestVersion
+    metadata: KernelMetadata
     blob: Blob
 
 

@@ -92,11 +92,11 @@ class Client:
             Unreachable: no clear answer; nothing is known about the kernel then.
         """
         try:
-            fields = self._fields(f"the source of {ref}", "GetKernel", ref, version)
+            found = self._kernels(KernelAnswer, f"the source of {ref}", "GetKernel", ref, version)
         except Absent:
             return None
-        found = self.transport.shaped(KernelAnswer, fields, f"the source of {ref}")
-        return Kernel(found.metadata.current_version_number, found.blob.source, fields["metadata"])
+        metadata = found.metadata
+        return Kernel(metadata.current_version_number, found.blob.source, metadata.model_dump(by_alias=True))
 
     def status(self, ref: str, version: int | None = None) -> Status:
         """How a session stands. A word kchain does not know comes back as it is.
@@ -228,15 +228,12 @@ class Client:
         if made.error:
             raise refusal(made.error, doing)
 
-    def _fields(self, doing: str, method: str, ref: str, version: int | None, **more: Any) -> dict[str, Any]:
-        owner, slug = split_ref(ref)
-        asked: dict[str, Any] = {"user_name": owner, "kernel_slug": slug, "version": version}
-        return self.transport.fields(doing, "kernels", method, **asked, **more)
-
     def _kernels(
         self, shape: type[Shape], doing: str, method: str, ref: str, version: int | None, **more: Any
     ) -> Shape:
-        return self.transport.shaped(shape, self._fields(doing, method, ref, version, **more), doing)
+        owner, slug = split_ref(ref)
+        asked: dict[str, Any] = {"user_name": owner, "kernel_slug": slug, "version": version}
+        return self.transport.read(shape, doing, "kernels", method, **asked, **more)
 
     def _pages(self, shape: type[AnyPage], doing: str, method: str, ref: str, version: int | None) -> Iterator[AnyPage]:
         def page_at(token: str) -> AnyPage:

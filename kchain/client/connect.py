@@ -73,7 +73,14 @@ def open_transport(target: Target, patience: Patience | None = None) -> Transpor
         Unreachable: Kaggle or the local server cannot be asked.
     """
     if target.is_kaggle:
-        return _to_kaggle(target, patience or Patience())
+        credentials = find_kaggle_login(patience or Patience()).credentials
+        if credentials.username.lower() != target.owner.lower():
+            raise CredentialsError(
+                f"the credentials in {credentials.where} are {credentials.username}'s, "
+                f"the chain's owner is {target.owner}",
+                "put the account's name into `owner` in kchain.toml, or use the owner's credentials",
+            )
+        return kaggle_transport(credentials, patience or Patience())
     if target.is_url:
         credentials = read_key_file(os.environ.get(KEY_FILE_VARIABLE), target.owner)
         return server_transport(target.name, credentials, patience or _NEAR)
@@ -88,16 +95,6 @@ def server_transport(url: str, credentials: Credentials, patience: Patience) -> 
     """A transport to a kchain server: its API lies below /api, as that of Kaggle's own test servers does."""
     url = url.rstrip("/").lower()  # as requests writes a host; a server's address has no path
     return Transport(f"{url}/api", f"the kchain server at {url}", credentials, patience)
-
-
-def _to_kaggle(target: Target, patience: Patience) -> Transport:
-    credentials = find_kaggle_login(patience).credentials
-    if credentials.username.lower() != target.owner.lower():
-        raise CredentialsError(
-            f"the credentials in {credentials.where} are {credentials.username}'s, the chain's owner is {target.owner}",
-            "put the account's name into `owner` in kchain.toml, or use the owner's credentials",
-        )
-    return kaggle_transport(credentials, patience)
 
 
 def kaggle_transport(credentials: Credentials, patience: Patience) -> Transport:

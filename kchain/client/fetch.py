@@ -66,7 +66,8 @@ def download(url: str, to: Path, expected_size: int | None = None, patience: Pat
         part.finish()
     except OSError as error:
         raise InputError(
-            f"{to}: cannot be written: {error.strerror or error}", "free disk space, or mend the folder"
+            f"{to}: cannot be written: {error.strerror or error}",
+            "free disk space, or check the permissions of the folder",
         ) from error
     return to
 
@@ -129,9 +130,14 @@ def _attempt(url: str, part: _Part, expected: int | None, patience: Patience, ca
             part.drop()
             raise Unreachable(f"{call.doing}: the other side has another file than before", "repeat the command")
         if response.status_code == 200:
-            part.start(_validator(response))
+            # A strong ETag, else the date: what If-Range compares (RFC 9110, 13.1.5).
+            tag = response.headers.get("ETag", "")
+            part.start(tag if tag.startswith('"') else response.headers.get("Last-Modified"))
         _check_size(span.size, expected, part, call)
-        _append(response, part)
+        # read1 hands over what has arrived; a read of a fixed size would lose up to that much when the line breaks.
+        with open(part.path, "ab") as file:
+            while piece := response.raw.read1(_PIECE, decode_content=True):
+                file.write(piece)
     _check_size(part.size, span.size if expected is None else expected, part, call)
 
 
@@ -166,19 +172,6 @@ def _span(response: requests.Response) -> _Span:
     length = response.headers.get("Content-Length", "")
     plain = "Content-Encoding" not in response.headers
     return _Span(0, int(length) if length.isdigit() and plain else None)
-
-
-def _validator(response: requests.Response) -> str | None:
-    """A strong ETag, else the date: what If-Range compares (RFC 9110, 13.1.5)."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified")
-
-
-def _append(response: requests.Response, part: _Part) -> None:
-    # read1 hands over what has arrived; a read of a fixed size would lose up to that much when the line breaks.
-    with open(part.path, "ab") as file:
-        while piece := response.raw.read1(_PIECE, decode_content=True):
-            file.write(piece)
 
 
 def _check_size(size: int | None, expected: int | None, part: _Part, call: Call) -> None:

@@ -23,13 +23,15 @@ class Lines:
         data = fields.get("data")
         if data is None:
             return
-        stream, moment = str(fields.get("stream_name") or "stdout"), _seconds(fields.get("time"))
+        stream, time = str(fields.get("stream_name") or "stdout"), fields.get("time")
+        moment = float(time) if isinstance(time, int | float) else 0.0
         text = str(data)
         if text.startswith(EVENT_PREFIX):
             yield from self._close(stream)
         *whole, rest = text.split("\n")
         for part in whole:
-            yield self._completed(stream, moment, part)
+            start = self._open.pop(stream, LogLine(stream, moment, ""))
+            yield LogLine(stream, start.time, (start.text + part).removesuffix("\r"))
         if rest:
             start = self._open.get(stream, LogLine(stream, moment, ""))
             self._open[stream] = LogLine(stream, start.time, start.text + rest)
@@ -39,17 +41,9 @@ class Lines:
         for stream in list(self._open):
             yield from self._close(stream)
 
-    def _completed(self, stream: str, moment: float, part: str) -> LogLine:
-        start = self._open.pop(stream, LogLine(stream, moment, ""))
-        return LogLine(stream, start.time, (start.text + part).removesuffix("\r"))
-
     def _close(self, stream: str) -> Iterator[LogLine]:
         if stream in self._open:
             yield self._open.pop(stream)
-
-
-def _seconds(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def lines_of(log: str) -> list[LogLine]:

@@ -56,7 +56,8 @@ def pull(client: Client, ref: str, version: int, to: Path, *, everything: bool =
         part.with_name(f"{part.name}.of").unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"{to}: cannot be written: {error.strerror or error}", "free disk space, or mend the folder"
+            f"{to}: cannot be written: {error.strerror or error}",
+            "free disk space, or check the permissions of the folder",
         ) from error
     return to
 
@@ -72,21 +73,22 @@ def _fetch_all(client: Client, ref: str, version: int, part: Path, everything: b
     wanted = [file for file in outputs.files if everything or not stays(file.name)]
     # An output may be called what kchain calls the log.
     places = {file: place_of(f"{file.name}.output" if file.name == LOG else file.name, part) for file in wanted}
+    # What tells one run's outputs from another's with the same number, such as after a server was set up anew.
+    seen = [[[file.name, sizes.get(file.name)] for file in outputs.files], outputs.log]
     try:
-        _begin(part, _fingerprint(outputs, sizes))
+        _begin(part, hashlib.sha256(json.dumps(seen).encode()).hexdigest())
     except OSError as error:
-        raise InputError(f"{part}: cannot be written: {error.strerror or error}", "mend the folder") from error
-    _check_room(part, sum(sizes.get(file.name, 0) for file in wanted))
+        raise InputError(
+            f"{part}: cannot be written: {error.strerror or error}", "check the permissions of the folder"
+        ) from error
+    present = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+    missing, free = sum(sizes.get(file.name, 0) for file in wanted) - present, shutil.disk_usage(part).free
+    if missing > free:
+        raise InputError(f"{part.parent}: the outputs need {missing} bytes, {free} are free", "free disk space")
     for file, place in places.items():
         if not place.exists():
             download(file.url, place, sizes.get(file.name), client.transport.patience)
     return outputs
-
-
-def _fingerprint(outputs: Outputs, sizes: dict[str, int]) -> str:
-    """What tells one run's outputs from another's with the same number, such as after a server was set up anew."""
-    seen = [[file.name, sizes.get(file.name)] for file in outputs.files]
-    return hashlib.sha256(json.dumps([seen, outputs.log]).encode()).hexdigest()
 
 
 def _begin(part: Path, fingerprint: str) -> None:
@@ -96,15 +98,6 @@ def _begin(part: Path, fingerprint: str) -> None:
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
     note.write_text(fingerprint, encoding="utf-8")
-
-
-def _check_room(part: Path, needed: int) -> None:
-    present = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-    free = shutil.disk_usage(part).free
-    if needed - present > free:
-        raise InputError(
-            f"{part.parent}: the outputs need {needed - present} bytes, {free} are free", "free disk space"
-        )
 
 
 def copy_dataset(client: Client, ref: str, file: str | None, root: Path, tell: Callable[[str], None]) -> Path:

@@ -13,7 +13,9 @@ from typing import Any
 from kchain import __version__
 from kchain.errors import InputError
 
-EXPECTED = {"kaggle": "kaggle>=2.2.5,<2.3", "kagglesdk": "kagglesdk>=0.1.38,<0.2"}
+# What this kchain was tried with: the first release, and the one after the last.
+KNOWN = {"kaggle": ("2.2.5", "2.3"), "kagglesdk": ("0.1.38", "0.2")}
+EXPECTED = {package: f"{package}>={first},<{after}" for package, (first, after) in KNOWN.items()}
 # Short name -> (service on the wire, module of its messages).
 _SERVICES = {
     "kernels": ("kernels.KernelsApiService", "kagglesdk.kernels.types.kernels_api_service"),
@@ -40,18 +42,19 @@ def find(package: str, place: str, *names: str) -> list[Any]:
     except ModuleNotFoundError as error:
         if error.name == package:
             raise InputError(f"the package {package} is not installed", f'pip install "{EXPECTED[package]}"') from None
-        raise _unknown(package, place) from error
+        raise InputError(*_unknown(package, place)) from error
 
 
 def _of(thing: Any, package: str, place: str, *names: str) -> list[Any]:
     missing = [name for name in names if not hasattr(thing, name)]
     if missing:
-        raise _unknown(package, f"{', '.join(missing)} in {place}")
+        raise InputError(*_unknown(package, f"{', '.join(missing)} in {place}"))
     return [getattr(thing, name) for name in names]
 
 
-def _unknown(package: str, missing: str) -> InputError:
-    return InputError(
+def _unknown(package: str, missing: str) -> tuple[str, str]:
+    """What is wrong with a release that lacks something, and what to do."""
+    return (
         f"this {package} ({importlib.metadata.version(package)}) is not one kchain knows: it has no {missing}; "
         f"expected {EXPECTED[package]}",
         f'pip install "{EXPECTED[package]}"',
@@ -95,7 +98,8 @@ def build_request(service: str, method: str, fields: Mapping[str, Any]) -> Any:
             `version_label` ("v3").
     """
     prefix = "" if service in ("oauth", "accounts") else "Api"
-    request = message(service, f"{prefix}{method}Request")()
+    (kind,) = find("kagglesdk", _SERVICES[service][1], f"{prefix}{method}Request")
+    request = kind()
     given = {name: value for name, value in fields.items() if value is not None}
     if version := given.pop("version", None):
         given["version_label"] = f"v{version}"

@@ -32,6 +32,13 @@ _LOGIN = (
 )
 _KEY_FILE = "KCHAIN_KEY_FILE must name that server's key file, which `kchain serve` prints; kchain doctor says more"
 _SERVE = "repeat the command: nothing is lost; for a URL target, see that `kchain serve` runs there"
+# Status of a refused push -> what to do.
+_CURES = {
+    400: "the notebook may be over Kaggle's 1 MiB of source, or a field is wrong: kchain lint says more",
+    403: "these credentials may not do this: check `owner` in kchain.toml against the account (kchain doctor)",
+    404: "the target does not know this notebook or its owner: check `owner` in kchain.toml",
+    413: "the notebook is too large: attach large project files as a Kaggle data set",
+}
 
 
 class Answered(requests.HTTPError):
@@ -145,18 +152,21 @@ def _answered(error: Answered, call: Call) -> KchainError:
     said = f": {words}" if words else ""
     status = error.status
     if status == 401:
-        return CredentialsError(f"{call.who} does not accept the credentials (401, {call.doing}){said}", _login(call))
+        cure = _LOGIN if call.who == KAGGLE else _KEY_FILE
+        return CredentialsError(f"{call.who} does not accept the credentials (401, {call.doing}){said}", cure)
     if status == 429:
         when = f"in {error.retry_after:.0f} s" if error.retry_after is not None else "in some minutes"
         return Throttled(
             f"{call.who} was asked too often (429, {call.doing}){said}", f"repeat {when}", error.retry_after
         )
     if status >= 500 or status == 408 or not error.spoken:
-        return _unclear(f"{call.who} failed with {status} ({call.doing}){said or _foreign(error)}", call)
+        if not said and status < 500 and not error.spoken:
+            said = ": not an answer of Kaggle's API; a proxy or another server?"
+        return _unclear(f"{call.who} failed with {status} ({call.doing}){said}", call)
     if status == 409:
         return conflict(words, call.doing)
     if call.sent is not None:
-        return _refused(status, said, call)
+        return PushRefused(f"{call.doing} was refused ({status}){said}", _CURES.get(status, "kchain lint says more"))
     if status in (403, 404):
         return Absent(
             f"{call.who} says {status} for {call.doing}{said}",
@@ -167,20 +177,6 @@ def _answered(error: Answered, call: Call) -> KchainError:
     return Declined(
         f"{call.who} answered {status} ({call.doing}){said}", "the request itself is at fault; kchain doctor"
     )
-
-
-def _foreign(error: Answered) -> str:
-    return "" if error.spoken or error.status >= 500 else ": not an answer of Kaggle's API; a proxy or another server?"
-
-
-def _refused(status: int, said: str, call: Call) -> KchainError:
-    cures = {
-        400: "the notebook may be over Kaggle's 1 MiB of source, or a field is wrong: kchain lint says more",
-        403: "these credentials may not do this: check `owner` in kchain.toml against the account (kchain doctor)",
-        404: "the target does not know this notebook or its owner: check `owner` in kchain.toml",
-        413: "the notebook is too large: attach large project files as a Kaggle data set",
-    }
-    return PushRefused(f"{call.doing} was refused ({status}){said}", cures.get(status, "kchain lint says more"))
 
 
 def _lost(error: Exception, call: Call) -> KchainError:
@@ -239,17 +235,13 @@ def _here(error: OSError, call: Call) -> KchainError:
     said = redact(str(error), call.secrets)
     if call.sent is not None and call.sent():
         return _unclear(f"{call.doing} was interrupted: {said}", call)
-    return InputError(f"{call.doing}: {said}", "mend the file, or free disk space")
+    return InputError(f"{call.doing}: {said}", "check the permissions of the file, or free disk space")
 
 
 def _unclear(message: str, call: Call) -> KchainError:
     if call.sent is not None and call.sent():
         return Ambiguous(message, LOOK)
     return Unreachable(message, _repeat(call))
-
-
-def _login(call: Call) -> str:
-    return _LOGIN if call.who == KAGGLE else _KEY_FILE
 
 
 def _repeat(call: Call) -> str:

@@ -69,7 +69,9 @@ class Patience:
         backoff = wait_exponential(multiplier=self.first, max=self.longest) + wait_random(0, self.first)
 
         def pause(state: RetryCallState) -> float:
-            return max(float(backoff(state)), _wanted_pause(state))
+            error = state.outcome.exception() if state.outcome else None
+            wanted = error.retry_after or 0.0 if isinstance(error, Throttled) else 0.0
+            return max(float(backoff(state)), wanted)
 
         trying = Retrying(
             stop=stop_after_attempt(self.attempts) | stop_after_delay(self.total),
@@ -84,12 +86,6 @@ class Patience:
         if isinstance(error, Throttled):
             return error.retry_after is None or error.retry_after <= self.longest
         return isinstance(error, Unreachable) and not isinstance(error, Ambiguous | Declined)
-
-
-def _wanted_pause(state: RetryCallState) -> float:
-    """The pause the target asked for, in seconds; 0 where it asked for none."""
-    error = state.outcome.exception() if state.outcome else None
-    return error.retry_after or 0.0 if isinstance(error, Throttled) else 0.0
 
 
 class Door(HTTPAdapter):
@@ -205,18 +201,22 @@ class Transport:
         secrets = self.credentials.secrets if self.credentials else ()
         return Call(self.who, doing, sent, secrets)
 
-    def fields(self, doing: str, service: str, method: str, **asked: Any) -> dict[str, Any]:
-        """Ask for something, patiently. `doing` names it in errors; what is asked with None is left out."""
-        reply: dict[str, Any] = self._renewing(lambda: self._once(self.call_for(doing), service, method, asked))
-        return reply
-
     def read(self, shape: type[Shape], doing: str, service: str, method: str, **asked: Any) -> Shape:
-        """Ask for something, patiently, and read it as `shape`.
+        """Ask for something, patiently, and read it as `shape`, one of the shapes in `answers`.
+
+        Args:
+            doing: names it in errors.
+            asked: what is None is left out.
 
         Raises:
-            Unreachable: no clear answer.
+            Unreachable: no clear answer, or one that is not of that shape.
         """
-        return self.shaped(shape, self.fields(doing, service, method, **asked), doing)
+        reply = self._renewing(lambda: self._once(self.call_for(doing), service, method, asked))
+        try:
+            return shape.model_validate(reply)
+        except ValidationError as error:
+            what = f"{self.who} answered what kchain cannot read ({doing}): {fault_of(error)}"
+            raise Unreachable(what, "repeat the command") from None
 
     def act(self, doing: str, service: str, method: str, **asked: Any) -> Made:
         """Ask for an effect, once.
@@ -227,18 +227,6 @@ class Transport:
         door = self.new_door()
         call = self.call_for(doing, lambda: door.sent)
         return Made.model_validate(self._once(call, service, method, asked, self.kaggle_client(door)))
-
-    def shaped(self, shape: type[Shape], fields: dict[str, Any], doing: str) -> Shape:
-        """An answer as one of the shapes in `answers`.
-
-        Raises:
-            Unreachable: it is not of that shape.
-        """
-        try:
-            return shape.model_validate(fields)
-        except ValidationError as error:
-            what = f"{self.who} answered what kchain cannot read ({doing}): {fault_of(error)}"
-            raise Unreachable(what, "repeat the command") from None
 
     def location(self, doing: str, service: str, method: str, **fields: Any) -> str:
         """The address that an answer redirects to; it is not followed."""

@@ -109,10 +109,19 @@ def upload(
         # What the store has forgotten is begun anew.
         with suppress(_Expired):
             return _finish(_Sending(transport, path, known[1], False, reached), known[0])
-    token, url = _start(transport, path, kind)
+    started = transport.read(
+        UploadStart,
+        f"the upload of {path.name}",
+        "blobs",
+        "StartBlobUpload",
+        type=sdk.message("blobs", "ApiBlobType")[kind],
+        name=path.name,
+        content_length=path.stat().st_size,
+        last_modified_epoch_seconds=int(path.stat().st_mtime),
+    )
     if begun is not None:
-        begun.keep(key, token, url)
-    return _finish(_Sending(transport, path, url, True, reached), token)
+        begun.keep(key, started.token, started.create_url)
+    return _finish(_Sending(transport, path, started.create_url, True, reached), started.token)
 
 
 def forget(transport: Transport, paths: list[Path], kind: str, begun: Begun) -> None:
@@ -124,20 +133,6 @@ def forget(transport: Transport, paths: list[Path], kind: str, begun: Begun) -> 
 
 def _key(transport: Transport, path: Path, kind: str) -> str:
     return f"{transport.base} {kind} {path.name} {hash_file(path)}"
-
-
-def _start(transport: Transport, path: Path, kind: str) -> tuple[str, str]:
-    started = transport.read(
-        UploadStart,
-        f"the upload of {path.name}",
-        "blobs",
-        "StartBlobUpload",
-        type=sdk.message("blobs", "ApiBlobType")[kind],
-        name=path.name,
-        content_length=path.stat().st_size,
-        last_modified_epoch_seconds=int(path.stat().st_mtime),
-    )
-    return started.token, started.create_url
 
 
 def new_file(token: str) -> Any:
@@ -152,7 +147,9 @@ def _finish(sending: _Sending, token: str) -> str:
         while not sending.is_whole():
             continue
     except OSError as error:
-        raise InputError(f"{sending.path}: cannot be read: {error.strerror or error}", "mend the file") from error
+        raise InputError(
+            f"{sending.path}: cannot be read: {error.strerror or error}", "check the permissions of the file"
+        ) from error
     return token
 
 

@@ -26,8 +26,6 @@ State = Literal["ok", "warn", "fail"]
 
 # A quick look: two tries, and no long silence.
 _QUICK = Patience(connect=5.0, silence=20.0, answer=60.0, attempts=2, first=0.5, longest=5.0, total=30.0)
-# What this kchain was tried with, first and one after last.
-_KNOWN_CLIENT = ((2, 2, 5), (2, 3, 0))
 # Signed addresses and tokens are judged by the clock; the Date header itself is exact to a second.
 _SKEW_WARN_SECONDS, _SKEW_FAIL_SECONDS = 30.0, 300.0
 # Adapters have tens of megabytes, a session's whole output up to 20 GB.
@@ -149,8 +147,11 @@ def _client_version() -> Check:
     except InputError as error:
         return _fail("client", error)
     found = f"kaggle {kaggle}, kagglesdk {kagglesdk}"
-    first, after = _KNOWN_CLIENT
-    if first <= tuple(int(part) for part in kaggle.split(".")[:3] if part.isdigit()) < after:
+    first, here, after = (
+        tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+        for version in (sdk.KNOWN["kaggle"][0], kaggle, sdk.KNOWN["kaggle"][1])
+    )
+    if first <= here < after:
         return Check("client", "ok", found)
     return Check("client", "warn", f"{found}: kchain was not tried with it", f'pip install "{sdk.EXPECTED["kaggle"]}"')
 
