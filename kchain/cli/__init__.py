@@ -87,7 +87,10 @@ def group(folder: str) -> None:
 
 def main() -> None:
     """Run the command line; every kchain error becomes one text on stderr and its exit code."""
-    _print_anything()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows only ASCII shows a question mark, not a traceback.
+            stream.reconfigure(errors="replace")
     try:
         code = group.main(standalone_mode=False)
     except KchainError as error:
@@ -110,10 +113,3 @@ def main() -> None:
         fail(f"{place}{error.strerror or error}", "check the disk and who may write there, then repeat the command")
         sys.exit(InputError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _print_anything() -> None:
-    """A terminal that knows only ASCII shows a question mark, not a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")

@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from kchain.errors import InputError
 from kchain.phases import Chain, find_root, load_chain
 
 if TYPE_CHECKING:
@@ -47,6 +48,15 @@ def as_typed(text: str) -> str:
     """A hint with the -C and --target of this command added to the commands that it names and that take them."""
     text = _NAMED.sub(lambda found: f"kchain {_typed['folder']}{found[1]}{_typed['target']}", text)
     return _WITHOUT_TARGET.sub(lambda found: f"kchain {_typed['folder']}{found[1]}", text)
+
+
+def in_project() -> bool:
+    """Whether the current folder is in a project."""
+    try:
+        find_root(Path.cwd())
+    except InputError:
+        return False
+    return True
 
 
 def load_project() -> Chain:

@@ -10,9 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from kchain.cli.common import as_typed, console, json_option, load_project, print_json, target_option
-from kchain.errors import InputError
-from kchain.phases import Chain, find_root
+from kchain.cli.common import as_typed, console, in_project, json_option, load_project, print_json, target_option
 
 if TYPE_CHECKING:
     from kchain.orchestrator.doctor import Check
@@ -34,22 +32,14 @@ def doctor(context: click.Context, target: str | None, as_json: bool) -> None:
     """
     from kchain.orchestrator.doctor import examine, worst
 
-    chain = _project()
+    # Outside of a project there is still much to check; one with problems is an error, as in every command.
+    chain = load_project() if in_project() else None
     checks = examine(chain, target or (chain.target if chain else "kaggle"), chain.root if chain else Path.cwd())
     if as_json:
         print_json({"checks": [asdict(check) for check in checks], "exit_code": worst(checks)})
     else:
         console.print(_table(checks))
     context.exit(worst(checks))
-
-
-def _project() -> Chain | None:
-    """The project here; None outside of one. A project with problems is an error, as in every command."""
-    try:
-        find_root(Path.cwd())
-    except InputError:
-        return None
-    return load_project()
 
 
 def _table(checks: list[Check]) -> Table:

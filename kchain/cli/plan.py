@@ -10,8 +10,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from kchain.cli.common import console, json_option, load_project, phase_names, print_json, say
-from kchain.cli.setting import in_project, print_answer, setting_options, work_out_answer
+from kchain.cli.common import console, in_project, json_option, load_project, phase_names, print_json, say
+from kchain.cli.setting import print_answer, setting_options, work_out_answer
 from kchain.phases.memory import memory_words
 from kchain.units import duration, gib, size
 

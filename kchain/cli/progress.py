@@ -75,7 +75,10 @@ class Terminal:
                         self._line(phase, f"stage {self._session.stage}")
                 case "step":
                     self._session.step(event)
-                    self._tell_step(phase)
+                    part = int(self._session.share * _PLAIN_PARTS)
+                    if self._live is None and part > self._told:
+                        self._told = part
+                        self._line(phase, self._session.words())
                 case "answered":
                     self._session.stage = f"{event.get('side')} {event.get('count')}/{event.get('of')}"
                 case "warning":
@@ -89,12 +92,6 @@ class Terminal:
                 case "failed":
                     self._line(phase, f"failed in {event.get('stage')}: {event.get('reason')}")
             self._show(phase)
-
-    def _tell_step(self, phase: str) -> None:
-        part = int(self._session.share * _PLAIN_PARTS)
-        if self._live is None and part > self._told:
-            self._told = part
-            self._line(phase, self._session.words())
 
     def _line(self, phase: str, text: str) -> None:
         words = as_typed(text.removeprefix(f"{phase} "))

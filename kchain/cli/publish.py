@@ -133,13 +133,12 @@ def _show(draft: Draft) -> None:
     for file, (count, digest) in sorted(content.files.items()):
         say(f"{size(count):>10}  {digest[:10]}  {file}")
     say(f"{size(content.bytes):>10}  in all, from {os.path.relpath(content.folder)}")
-    return say(f"licence    {licence_of(content) or _no_licence(content.licence)}")
-
-
-def _no_licence(told: str) -> str:
-    if told:
-        return f"none: Kaggle has none that kchain knows as {told!r}; choose one on the model's page"
-    return "none: the card (README.md) names none; Kaggle wants one before the model is made public"
+    licence = licence_of(content)
+    if not licence and content.licence:
+        licence = f"none: Kaggle has none that kchain knows as {content.licence!r}; choose one on the model's page"
+    elif not licence:
+        licence = "none: the card (README.md) names none; Kaggle wants one before the model is made public"
+    return say(f"licence    {licence}")
 
 
 def _tell_use(draft: Draft, published: Published) -> None:

@@ -51,7 +51,10 @@ def _print(shown: Review, seen: dict[str, str]) -> None:
     table.add_row("bundle", shown.hash + ("  (reviewed before)" if shown.known else ""))
     if shown.goes_on:
         table.add_row("goes on", shown.goes_on)
-    table.add_row("rehearsed", _rehearsed(shown))
+    rehearsed = as_typed(f"never (kchain rehearse {shown.phase})")
+    if shown.rehearsed is not None:
+        rehearsed = f"yes ({time.strftime('%Y-%m-%d %H:%M', time.localtime(shown.rehearsed))})"
+    table.add_row("rehearsed", rehearsed)
     table.add_row("read it", Text(os.path.relpath(shown.folder / "notebook.ipynb")))
     console.print(table)
     console.print("\nmetadata", style="bold")
@@ -67,12 +70,6 @@ def _print(shown: Review, seen: dict[str, str]) -> None:
         console.print(Text(line, style=_COLOURS.get(line[:1], "")), soft_wrap=True)
     if not shown.changes:
         console.print("none")
-
-
-def _rehearsed(shown: Review) -> str:
-    if shown.rehearsed is None:
-        return as_typed(f"never (kchain rehearse {shown.phase})")
-    return f"yes ({time.strftime('%Y-%m-%d %H:%M', time.localtime(shown.rehearsed))})"
 
 
 def _unseen(shown: Review, seen: dict[str, str]) -> Iterator[str]:

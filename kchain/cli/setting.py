@@ -12,7 +12,7 @@ from rich.text import Text
 
 from kchain.cli.common import console
 from kchain.errors import InputError
-from kchain.phases import Training, find_root
+from kchain.phases import Training
 from kchain.phases.chain import choose_precision
 from kchain.phases.fit import SettingPlan, setting_plan
 from kchain.phases.machines import known_accelerator
@@ -65,15 +65,6 @@ def setting_options(command: Command) -> Command:
     for name, settings, text, default in reversed(options):
         command = click.option(name, default=None, help=f"{text}  [default: {default}]", **settings)(command)
     return command
-
-
-def in_project() -> bool:
-    """Whether the current folder is in a project."""
-    try:
-        find_root(Path.cwd())
-    except InputError:
-        return False
-    return True
 
 
 def work_out_answer(model_config: Path | None, phase: str | None, given: Mapping[str, Any]) -> SettingPlan:

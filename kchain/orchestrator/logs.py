@@ -44,7 +44,7 @@ def fetch_outputs(
         everything: the models of an export, too.
 
     Returns:
-        The folder they lie in.
+        The folder that they are in.
 
     Raises:
         StillRunning: they exist only when the session is over.

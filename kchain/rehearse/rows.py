@@ -118,7 +118,7 @@ def invent(source: Source, recipe: str, system_prompt: str, count: int) -> list[
         try:
             make_example(values, recipe, system_prompt)
         except Unusable as error:
-            raise ValueError(f"a row that its conditions let through is of no use: {error}") from None
+            raise ValueError(f"a row that passes the source's conditions gives no example: {error}") from None
     return rows
 
 

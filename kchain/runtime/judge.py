@@ -216,7 +216,7 @@ class Judge:
             for one, old, new in zip(chunk, before, after, strict=True)
         ]
 
-    def _shown(self, answer: samples.Answer) -> Figures:
+    def _shown(self, answer: samples.DrawnAnswer) -> Figures:
         return {"text": self._text(answer.ids), "tokens": len(answer.ids), "ended": answer.ended}
 
     def _text(self, ids: samples.Ids) -> str:

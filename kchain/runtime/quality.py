@@ -100,7 +100,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ExampleAnswer:
     """One answer: the number of its example, what was asked, what was answered."""
 
     example: int
@@ -122,7 +122,9 @@ def examine(mix: Mix, tokens: Tokens | None = None) -> dict[str, Any]:
     """
     examples = mix.train + mix.validation
     answers = [
-        Answer(number, prompt, said) for number, example in enumerate(examples) for prompt, said in pairs(example)
+        ExampleAnswer(number, prompt, said)
+        for number, example in enumerate(examples)
+        for prompt, said in pairs(example)
     ]
     languages = [language(answer.text) for answer in answers]
     found = _answer_faults(answers) | _line_faults(answers, languages) | _example_faults(mix, examples, answers)
@@ -165,11 +167,11 @@ def advice(found: Mapping[str, Any], most: Mapping[str, float]) -> str:
     return f"filter them out with `where`, or raise data.quality.{', data.quality.'.join(bad)}; such as: {shown}"
 
 
-def _fault(of: int, bad: list[Answer]) -> dict[str, Any]:
+def _fault(of: int, bad: list[ExampleAnswer]) -> dict[str, Any]:
     return {"count": len(bad), "of": of, "shown": [answer.show() for answer in bad[:SHOWN]]}
 
 
-def _answer_faults(answers: list[Answer]) -> dict[str, dict[str, Any]]:
+def _answer_faults(answers: list[ExampleAnswer]) -> dict[str, dict[str, Any]]:
     tests = {
         "bare_numbers": lambda answer: is_bare_number(answer.text),
         "empty": lambda answer: not answer.text.strip(),
@@ -180,7 +182,7 @@ def _answer_faults(answers: list[Answer]) -> dict[str, dict[str, Any]]:
     return {name: _fault(len(answers), list(filter(test, answers))) for name, test in tests.items()}
 
 
-def _line_faults(answers: list[Answer], languages: list[str | None]) -> dict[str, dict[str, Any]]:
+def _line_faults(answers: list[ExampleAnswer], languages: list[str | None]) -> dict[str, dict[str, Any]]:
     """Faults that an answer has only beside the others."""
     of = len(answers)
     said = [normalized(answer.text) for answer in answers]
@@ -188,7 +190,7 @@ def _line_faults(answers: list[Answer], languages: list[str | None]) -> dict[str
     often = max(SHARED_LEAST, SHARED * of)
     repeated = [answer for answer, words in zip(answers, said, strict=True) if times[words] >= often]
     repeated.sort(key=lambda answer: -times[normalized(answer.text)])
-    seen: dict[str, Answer] = {}
+    seen: dict[str, ExampleAnswer] = {}
     for answer in repeated:  # different ones are shown
         seen.setdefault(normalized(answer.text), answer)
     rest = [answer for answer in repeated if seen[normalized(answer.text)] is not answer]
@@ -202,7 +204,7 @@ def _line_faults(answers: list[Answer], languages: list[str | None]) -> dict[str
     }
 
 
-def _odd_lengths(answers: list[Answer]) -> list[Answer]:
+def _odd_lengths(answers: list[ExampleAnswer]) -> list[ExampleAnswer]:
     """Those far from the median, by the logarithm of their length; robust, so that they do not hide themselves."""
     if not answers:
         return []
@@ -213,11 +215,11 @@ def _odd_lengths(answers: list[Answer]) -> list[Answer]:
     return [answer for answer, value in zip(answers, logs, strict=True) if abs(value - middle) > far]
 
 
-def _example_faults(mix: Mix, examples: list[Example], answers: list[Answer]) -> dict[str, dict[str, Any]]:
+def _example_faults(mix: Mix, examples: list[Example], answers: list[ExampleAnswer]) -> dict[str, dict[str, Any]]:
     first = {answer.example: answer for answer in reversed(answers)}
 
     def shown(numbers: Iterable[int], of: int) -> dict[str, Any]:
-        return _fault(of, [first.get(number, Answer(number, "", "")) for number in numbers])
+        return _fault(of, [first.get(number, ExampleAnswer(number, "", "")) for number in numbers])
 
     chats = [number for number, example in enumerate(examples) if "messages" in example]
     wrong = [n for n in chats if is_out_of_order([turn["role"] for turn in examples[n]["messages"]])]

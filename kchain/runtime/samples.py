@@ -135,7 +135,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class DrawnAnswer:
     """New tokens, the one that ends the answer included; `ended`: there is one."""
 
     ids: Ids
@@ -179,7 +179,7 @@ def in_style(prompt: Ids, styles: Collection[int], style: int) -> Ids:
     return [style if number in styles else number for number in prompt]
 
 
-def answers(model: Any, prompts: Sequence[Ids], how: Drawing) -> list[Answer]:
+def answers(model: Any, prompts: Sequence[Ids], how: Drawing) -> list[DrawnAnswer]:
     """One answer to each prompt; where memory runs out, half as many at a time.
 
     Args:
@@ -188,7 +188,7 @@ def answers(model: Any, prompts: Sequence[Ids], how: Drawing) -> list[Answer]:
     Raises:
         Late: the time is over.
     """
-    made: list[Answer] = []
+    made: list[DrawnAnswer] = []
     size = how.batch
     while len(made) < len(prompts):
         try:
@@ -201,7 +201,7 @@ def answers(model: Any, prompts: Sequence[Ids], how: Drawing) -> list[Answer]:
 
 
 @torch.no_grad()
-def _draw(model: Any, prompts: Sequence[Ids], how: Drawing) -> list[Answer]:
+def _draw(model: Any, prompts: Sequence[Ids], how: Drawing) -> list[DrawnAnswer]:
     """Answers to prompts of any lengths: padded on the left, so that each goes on where it ends."""
     left = how.deadline - time.monotonic()
     if left <= 0:
@@ -223,10 +223,10 @@ def _draw(model: Any, prompts: Sequence[Ids], how: Drawing) -> list[Answer]:
     return drawn
 
 
-def _answer(new: Ids, ends: Collection[int]) -> Answer:
+def _answer(new: Ids, ends: Collection[int]) -> DrawnAnswer:
     """New tokens up to the first end; what stands behind it is padding."""
     end = next((place for place, number in enumerate(new) if number in ends), None)
-    return Answer(new if end is None else new[: end + 1], end is not None)
+    return DrawnAnswer(new if end is None else new[: end + 1], end is not None)
 
 
 def _question(example: Encoded) -> Question:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 # Only what needs no torch: the environment is not installed yet when this module is imported.
 from . import checkpoint, data, handover, launch, preflight, splits
@@ -14,9 +14,6 @@ from .failure import Stop, emit
 from .paths import Paths, session_paths
 from .readers import SOURCES
 from .stages import Stages
-
-if TYPE_CHECKING:
-    from .samples import Case
 
 LOGS = "logs"
 # Tokens of an example that a failure shows: enough to find it in the data.
@@ -163,11 +160,21 @@ class Session(Stages):
     def evaluate(self) -> None:
         """Judges what this phase changed, with the saved adapter loaded as anybody would load it."""
         with self._stage("evaluate"):
-            from . import evaluate, judge
+            from . import evaluate, judge, samples
 
             saved = self.paths.working / ADAPTER
             seen = judge.Subject(self.base, self.parameters, saved, self._continued())
-            judged = judge.Judge(seen, self._case(), self.parameters["pad"]["id"], self.tokenizer.decode).judge()
+            limit, most = self.parameters["session_timeout"], self.parameters["training"]["max_sessions"]
+            case = samples.build(
+                self.parameters,
+                samples.Reading(self.tokenizer, self.result.tokens, self.styles),
+                samples.Split(self.parameters["phase"], self.validation),
+                splits.find(self.paths, self.adapters),
+                goes_on=self.result.stopped == "time" and self.result.session < most,
+                batch=self.batch,
+                deadline=self.began + limit - reserve(limit) + judging(limit),
+            )
+            judged = judge.Judge(seen, case, self.parameters["pad"]["id"], self.tokenizer.decode).judge()
             self.result.evaluation = judged.evaluation
             self.result.metrics.update(judged.metrics)
             self.result.probe = evaluate.probe(seen.model, self.examples[0])
@@ -231,21 +238,6 @@ class Session(Stages):
     def _continued(self) -> Path | None:
         """The adapter that is trained on; None for a new one."""
         return next((adapter.folder for adapter in self.adapters if adapter.use == "continue"), None)
-
-    def _case(self) -> Case:
-        """What is judged, and until when."""
-        from . import samples
-
-        limit, most = self.parameters["session_timeout"], self.parameters["training"]["max_sessions"]
-        return samples.build(
-            self.parameters,
-            samples.Reading(self.tokenizer, self.result.tokens, self.styles),
-            samples.Split(self.parameters["phase"], self.validation),
-            splits.find(self.paths, self.adapters),
-            goes_on=self.result.stopped == "time" and self.result.session < most,
-            batch=self.batch,
-            deadline=self.began + limit - reserve(limit) + judging(limit),
-        )
 
     def _save_checkpoint(self, folder: Path, job: handover.Job) -> None:
         """Puts the checkpoint that the training left into the output."""

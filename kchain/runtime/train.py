@@ -88,7 +88,13 @@ class Steps(TrainerCallback):  # type: ignore[misc,unused-ignore]
         """Finds out now, not hours later, whether the batch fits."""
         # Every process drops other weights out. A run that goes on takes the generators of its checkpoint instead.
         torch.manual_seed(self.seed + self.trainer.order.share.rank)
-        _forget_pages(self.trainer.optimizer)
+        # A checkpoint keeps bitsandbytes' mark of paged memory, but not the pages. State that is loaded straight onto a
+        # GPU, as several processes do it, would keep the mark, and fetching pages that are none ends the process in C.
+        optimizer: Any = self.trainer.optimizer
+        for values in optimizer.state.values():
+            for value in values.values():
+                if getattr(value, "is_paged", False):
+                    value.is_paged = False
         try_heaviest(self.trainer, state.max_steps)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -109,18 +115,6 @@ class Steps(TrainerCallback):  # type: ignore[misc,unused-ignore]
                 f"{MOST_SKIPPED} steps up to step {state.global_step} changed nothing: gradients overflow in fp16",
                 "lower training.learning_rate, look at the data of the phase, or use a machine with bf16",
             )
-
-
-def _forget_pages(optimizer: Any) -> None:
-    """Takes bitsandbytes' mark of paged memory from state that was loaded: a checkpoint keeps the mark, not the pages.
-
-    Loaded straight onto a GPU, as several processes do it, the state would keep the mark, and fetching pages that are
-    none ends the process in C.
-    """
-    for state in optimizer.state.values():
-        for value in state.values():
-            if getattr(value, "is_paged", False):
-                value.is_paged = False
 
 
 def try_heaviest(trainer: Steady, steps: int) -> None:

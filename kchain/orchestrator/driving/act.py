@@ -294,7 +294,7 @@ class Actor:
         self.journal.append(phase, "pulled", folder=folder.as_posix())
 
     def judge(self, phase: str, state: PhaseState) -> None:
-        """JudgeOutputs the outputs of the last version, which have been fetched, and write down the verdict."""
+        """Judge the outputs of the last version, which have been fetched, and write down the verdict."""
         version = state.version
         assert version is not None
         folder = self.chain.root / version.folder

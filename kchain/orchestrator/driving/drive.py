@@ -148,7 +148,7 @@ class Driver:
         self._ports.pull(self.client(), ref, version, to)
 
     def judge(self, phase: str) -> None:
-        """JudgeOutputs outputs that are already here.
+        """Judge outputs that are already here.
 
         Raises:
             PhaseFailed: they do not count; the journal says why.

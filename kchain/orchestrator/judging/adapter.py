@@ -119,7 +119,7 @@ def verify(folder: Path, expected: Expected) -> VerifiedAdapter:
     if expected.sha256 not in (None, sha256):
         raise AdapterRefused(
             f"{weights}: sha256 is {sha256}, recorded was {expected.sha256}",
-            "it changed since it was verified: pull it again, or adopt it anew if that was meant",
+            "it changed since it was verified: pull it again, or adopt it again if that was intended",
         )
     if result is not None:
         _check_result(folder / RESULT, result, expected)

@@ -241,15 +241,10 @@ def _of_cell(lines: list[str]) -> list[str]:
     for index in range(len(lines) - 1, -1, -1):
         match = _START.match(lines[index])
         if match:
-            return lines[index : _end(lines, index + 1, match["error"])]
+            error = re.compile(rf"(?:[\w.]*\.)?{re.escape(match['error'])}(:|$)")
+            ends = (_end_of_message(lines, at + 1) for at in range(index + 1, len(lines)) if error.match(lines[at]))
+            return lines[index : next(ends, len(lines))]
     return []
-
-
-def _end(lines: list[str], start: int, error: str) -> int:
-    for index in range(start, len(lines)):
-        if re.match(rf"(?:[\w.]*\.)?{re.escape(error)}(:|$)", lines[index]):
-            return _end_of_message(lines, index + 1)
-    return len(lines)
 
 
 def _end_of_message(lines: list[str], start: int) -> int:

@@ -69,7 +69,6 @@ def check_weights(path: Path, lora: Lora, tokens: int, warnings: list[str]) -> i
     tensors = read_header(path)
     rows = {name: tensor for name, tensor in tensors.items() if name.endswith(TOKEN_ROWS)}
     modules = _pairs(path, {name: tensor for name, tensor in tensors.items() if name not in rows}, lora)
-    _check_shapes(path, modules, lora)
     _check_layers(path, modules, lora)
     _check_rows(path, rows, modules, tokens)
     _check_values(path, modules, warnings)
@@ -81,7 +80,7 @@ def _refuse(path: Path, what: str) -> AdapterRefused:
 
 
 def _pairs(path: Path, tensors: dict[str, Tensor], lora: Lora) -> dict[str, Pair]:
-    """Matrices A and B of every module."""
+    """Matrices A (r, in) and B (out, r) of every module."""
     modules: dict[str, Pair] = defaultdict(dict)
     for name, tensor in tensors.items():
         match = _NAME.fullmatch(name)
@@ -94,18 +93,13 @@ def _pairs(path: Path, tensors: dict[str, Tensor], lora: Lora) -> dict[str, Pair
     for module, pair in modules.items():
         if len(pair) != 2:
             raise _refuse(path, f"{module} has lora_{next(iter(pair))} alone")
-    return dict(modules)
-
-
-def _check_shapes(path: Path, modules: dict[str, Pair], lora: Lora) -> None:
-    """A is (r, in), B is (out, r)."""
-    for module, pair in modules.items():
         a, b = pair["A"].shape, pair["B"].shape
         if len(a) != 2 or len(b) != 2 or a[0] != lora.r or b[1] != lora.r or not all((*a, *b)):
             raise _refuse(
                 path,
                 f"{module} has shapes A {a}, B {b}; rank {lora.r} was expected: A ({lora.r}, in), B (out, {lora.r})",
             )
+    return dict(modules)
 
 
 def _check_layers(path: Path, modules: dict[str, Pair], lora: Lora) -> None:
