@@ -98,5 +98,4 @@ def server_transport(url: str, credentials: Credentials, patience: Patience) -> 
 
 
 def kaggle_transport(credentials: Credentials, patience: Patience) -> Transport:
-    """A transport to kaggle.com."""
     return Transport(KAGGLE_API, KAGGLE, credentials, patience)

@@ -67,11 +67,9 @@ class Begun:
         self._write(self._read() | {key: _Upload(token=token, url=url, time=time.time())})
 
     def drop(self, key: str) -> None:
-        """Forget an upload."""
         self._write({other: entry for other, entry in self._read().items() if other != key})
 
     def is_empty(self) -> bool:
-        """Whether nothing was begun."""
         return not self._read()
 
     def _read(self) -> dict[str, _Upload]:

@@ -110,7 +110,7 @@ class Activity:
         return 0.0 if self._open else time.monotonic() - self._last
 
 
-class Door:
+class FrontDoor:
     """Every request's first stop: absolute request lines, the Host check, scripted faults, activity.
 
     A web page that a browser shows may send requests to this port under its own host name (DNS rebinding); they are
@@ -314,4 +314,4 @@ def make(context: Context, activity: Activity, stop: Callable[[], None]) -> ASGI
         ("/kchain/stop", api.stop, "POST"),
     ]
     routes = [Route(path, _answering(serve), methods=[verb]) for path, serve, verb in table]
-    return Door(Starlette(routes=routes), faults, activity)
+    return FrontDoor(Starlette(routes=routes), faults, activity)

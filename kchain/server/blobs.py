@@ -151,7 +151,6 @@ def sweep(context: Context) -> None:
 
 
 def discard(context: Context, tokens: Sequence[str]) -> None:
-    """Forget blobs and their bytes."""
     with context.db.write() as db:
         db.executemany("DELETE FROM blobs WHERE token = ?", [(token,) for token in tokens])
     for token in tokens:

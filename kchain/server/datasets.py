@@ -58,20 +58,20 @@ class CreateDataset(Files):
     is_private: Flag = False
 
 
-class VersionBody(Files):
+class DatasetVersionBody(Files):
     version_notes: Text = ""
     subtitle: Text = ""
     description: Text = ""
     delete_old_versions: Flag = False
 
 
-class CreateVersion(DatasetRef):
-    body: VersionBody = VersionBody()
+class CreateDatasetVersion(DatasetRef):
+    body: DatasetVersionBody = DatasetVersionBody()
 
 
-class CreateVersionById(Request):
+class CreateDatasetVersionById(Request):
     id: Number = 0
-    body: VersionBody = VersionBody()
+    body: DatasetVersionBody = DatasetVersionBody()
 
 
 class License(Request):
@@ -96,7 +96,6 @@ def status(context: Context, user: str, asked: DatasetRef) -> Json:
 
 
 def get(context: Context, user: str, asked: DatasetRef) -> Json:
-    """GetDataset."""
     return _described(context, things.find(context, user, DATASET, asked))
 
 
@@ -135,7 +134,6 @@ def _described(context: Context, dataset: Row) -> Json:
 
 
 def metadata(context: Context, user: str, asked: DatasetRef) -> Json:
-    """GetDatasetMetadata."""
     dataset = things.find(context, user, DATASET, asked)
     return {
         "info": {
@@ -171,7 +169,6 @@ def _readable_version(context: Context, dataset: Row, wanted: int) -> Row:
 
 
 def list_files(context: Context, user: str, asked: DatasetVersionRef) -> Json:
-    """ListDatasetFiles."""
     dataset = things.find(context, user, DATASET, asked)
     version = _readable_version(context, dataset, asked.dataset_version_number)
     shown, token, _ = page(things.files_of(context, DATASET, dataset, version), asked)
@@ -195,7 +192,6 @@ def download(context: Context, user: str, asked: DatasetVersionRef) -> str:
 
 
 def delete(context: Context, user: str, asked: DatasetRef) -> Json:
-    """DeleteDataset."""
     dataset = things.find(context, user, DATASET, asked, "delete")
     gone = _versions(context, dataset)
     with context.db.write() as db:
@@ -255,7 +251,7 @@ def _created(context: Context, dataset: Row) -> Json:
     return {"ref": ref, "url": context.page(f"datasets/{ref}"), "status": "Ok", "error": "", "invalidTags": []}
 
 
-def create_version(context: Context, user: str, asked: CreateVersion) -> Json:
+def create_version(context: Context, user: str, asked: CreateDatasetVersion) -> Json:
     """CreateDatasetVersion: 403 for somebody else's data set, and while the first version is being processed."""
     dataset = things.find(context, user, DATASET, asked, "update")
     earlier = _versions(context, dataset)
@@ -275,12 +271,13 @@ def create_version(context: Context, user: str, asked: CreateVersion) -> Json:
     return _created(context, dataset)
 
 
-def create_version_by_id(context: Context, user: str, asked: CreateVersionById) -> Json:
-    """CreateDatasetVersionById."""
+def create_version_by_id(context: Context, user: str, asked: CreateDatasetVersionById) -> Json:
     row = context.db.one("SELECT * FROM datasets WHERE id = ?", asked.id)
     if row is None:
         raise denied("datasets.update")
-    return create_version(context, user, CreateVersion(owner_slug=row["owner"], slug=row["slug"], body=asked.body))
+    return create_version(
+        context, user, CreateDatasetVersion(owner_slug=row["owner"], slug=row["slug"], body=asked.body)
+    )
 
 
 def update_metadata(context: Context, user: str, asked: UpdateMetadata) -> Json:

@@ -100,7 +100,6 @@ def is_over(session: Row) -> bool:
 
 
 def status(context: Context, user: str, asked: KernelRef) -> Json:
-    """GetKernelSessionStatus."""
     session = session_of(context, find(context, user, asked)[1])
     answer = {"status": session["status"]}
     return answer | ({"failureMessage": session["failure"]} if session["failure"] else {})

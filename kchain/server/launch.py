@@ -135,7 +135,9 @@ def _await(root: Path, process: subprocess.Popen[bytes]) -> Endpoint:
         if process.poll() is not None:
             break
         time.sleep(_LOOK_SECONDS)
-    raise Unreachable("the local server did not start", _last_words(root))
+    lines = (root / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    said = lines[-1] if lines else "it said nothing"
+    raise Unreachable("the local server did not start", f"its last words: {said} (all of them: {root / LOG})")
 
 
 def write_profile(root: Path, profile: str, switches: dict[str, Any]) -> None:
@@ -266,9 +268,3 @@ def _spawn(
         command += ["--profile", profile]
     with (root / LOG).open("wb") as log:
         return subprocess.Popen(command, stdin=stdin, stdout=log, stderr=log, start_new_session=True, env=env)
-
-
-def _last_words(root: Path) -> str:
-    lines = (root / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-    said = lines[-1] if lines else "it said nothing"
-    return f"its last words: {said} (all of them: {root / LOG})"

@@ -138,9 +138,9 @@ class UpdateVariation(VariationRef, Mask, VariationTexts):
     pass
 
 
-class VersionBody(Files):
+class VariationVersionBody(Files):
     version_notes: Text = ""
 
 
-class CreateVersion(VariationRef):
-    body: VersionBody = VersionBody()
+class CreateVariationVersion(VariationRef):
+    body: VariationVersionBody = VariationVersionBody()

@@ -18,7 +18,7 @@ from kchain.server.db import Row
 from kchain.server.model_requests import (
     CreateModel,
     CreateVariation,
-    CreateVersion,
+    CreateVariationVersion,
     ListInstances,
     ListModels,
     ModelRef,
@@ -68,7 +68,6 @@ def _version(context: Context, user: str, asked: ModelVersionRef, to: str = "get
 
 
 def get(context: Context, user: str, asked: ModelRef) -> Json:
-    """GetModel."""
     return _described(context, things.find(context, user, MODEL, asked))
 
 
@@ -155,7 +154,6 @@ def list_instances(context: Context, user: str, asked: ListInstances) -> Json:
 
 
 def list_versions(context: Context, user: str, asked: ModelVersionRef) -> Json:
-    """ListModelInstanceVersions."""
     model, rows = _variation(context, user, asked)
     shown, token, _ = page(rows, asked)
     listed = [
@@ -175,7 +173,6 @@ def list_versions(context: Context, user: str, asked: ModelVersionRef) -> Json:
 
 
 def list_files(context: Context, user: str, asked: ModelVersionRef) -> Json:
-    """ListModelInstanceVersionFiles."""
     model, row = _version(context, user, asked)
     shown, token, _ = page(things.files_of(context, MODEL, model, row), asked)
     created = timestamp(row["created"])
@@ -269,8 +266,7 @@ def create_instance(context: Context, user: str, asked: CreateVariation) -> Json
     return _made(context, made["id"], *MODEL.parts(model, made))
 
 
-def create_version(context: Context, user: str, asked: CreateVersion) -> Json:
-    """CreateModelInstanceVersion."""
+def create_version(context: Context, user: str, asked: CreateVariationVersion) -> Json:
     model, rows = _variation(context, user, asked, "update")
     line = (model["id"], rows[0]["framework"], rows[0]["variation"])
     with laid_out(context, user, asked.body, "model") as upload, context.db.write() as db:

@@ -153,6 +153,6 @@ def load(root: Path, name: str | None = None) -> Profile:
     try:
         values = TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
     except ValidationError as error:
-        raise InputError(f"{path} is not a JSON object", "mend or delete it") from error
+        raise InputError(f"{path} is not a JSON object", "repair the file or delete it") from error
     found = values.pop("name", "machine")
     return named(found, **values) if name in (None, found) else named(name)

@@ -204,14 +204,10 @@ def run(session: Session) -> None:
     except Exception as error:  # a notebook may fail in any way; the session must end with a word all the same
         failed_cell = type(error).__name__ == "PapermillExecutionError"
         session.err.write(f"{type(error).__name__}: {error}\n" if failed_cell else traceback.format_exc())
-        session.finish("ERROR", _failure(error))
+        # papermill's own exception knows the cell's exception apart from the traceback.
+        kind, value = getattr(error, "ename", None), getattr(error, "evalue", None)
+        session.finish("ERROR", f"{kind}: {value}" if kind else str(error).strip() or type(error).__name__)
     session.finish("COMPLETE")
-
-
-def _failure(error: Exception) -> str:
-    # papermill's own exception knows the cell's exception apart from the traceback.
-    kind, value = getattr(error, "ename", None), getattr(error, "evalue", None)
-    return f"{kind}: {value}" if kind else str(error).strip() or type(error).__name__
 
 
 def main() -> None:

@@ -78,7 +78,10 @@ def _serve_locked(
     db = Database(root)
     sessions = Sessions(db, root, chosen)
     context = Context(root, key, key_file.resolve(), chosen.user, address, chosen, db, sessions)
-    _sweep(root)
+    # What uploads and publishing left half done when their process died; younger folders may be in use.
+    for folder in (*root.glob(".new-*"), *root.glob(".upload-*")):
+        if folder.stat().st_mtime < time.time() - _LEFTOVER_SECONDS:
+            trees.remove_tree(folder)
     blobs.sweep(context)
     sessions.start()
     try:
@@ -91,13 +94,6 @@ def _serve_locked(
     finally:
         (root / launch.ENDPOINT).unlink(missing_ok=True)
         sessions.stop()
-
-
-def _sweep(root: Path) -> None:
-    """Remove what uploads and publishing left half done when their process died; younger folders may be in use."""
-    for folder in (*root.glob(".new-*"), *root.glob(".upload-*")):
-        if folder.stat().st_mtime < time.time() - _LEFTOVER_SECONDS:
-            trees.remove_tree(folder)
 
 
 def _bind(port: int) -> socket.socket:

@@ -130,7 +130,9 @@ class Sessions:
         if self._profile.gpus is None:
             return []
         taken = {gpu for gpus in self._gpus.values() for gpu in gpus}
-        free = [gpu for gpu in _gpu_names(self._profile.gpus) if gpu not in taken]
+        given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        names = given[: self._profile.gpus] or [str(index) for index in range(self._profile.gpus)]
+        free = [gpu for gpu in names if gpu not in taken]
         wanted = min(row["gpus"], self._profile.gpus)
         return free[:wanted] if len(free) >= wanted else None
 
@@ -149,7 +151,8 @@ class Sessions:
             if version is None:
                 raise FileNotFoundError("its kernel was deleted")
             _prepare(folder, row, version, self._profile)
-            process = _spawn(folder, self._visible(row, gpus))
+            visible = "" if row["device"] == "cpu" else ",".join(gpus) if self._profile.gpus is not None else None
+            process = _spawn(folder, visible)
         except OSError as error:
             _log.exception("session %d could not be started", session)
             self._gpus.pop(session)
@@ -159,12 +162,6 @@ class Sessions:
         self._waiters[session] = threading.Thread(target=self._wait, args=(session, process), daemon=True)
         self._waiters[session].start()
         self._pass_on_cancel(session)  # one may have come while it was being started
-
-    def _visible(self, row: Row, gpus: list[str]) -> str | None:
-        """CUDA_VISIBLE_DEVICES of a session; None leaves the server's own."""
-        if row["device"] == "cpu":
-            return ""
-        return ",".join(gpus) if self._profile.gpus is not None else None
 
     def _wait(self, session: int, process: subprocess.Popen[str]) -> None:
         code = process.wait()
@@ -201,11 +198,6 @@ class Sessions:
             trees.remove_tree(folder)  # its kernel was deleted while it ran
 
 
-def _gpu_names(count: int) -> list[str]:
-    given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return given[:count] if given else [str(index) for index in range(count)]
-
-
 def _prepare(folder: Path, row: Row, version: Row, profile: Profile) -> None:
     """Write what the runner reads: the notebook and job.json (limit in seconds, mounts, layout)."""
     settings = json.loads(version["settings"])
@@ -236,7 +228,11 @@ def _as_notebook(source: str, kernel_type: str) -> str:
 
 
 def _spawn(folder: Path, visible: str | None) -> subprocess.Popen[str]:
-    """Start the runner in its own session and process group, without the credentials of whoever started the server."""
+    """Start the runner in its own session and process group, without the credentials of whoever started the server.
+
+    Args:
+        visible: CUDA_VISIBLE_DEVICES; None leaves the server's own.
+    """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE_")}
     environment.pop(runner.ROOT_VARIABLE, None)
     if visible is not None:

@@ -151,18 +151,10 @@ def _read(path: Path | None, source: str, name: str, shape: GgufShape) -> Array:
     heads = {".attn_q.": shape.heads, ".attn_k.": shape.key_heads} if shape.architecture == "llama" else {}
     for part, count in heads.items():
         if part in name:
-            return _halves_to_pairs(tensor, count)
+            # Llama's own rotation takes the rows of a projection in pairs; transformers has them as halves.
+            split = tensor.reshape(count, 2, tensor.shape[0] // count // 2, *tensor.shape[1:])
+            return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(tensor.shape)
     return tensor
-
-
-def _halves_to_pairs(tensor: Array, heads: int) -> Array:
-    """Rows of a query or key projection as Llama's own rotation takes them: pairs, where transformers has halves.
-
-    Args:
-        tensor: (heads * head size, ...).
-    """
-    split = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:])
-    return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(tensor.shape)
 
 
 def _converted(tensor: Array, kind: Any) -> Array:

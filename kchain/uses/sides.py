@@ -119,14 +119,14 @@ class Comparison:
         """The verdict in one sentence."""
         found = f"The {self.better} is better" if self.better else "No difference in success shown"
         right = f"{self.chain_only} questions the chain alone got right, {self.base_only} the base alone"
-        return f"{found} ({right}, p = {self.p:.2g}); {self._speed()}."
-
-    def _speed(self) -> str:
-        mean, low, high = self.slower_by
+        success = f"{found} ({right}, p = {self.p:.2g})"
         if self.questions < _FEWEST:
-            return f"so few answers ({self.questions}) tell nothing about time: at least {_FEWEST} are needed"
-        found = f"the {self.faster} answers faster" if self.faster else "no difference in time shown"
-        return f"{found} (the chain's time less the base's: {mean:+.2f} s, 95 % interval {low:+.2f} to {high:+.2f})"
+            few = f"so few answers ({self.questions}) tell nothing about time: at least {_FEWEST} are needed"
+            return f"{success}; {few}."
+        mean, low, high = self.slower_by
+        speed = f"the {self.faster} answers faster" if self.faster else "no difference in time shown"
+        times = f"the chain's time less the base's: {mean:+.2f} s, 95 % interval {low:+.2f} to {high:+.2f}"
+        return f"{success}; {speed} ({times})."
 
 
 def compare(base: Side, chain: Side, seed: int) -> Comparison:

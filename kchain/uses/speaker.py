@@ -94,12 +94,21 @@ class Speaker:
         ids = torch.tensor([self.encode(turns)], device=self.model.device)
         torch.manual_seed(settings.seed)
         streamer = _Streamer(self.tokenizer, on_text) if on_text is not None else None
+        drawn = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
+        how = _generation(
+            max_new_tokens=settings.max_tokens,
+            repetition_penalty=settings.repetition_penalty,
+            eos_token_id=self._ends,
+            pad_token_id=self._pad,
+            use_cache=True,
+            **(drawn if settings.temperature else {"do_sample": False}),
+        )
         began = time.perf_counter()
         with torch.inference_mode():
             made = self.model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
-                generation_config=self._how(settings),
+                generation_config=how,
                 streamer=streamer,
             )
         new = made[0, ids.shape[1] :].tolist()
@@ -116,17 +125,6 @@ class Speaker:
                 return self._chat.encode(self._chat.render(list(turns), True))
         except Refused as error:
             raise InputError(f"the chat template refuses this conversation: {error}", "correct its roles") from None
-
-    def _how(self, settings: Sampling) -> GenerationConfig:
-        drawn = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
-        return _generation(
-            max_new_tokens=settings.max_tokens,
-            repetition_penalty=settings.repetition_penalty,
-            eos_token_id=self._ends,
-            pad_token_id=self._pad,
-            use_cache=True,
-            **(drawn if settings.temperature else {"do_sample": False}),
-        )
 
 
 class _Streamer(TextStreamer):
