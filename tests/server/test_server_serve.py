@@ -86,7 +86,7 @@ def test_the_default_root_is_the_projects(tmp_path: Path) -> None:
         (["--publish-dataset", "bob/some-data"], "NAME=DIR"),
         (["--publish-dataset", "nobody=data"], "owner/slug"),
         (["--publish-dataset", "bob/some-data=nowhere"], "no folder nowhere"),
-        (["--publish-model", "a/b/c/d/latest=data"], "must be a number"),
+        (["--publish-model", "a/b/c/d/latest=data"], "the version is not a number"),
         (["--publish-model", "a/b/c=data"], "owner/model/framework/variation/version"),
         (["--publish-model", "a/../c/d/1=data"], "owner/model/framework/variation/version"),
         (["--port", "99999"], "--port"),
