@@ -1,9 +1,8 @@
 """The reviewable folder of a phase: build, write, read, hash, compare. Linting is in `kchain.bundle.lint`."""
 
 from kchain.bundle.bundle import Bundle, build, continuation_of, continued, parameters_of, parse, same_training
-from kchain.bundle.diff import cell_diff
+from kchain.bundle.cells import canonical_hash, cell_diff, code_hash, find_hash, same_cells
 from kchain.bundle.folder import bundle_folder, metadata_text, notebook_text, read, source_bytes, write
-from kchain.bundle.hash import canonical_hash, code_hash, find_hash, same_cells
 from kchain.kernel_metadata import AdapterSource, Continuation, adapter_sources
 
 __all__ = [

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kchain.bundle.hash import canonical_hash, cells_of, code_hash, stamp, text
+from kchain.bundle.cells import canonical_hash, cells_of, code_hash, stamp, text
 from kchain.errors import InputError
 from kchain.kernel_metadata import AdapterSource, Continuation, adapter_sources, kernel_metadata, with_continuation
 from kchain.phases import Chain

@@ -11,7 +11,7 @@ from typing import Any
 from slugify import slugify
 
 from kchain.bundle.bundle import Bundle, parse
-from kchain.bundle.hash import find_hash, text
+from kchain.bundle.cells import find_hash, text
 from kchain.errors import InputError
 from kchain.files import write as write_file
 from kchain.kernel_metadata import METADATA_FILE, NOTEBOOK_FILE

@@ -67,7 +67,7 @@ def check(
     if len(found) < len(what) or not what:
         found += _check_phases(what, _pairs(places), download, target, tokenizer)
     if page is not None:
-        from kchain.data.page import write_page
+        from kchain.data.check import write_page
 
         write_page(page, found)
     if rejected is not None:

@@ -1,16 +1,20 @@
-"""Examine examples on this machine as the notebook would: a phase whose sources are here, or any file."""
+"""Examine examples on this machine as the notebook would: a phase whose sources are here, or any file.
+
+What was found can be written as one page: faults with examples, histograms as SVG, self-contained and without script.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from kchain import __version__, pages
 from kchain.errors import InputError, need
 from kchain.phases import Chain, Quality
 from kchain.runtime import data, quality
@@ -34,6 +38,9 @@ PROMPTS = ("prompt", "instruction", "question", "query", "ask", "task.descriptio
 ANSWERS = ("completion", "response", "output", "answer", "execution.output", "story")
 TEXTS = ("text", "content")
 USUAL = (*MESSAGES, *PROMPTS, *ANSWERS, *TEXTS)
+# A histogram, in its own units; and the rejected rows that a page shows.
+WIDTH, HEIGHT, GAP = 560, 120, 2
+REJECTED = 20
 Measure = Callable[[list[Example]], Tokens]
 
 
@@ -267,3 +274,56 @@ def measure(folder: Path, cap: int, eos: str | None) -> Measure:
         return Tokens(lengths, cap, sum(length > cap for length in lengths))
 
     return count
+
+
+def write_page(path: Path, checked: Sequence[Checked]) -> None:
+    """Write the page; it is whole or not there.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    shown = [_section(one) for one in checked]
+    page = pages.render("data", "page.html.jinja", sections=shown, version=__version__, width=WIDTH, height=HEIGHT)
+    pages.write(path, page)
+
+
+def _section(one: Checked) -> dict[str, Any]:
+    faults = []
+    for name, fault in one.found["faults"].items():
+        most = one.most.get(name)
+        bad = most is not None and fault["share"] > most
+        faults.append({**fault, "name": name, "words": quality.WORDS[name], "most": most, "bad": bad})
+    return {
+        "name": one.name,
+        "problems": one.problems,
+        "absent": one.absent,
+        "found": one.found,
+        "faults": faults,
+        "histograms": [
+            ("Length of the examples", one.found["lengths"], bars(one.found["lengths"]["histogram"])),
+            ("Length of the answers", one.found["answers"], bars(one.found["answers"]["histogram"])),
+        ],
+        "rejected": one.rejected[:REJECTED],
+    }
+
+
+def bars(histogram: list[list[int]]) -> list[dict[str, Any]]:
+    """Rectangles of a histogram, and what a pointer over one is told. A bar that holds anything can be seen."""
+    if not histogram:
+        return []
+    highest = max(count for _, count in histogram)
+    step = WIDTH / len(histogram)
+    drawn = []
+    for number, (upper, count) in enumerate(histogram):
+        height = max(2.0, HEIGHT * count / highest) if count else 0.0
+        lower = histogram[number - 1][0] if number else 0
+        drawn.append(
+            {
+                "x": round(number * step, 1),
+                "y": round(HEIGHT - height, 1),
+                "width": round(max(1.0, step - GAP), 1),
+                "height": round(height, 1),
+                "words": f"{lower:,} to {upper - 1:,}: {count:,}",
+            }
+        )
+    return drawn

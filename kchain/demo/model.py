@@ -52,13 +52,9 @@ def write_safetensors(path: Path, tensors: dict[str, Array]) -> None:
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors.values():
-            file.write(_bf16(tensor).tobytes())
-
-
-def _bf16(values: Array) -> npt.NDArray[np.uint16]:
-    """The upper half of each fp32, rounded to nearest (ties up; no value here is near infinity)."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + np.uint32(0x8000)) >> np.uint32(16)).astype("<u2")
+            # The upper half of each fp32, rounded to nearest (ties up; no value here is near infinity).
+            bits = np.ascontiguousarray(tensor).view(np.uint32)
+            file.write(((bits + np.uint32(0x8000)) >> np.uint32(16)).astype("<u2").tobytes())
 
 
 def _tensors(used: int) -> Iterator[tuple[str, Array]]:

@@ -73,14 +73,10 @@ class Arrivals:
                 fault, changed = f"cannot be read: {error.strerror}; it waits until it can", 0
             if fault == "":
                 found.append((changed, name))
-            elif fault is not None:
-                self._once(name, fault)
+            elif fault is not None and self._told.get(name) != fault:
+                self._told[name] = fault
+                self._tell(name if name.isprintable() else ascii(name), fault)
         return [name for _, name in sorted(found)]
-
-    def _once(self, name: str, fault: str) -> None:
-        if self._told.get(name) != fault:
-            self._told[name] = fault
-            self._tell(name if name.isprintable() else ascii(name), fault)
 
     def _judge(self, name: str) -> tuple[str | None, int]:
         """(why the file is not taken, its time): "" where it is; None while it is too early to say."""

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kchain.data.check import USUAL, check_phase, usual
 from kchain.errors import InputError
@@ -143,7 +141,10 @@ def check(chain: Chain, phase: str, path: Path) -> Rejection | str:
                 f"no example could be held out for validation, which {', '.join(asked)} of {phase} need",
                 "put more rows into the file, and the file into inbox/ again",
             )
-        return _counts(found.found)
+        counts = found.found
+        capped = sum(source["capped"] for source in counts["sources"])
+        left_out = f"; {capped:,} more are left out by data.max_examples or max_validation" if capped else ""
+        return f"{counts['train']:,} training examples, {counts['validation']:,} for validation{left_out}"
     shown = [f"{row['file']} line {row['line']}: {row['reason'][:200]}" for row in found.rejected[:SHOWN]]
     for fault, about in found.found["faults"].items():
         if fault != "broken" and about["share"] > found.most.get(fault, 1.0):
@@ -153,12 +154,6 @@ def check(chain: Chain, phase: str, path: Path) -> Rejection | str:
         "take those rows out and put the file into inbox/ again; where your data is meant to be so, raise what "
         "[data.quality] of the phase allows",
     )
-
-
-def _counts(found: Mapping[str, Any]) -> str:
-    capped = sum(source["capped"] for source in found["sources"])
-    left_out = f"; {capped:,} more are left out by data.max_examples or max_validation" if capped else ""
-    return f"{found['train']:,} training examples, {found['validation']:,} for validation{left_out}"
 
 
 def _encoded(value: object) -> bytes:
@@ -206,10 +201,13 @@ def derive(chain: Chain, phase: str, sha256: str, lines: Path, fields: dict[str,
         lines: its rows as JSON lines.
         fields: recipe field = column.
     """
-    if _fits(lines):
+    # The notebook is sent as ASCII, where a letter beyond that takes six bytes or more; its other cells take a quarter
+    # of the MiB that Kaggle allows.
+    is_small = lines.stat().st_size <= PROJECT_FILE_LIMIT
+    if is_small and len(json.dumps(text := lines.read_text(encoding="utf-8"))) <= 2 * PROJECT_FILE_LIMIT:
         # ASCII, the name is a file's in the notebook: whatever the dropped file was called.
         source = Source(name=SOURCE, file=f"inbox/{lines.name}", fields=fields)
-        files = {**chain.files, f"inbox/{lines.name}": lines.read_text(encoding="utf-8")}
+        files = {**chain.files, f"inbox/{lines.name}": text}
         return _run(chain, phase, sha256, source, files, "")
     ref = f"{chain.owner}/{content_slug(f'{chain.name}-inbox', sha256)}"
     source = Source.model_validate({"name": SOURCE, "dataset": ref, "file": lines.name, "fields": fields})
@@ -222,13 +220,3 @@ def _run(chain: Chain, phase: str, sha256: str, source: Source, files: dict[str,
     title = title_of(base.title, phase, sha256)
     made = replace(base, name=name, title=title, data=base.data.model_copy(update={"sources": (source,)}))
     return Run(replace(chain, phases=(*chain.phases, made), files=files), name, dataset)
-
-
-def _fits(lines: Path) -> bool:
-    """Whether a file can travel in the notebook, which is sent as ASCII: a letter beyond that takes six bytes or more.
-
-    The notebook's other cells take a quarter of the MiB that Kaggle allows.
-    """
-    if lines.stat().st_size > PROJECT_FILE_LIMIT:
-        return False
-    return len(json.dumps(lines.read_text(encoding="utf-8"))) <= 2 * PROJECT_FILE_LIMIT

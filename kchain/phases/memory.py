@@ -95,7 +95,6 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
         return self.weights + self.adapter + self.optimizer + self.activations + self.logits + self.margin
 
     @property

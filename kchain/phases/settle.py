@@ -188,7 +188,11 @@ def choose(setting: Setting, free: Collection[str], machine: Accelerator, tokens
         for limit in ((1 - ROOM) * machine.memory, machine.memory):
             fitting = [option for option in group if option.memory.total <= limit]
             if fitting:
-                found = _fastest(fitting, machine, tokens)
+                # Of those that are about as fast as any, the one that takes least.
+                seconds = {option: step_seconds(option, machine, tokens) for option in fitting}
+                enough = AS_FAST * min(seconds.values())
+                fastest = [option for option in fitting if seconds[option] <= enough]
+                found = min(fastest, key=lambda option: option.memory.total)
                 return Choice(found, tuple(_reasons(found, setting, free, machine, tokens)))
         found = min(group, key=lambda option: option.memory.total)
     return Choice(found, (f"{names}: nothing fits; this takes least",))
@@ -216,12 +220,6 @@ def batches(setting: Setting) -> list[Setting]:
     together = setting.batch * setting.accumulation
     sizes = [size for size in range(together, 0, -1) if together % size == 0]
     return [replace(setting, batch=size, accumulation=together // size) for size in sizes]
-
-
-def _fastest(options: Collection[Setting], machine: Accelerator, tokens: float) -> Setting:
-    seconds = {option: step_seconds(option, machine, tokens) for option in options}
-    enough = AS_FAST * min(seconds.values())
-    return min((each for each in options if seconds[each] <= enough), key=lambda each: each.memory.total)
 
 
 def _reasons(

@@ -129,7 +129,6 @@ class EvaluateFile(UseFile):
 
     @property
     def use(self) -> Evaluating:
-        """What is done."""
         return self.evaluate
 
 
@@ -141,7 +140,6 @@ class ExportFile(UseFile):
 
     @property
     def use(self) -> Exporting:
-        """What is done."""
         return self.export
 
     @property
@@ -157,7 +155,6 @@ class GenerateFile(UseFile):
 
     @property
     def use(self) -> Generation:
-        """What is done."""
         return self.generate
 
     @property

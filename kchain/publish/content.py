@@ -43,7 +43,13 @@ def read_subject(chain: Chain, phase: str, target: Target, base: Path | None) ->
     folder = base_folder(chain, target, base, links)
     for file in sorted(folder.glob("*.json")):
         read_json(file)  # damage is named now, not by whichever library meets it first
-    last = chain.phase(phase)
+    last, parts = chain.phase(phase), []
+    for link in links:
+        built_on, recorded = chain.phase(link.phase), link.recorded
+        adapter = Adapter(link.phase, recorded.kind, recorded.ref, link.folder, link.sha256, link.bytes)
+        told = link.result.told if link.result is not None else {}
+        origins = [source.origin for source in built_on.data.sources]
+        parts.append(Part(adapter, recorded.version, recorded.adopted, told, built_on.tokens.all, origins))
     return TrainedPhase(
         chain=chain.name,
         phase=phase,
@@ -55,18 +61,10 @@ def read_subject(chain: Chain, phase: str, target: Target, base: Path | None) ->
         pad={"token": chain.model.eos_token, "id": chain.model.eos_id},
         lora=last.lora.model_dump(),
         quantization=last.training.quantization,
-        parts=[_part(chain, link) for link in links],
+        parts=parts,
         base=folder,
         work=chain.root / WORK,
     )
-
-
-def _part(chain: Chain, link: Link) -> Part:
-    phase, recorded = chain.phase(link.phase), link.recorded
-    adapter = Adapter(link.phase, recorded.kind, recorded.ref, link.folder, link.sha256, link.bytes)
-    told = link.result.told if link.result is not None else {}
-    sources = [source.origin for source in phase.data.sources]
-    return Part(adapter, recorded.version, recorded.adopted, told, phase.tokens.all, sources)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,8 +122,14 @@ def rehearse(
         # As strict as Kaggle where the chain is for Kaggle.
         profile = "like-kaggle" if chain.target == KAGGLE else "machine"
         with launch.held(target.local_root, profile, OFFLINE), driving(small, target, reporter) as driver:
-            done = _drive(driver, chain, outcomes, set(wanted) if again else set())
-    return Rehearsal(chain, tuple(names), base, stands, done, work)
+            done: list[Rehearsed] = []
+            for outcome in outcomes:
+                done.append(_phase(driver, outcome, once_more=again and outcome.phase in wanted))
+                if done[-1].failure is not None:
+                    break
+                if done[-1].fresh or (outcome.phase, outcome.code_hash) not in rehearsals(chain):
+                    record_rehearsal(chain, outcome.phase, outcome.code_hash)
+    return Rehearsal(chain, tuple(names), base, stands, tuple(done), work)
 
 
 def with_ancestors(chain: Chain, names: Iterable[str]) -> list[str]:
@@ -175,18 +181,6 @@ def _work_folder(area: Path, chain: Chain, base: Base) -> Path:
             publish_model(server_root, chain.model.source, Path(folder))
         (work / _EDITION).write_text(edition, encoding="utf-8")
     return work
-
-
-def _drive(driver: Driver, chain: Chain, outcomes: Sequence[Rehearsed], again: set[str]) -> tuple[Rehearsed, ...]:
-    """Bring phase after phase to its end, up to the first that fails; those that ended are recorded."""
-    done: list[Rehearsed] = []
-    for outcome in outcomes:
-        done.append(_phase(driver, outcome, once_more=outcome.phase in again))
-        if done[-1].failure is not None:
-            break
-        if done[-1].fresh or (outcome.phase, outcome.code_hash) not in rehearsals(chain):
-            record_rehearsal(chain, outcome.phase, outcome.code_hash)
-    return tuple(done)
 
 
 def _phase(driver: Driver, outcome: Rehearsed, *, once_more: bool) -> Rehearsed:

@@ -13,7 +13,7 @@ import pytest
 from bundle_tools import write_project
 
 from kchain.bundle import Bundle, build, canonical_hash, cell_diff, find_hash, source_bytes, write
-from kchain.bundle.hash import cells_of
+from kchain.bundle.cells import cells_of
 
 PUSH = """
 import contextlib, json, sys

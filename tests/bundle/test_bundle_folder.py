@@ -29,7 +29,7 @@ from kchain.bundle import (
     source_bytes,
     write,
 )
-from kchain.bundle.hash import cells_of
+from kchain.bundle.cells import cells_of
 from kchain.errors import InputError
 
 

@@ -17,7 +17,7 @@ from nbformat import v4
 
 import kchain.bundle
 from kchain.bundle import Bundle, canonical_hash, code_hash
-from kchain.bundle.hash import stamp, text
+from kchain.bundle.cells import stamp, text
 from kchain.phases import Chain
 
 _real_build = kchain.bundle.build

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kchain.bundle.hash import cells_of, text
+from kchain.bundle.cells import cells_of, text
 from kchain.errors import InputError
 from kchain.kernel_metadata import METADATA_FILE, NOTEBOOK_FILE, Rule, Severity
 
