@@ -139,7 +139,7 @@ def test_a_file_is_measured_by_the_thresholds_of_the_phase(tmp_path: Path) -> No
     run = derive(chain, "one", SHA256, dropped, {"prompt": "q", "completion": "a"})
     wrong = check(run.chain, run.name, dropped)
     assert isinstance(wrong, Rejection)
-    assert "50 of 50 answers are a number" in wrong.wrong
+    assert "50 of 50 answers are only a number" in wrong.wrong
     assert "numbers.jsonl line 51" in wrong.wrong
     assert "data.quality" in wrong.cure
     good = write(tmp_path / "good.jsonl", [{"q": f"how many {n}?", "a": f"There are {n} of them."} for n in range(50)])
