@@ -23,7 +23,7 @@ def run(folder: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], 
     return done, json.loads(told.read_text()) if told.is_file() else {}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_needs_a_card_is_skipped_with_the_reason_and_nothing_is_left_behind(tmp_path: Path) -> None:
     done, told = run(tmp_path, "--checks", "8", "9", "4")
     assert done.returncode == 0, done.stderr[-3000:]

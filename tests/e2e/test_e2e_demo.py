@@ -22,7 +22,7 @@ from kchain.runtime.adapters import Adapter
 from kchain.runtime.merge import merge
 from kchain.server import launch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 PHASES = ["phase1", "phase2", "phase3", "phase4"]
 

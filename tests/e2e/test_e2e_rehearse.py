@@ -24,7 +24,7 @@ from kchain.phases.init import make_project
 from kchain.rehearse.run import AREA
 from kchain.server import launch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 class Listener:

@@ -32,7 +32,7 @@ from kchain.runtime.contract import WEIGHTS
 from kchain.runtime.failure import Stop
 from kchain.templates.parameters import parameters_of_phase as rendered
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # name -> its lines in the phase file
 PHASES = {

@@ -65,7 +65,7 @@ def test_a_scaler_takes_a_step_on_the_adapter_and_leaves_the_fp16_base_alone(
             assert torch.equal(weight, before[name]), name
 
 
-@pytest.mark.parametrize("overflowing", [5, 99])
+@pytest.mark.parametrize("overflowing", [pytest.param(5, marks=pytest.mark.long), 99])
 def test_steps_that_change_nothing_are_counted_and_too_many_in_a_row_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overflowing: int
 ) -> None:
