@@ -6,11 +6,12 @@ OLDEST := .venv/oldest
 NEWEST := .venv/newest
 OLD := $(shell sed -n 's/^transformers==//p' oldest.txt)
 
-.PHONY: help demo test test-long test-all test-oldest test-newest gpu lint docs clean
+.PHONY: help demo test test-whole test-long test-all test-oldest test-newest gpu lint docs clean
 
 help:
 	@echo "make demo         run the shipped four-phase chain on this machine"
 	@echo "make test         run the tests"
+	@echo "make test-whole   run the shipped chain, a rehearsal and a continued adapter from end to end"
 	@echo "make test-long    run the others: minutes of training, kills and benchmarks that say little more"
 	@echo "make test-all     run both"
 	@echo "make test-oldest  run the runtime's tests again on the oldest versions it has to work with"
@@ -25,6 +26,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test-whole: $(INSTALLED)
+	$(BIN)/pytest -n 2 --dist loadfile -m long -k "not test_a_phase_that_fails" \
+		tests/e2e/test_e2e_demo.py tests/e2e/test_e2e_rehearse.py tests/runtime/test_runtime_continue.py
 
 test-long: $(INSTALLED)
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m long
