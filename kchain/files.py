@@ -71,19 +71,22 @@ def safe_join(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, wait: float = -1) -> Iterator[None]:
     """Hold a lock on a file, made where it is missing; it goes when the process does, however that ends.
 
     Nothing but the lock belongs in the file: Windows lets nobody read it meanwhile.
 
+    Args:
+        wait: seconds to wait for whoever holds it; below 0 as long as it takes.
+
     Raises:
-        BlockingIOError: somebody else holds it, and `wait` is false.
+        BlockingIOError: somebody else still holds it.
     """
     from filelock import FileLock, Timeout  # here: a notebook that writes pages carries this file, and needs no lock
 
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock = FileLock(path).acquire(timeout=-1 if wait else 0)
+        lock = FileLock(path).acquire(timeout=wait)
     except Timeout:
         raise BlockingIOError(f"{path} is held by another process") from None
     with lock:

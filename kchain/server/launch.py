@@ -167,7 +167,7 @@ def find(root: Path) -> Endpoint | None:
 
 def _is_owned(root: Path) -> bool:
     try:
-        with files.locked(root / LOCK, wait=False):
+        with files.locked(root / LOCK, wait=0):
             return False
     except BlockingIOError:
         return True
@@ -249,10 +249,8 @@ def owned(root: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: another server does, and not just a process that looks whether one is there.
     """
-    deadline = time.monotonic() + _OWN_SECONDS
-    while _is_owned(root) and time.monotonic() < deadline:
-        time.sleep(_LOOK_SECONDS)
-    with files.locked(root / LOCK, wait=False):
+    # Whoever looks for a server holds the lock for a moment.
+    with files.locked(root / LOCK, wait=_OWN_SECONDS):
         yield
 
 

@@ -83,7 +83,7 @@ class Running:
 
     def _lock_is_free(self) -> bool:
         try:
-            with files.locked(self.root / launch.LOCK, wait=False):
+            with files.locked(self.root / launch.LOCK, wait=0):
                 return True
         except BlockingIOError:
             return False

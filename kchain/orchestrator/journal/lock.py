@@ -40,7 +40,7 @@ def only_one(path: Path, taken: str) -> Iterator[None]:
     """
     with ExitStack() as held:
         try:
-            held.enter_context(files.locked(path, wait=False))
+            held.enter_context(files.locked(path, wait=0))
         except BlockingIOError:
             hint = "wait for it, or stop it with Ctrl-C; nothing is lost"
             raise DriverLocked(f"{taken}: {_holder(path)}", hint) from None
