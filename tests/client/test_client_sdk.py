@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import tomllib
 from pathlib import Path
 
 import kagglesdk.kaggle_http_client
@@ -19,8 +21,17 @@ from kchain.orchestrator.doctor import examine
 HTTP = kagglesdk.kaggle_http_client.KaggleHttpClient
 
 
-def test_the_installed_packages_are_known() -> None:
-    sdk.check()
+def test_the_installed_packages_are_known_and_doctor_says_which(tmp_path: Path) -> None:
+    checks = examine(None, "http://127.0.0.1:9", tmp_path, Surroundings({}, tmp_path, True))
+    (client,) = [check for check in checks if check.name == "client"]
+    assert client.state == "ok"
+    for package in sdk.EXPECTED:
+        assert f"{package} {importlib.metadata.version(package)}" in client.found
+
+
+def test_what_is_known_is_what_pip_installs() -> None:
+    asked = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(sdk.EXPECTED.values()) <= set(asked["project"]["dependencies"])
 
 
 @pytest.mark.parametrize("private", ["_init_session", "call"])
