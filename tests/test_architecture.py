@@ -33,7 +33,11 @@ ORDER: list[set[str]] = [
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 # What travels into a notebook, and all that it may know of kchain. `uses` stands on `runtime`, never the other way.
 TRAVELS = {"runtime": {"runtime"}, "uses": {"uses", "runtime", "errors", "units", "pages", "files"}}
-HEAVY = ("kaggle", "kagglesdk", "requests", "torch", "transformers", "jupytext", "papermill", "starlette", "nbformat")
+HEAVY = (
+    *("kaggle", "kagglesdk", "requests", "torch", "transformers", "jupytext", "papermill", "starlette", "nbformat"),
+    # Parts of kchain that these commands have no use for, and that take their time to load.
+    *("kchain.templates", "kchain.server.db", "kchain.data"),
+)
 
 
 def part_of(dotted: list[str]) -> str:

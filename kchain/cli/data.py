@@ -8,8 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.text import Text
 
-from kchain.cli.common import console, json_option, load_project, print_json, say, target_of, target_option
+from kchain.cli.common import (
+    console,
+    json_option,
+    load_project,
+    new_table,
+    print_json,
+    print_table,
+    say,
+    target_of,
+    target_option,
+)
 from kchain.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +31,8 @@ if TYPE_CHECKING:
 EXISTING = click.Path(path_type=Path, exists=True)
 # Of a file that belongs to no phase.
 MAX_LENGTH = 1024
+# Rejected rows that are printed.
+_REJECTED = 3
 
 
 @click.group()
@@ -61,8 +74,6 @@ def check(
     Counts and shows every fault of [data.quality], as each notebook does before it trains. Exit code 1 if a fault is
     more frequent than its threshold.
     """
-    from kchain.cli.show import print_checked
-
     found = _check_files(what, _pairs(fields), validation, tokenizer)
     if len(found) < len(what) or not what:
         found += _check_phases(what, _pairs(places), download, target, tokenizer)
@@ -79,9 +90,60 @@ def check(
         print_json([one.as_dict() for one in found])
     else:
         for one in found:
-            print_checked(console, one)
+            _print_checked(one)
     if any(one.problems for one in found):
         raise click.exceptions.Exit(1)
+
+
+def _print_checked(one: Checked) -> None:
+    """Sources, faults, lengths, and examples of what there is too much of."""
+    from kchain.runtime.data import COUNTS
+    from kchain.runtime.quality import WORDS
+
+    found = one.found
+    verdict = Text("not good enough", "red") if one.problems else Text("good enough", "green")
+    console.print(Text(one.name, "bold"), verdict, soft_wrap=True)
+    console.print(f"{found['train']:,} training examples, {found['validation']:,} for validation", soft_wrap=True)
+    if one.absent:
+        absent = ", ".join(one.absent)
+        console.print(f"not on this machine, so not checked: {absent} (--with NAME=PATH)", markup=False)
+    sources = new_table("source", *(f">{count}" for count in COUNTS))
+    for source in found["sources"]:
+        sources.add_row(Text(source["name"]), *(f"{source[count]:,}" for count in COUNTS))
+    print_table(console, sources)
+    for source in found["sources"]:
+        if source["error"]:
+            console.print(f"source {source['name']} is skipped: {source['error']}", markup=False, soft_wrap=True)
+    faults = new_table("fault", ">count", ">of", ">share", ">allowed", "meaning")
+    for name, fault in found["faults"].items():
+        most = one.most.get(name, 1.0)
+        faults.add_row(
+            Text(name, "red" if fault["share"] > most else ""),
+            f"{fault['count']:,}",
+            f"{fault['of']:,}",
+            f"{fault['share']:.2%}",
+            f"{most:.0%}",
+            WORDS[name],
+        )
+    print_table(console, faults)
+    for what, lengths in (("examples", found["lengths"]), ("answers", found["answers"])):
+        cap = f", cut at {lengths['cap']:,}" if lengths["cap"] else ""
+        told = (
+            f"median {lengths['median']:,}, 95 % up to {lengths['p95']:,}, at most {lengths['max']:,} {lengths['unit']}"
+        )
+        console.print(f"{what}: {told}{cap}", soft_wrap=True)
+    for row in one.rejected[:_REJECTED]:
+        told = f"rejected: {row['file']} line {row['line']}: {row['reason']}"
+        console.print(told, markup=False, soft_wrap=True)
+    if len(one.rejected) > _REJECTED:
+        console.print(f"and {len(one.rejected) - _REJECTED} more: --rejected FILE", soft_wrap=True)
+    for problem in one.problems:
+        console.print(Text(problem, "red"), soft_wrap=True)
+    for name, fault in found["faults"].items():
+        for shown in fault["shown"] if fault["share"] > one.most.get(name, 1.0) else ():
+            prompt, answer = (" ".join(str(shown[part]).split())[:60] for part in ("prompt", "answer"))
+            console.print(Text(f"  {name}: {prompt} -> {answer}"), soft_wrap=True)
+    console.print()
 
 
 def _check_files(

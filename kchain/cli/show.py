@@ -1,4 +1,4 @@
-"""What commands show of a chain: where it stands, what came out of its phases, and how good its examples are."""
+"""What commands show of a chain: where it stands, and what came out of its phases."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.text import Text
 
 from kchain.cli.common import as_typed, new_table, print_table
-from kchain.data import Checked
 from kchain.orchestrator.journal.state import PhaseState
 from kchain.orchestrator.judging.result import JudgedSplit, Metrics
 from kchain.orchestrator.status import Row, columns, read_results, table
-from kchain.runtime.data import COUNTS
-from kchain.runtime.quality import WORDS
 from kchain.units import duration, size
 
 if TYPE_CHECKING:
@@ -28,8 +24,6 @@ NOTHING = "-"
 # A rise of the loss, in nats, from which it is shown as one: below it is rounding.
 _RISE = 0.005
 TITLE = "Validation loss before -> after each phase, on its own split and on those of earlier phases:"
-# Rejected rows that are shown.
-REJECTED = 3
 
 
 def print_status(console: Console, rows: list[Row]) -> None:
@@ -152,54 +146,6 @@ def _rates(metrics: Metrics) -> str:
     if metrics.eos_rate_before is None or metrics.eos_rate is None:
         return NOTHING
     return f"{metrics.eos_rate_before:.0%} -> {metrics.eos_rate:.0%}"
-
-
-def print_checked(console: Console, one: Checked) -> None:
-    """Sources, faults, lengths, and examples of what there is too much of."""
-    found = one.found
-    verdict = Text("not good enough", "red") if one.problems else Text("good enough", "green")
-    console.print(Text(one.name, "bold"), verdict, soft_wrap=True)
-    console.print(f"{found['train']:,} training examples, {found['validation']:,} for validation", soft_wrap=True)
-    if one.absent:
-        absent = ", ".join(one.absent)
-        console.print(f"not on this machine, so not checked: {absent} (--with NAME=PATH)", markup=False)
-    sources = new_table("source", *(f">{count}" for count in COUNTS))
-    for source in found["sources"]:
-        sources.add_row(Text(source["name"]), *(f"{source[count]:,}" for count in COUNTS))
-    print_table(console, sources)
-    for source in found["sources"]:
-        if source["error"]:
-            console.print(f"source {source['name']} is skipped: {source['error']}", markup=False, soft_wrap=True)
-    faults = new_table("fault", ">count", ">of", ">share", ">allowed", "meaning")
-    for name, fault in found["faults"].items():
-        most = one.most.get(name, 1.0)
-        faults.add_row(
-            Text(name, "red" if fault["share"] > most else ""),
-            f"{fault['count']:,}",
-            f"{fault['of']:,}",
-            f"{fault['share']:.2%}",
-            f"{most:.0%}",
-            WORDS[name],
-        )
-    print_table(console, faults)
-    for what, lengths in (("examples", found["lengths"]), ("answers", found["answers"])):
-        cap = f", cut at {lengths['cap']:,}" if lengths["cap"] else ""
-        told = (
-            f"median {lengths['median']:,}, 95 % up to {lengths['p95']:,}, at most {lengths['max']:,} {lengths['unit']}"
-        )
-        console.print(f"{what}: {told}{cap}", soft_wrap=True)
-    for row in one.rejected[:REJECTED]:
-        told = f"rejected: {row['file']} line {row['line']}: {row['reason']}"
-        console.print(told, markup=False, soft_wrap=True)
-    if len(one.rejected) > REJECTED:
-        console.print(f"and {len(one.rejected) - REJECTED} more: --rejected FILE", soft_wrap=True)
-    for problem in one.problems:
-        console.print(Text(problem, "red"), soft_wrap=True)
-    for name, fault in found["faults"].items():
-        for shown in fault["shown"] if fault["share"] > one.most.get(name, 1.0) else ():
-            prompt, answer = (" ".join(str(shown[part]).split())[:60] for part in ("prompt", "answer"))
-            console.print(Text(f"  {name}: {prompt} -> {answer}"), soft_wrap=True)
-    console.print()
 
 
 def _loss(first: float | None, last: float | None) -> str:

@@ -166,7 +166,8 @@ Seconds = Annotated[float, BeforeValidator(_seconds)]
 class Answer(BaseModel):
     """An answer or a part of one: camelCase names on the wire."""
 
-    model_config = ConfigDict(alias_generator=to_camel, frozen=True)
+    # Built at the first answer: commands that ask nobody import this, too.
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True, defer_build=True)
 
 
 class Page(Answer):

@@ -55,7 +55,8 @@ Shown = Annotated[_Part, WrapValidator(_or_empty)]
 class FromSession(BaseModel):
     """A table in a file that a session wrote."""
 
-    model_config = ConfigDict(frozen=True)
+    # Built when the first file is read: `kchain status` of a new chain reads none.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
